@@ -1,0 +1,47 @@
+"""TensorFlow and Keras, started quietly and set up so that a training's bits depend on its arguments alone.
+
+Import `tf` and `keras` from here, never directly: the settings below only hold if they are made before TensorFlow starts.
+"""
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # warnings and information of its C++ core
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hold back what is written to standard error, by C++ too; show it only if the block raises."""
+    sys.stderr.flush()
+    shown = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(shown, held.read())
+            raise
+        finally:
+            os.dup2(shown, 2)
+            os.close(shown)
+
+
+with _quiet():
+    import tensorflow as tf
+
+    # One thread for one operation and one operation at a time: no sum is ever split by the number of cores, and the
+    # many small operations of a small network run fastest so. Cores are for trainings side by side.
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    tf.config.experimental.enable_op_determinism()
+    for _device in tf.config.list_physical_devices("GPU"):
+        tf.config.experimental.set_memory_growth(_device, True)
+    tf.config.list_logical_devices()  # starts the devices, which is the last thing that makes noise
+
+    import keras
+
+__all__ = ["keras", "tf"]

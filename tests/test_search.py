@@ -1,0 +1,187 @@
+"""Oracles, ask-evaluate-tell, and the two ways to score a trial."""
+
+from pathlib import Path
+
+import keras_tuner
+import numpy as np
+import pytest
+import yaml
+from sklearn.base import clone
+from sklearn.model_selection import cross_val_score
+
+from stages import params
+from stages.datasets import load
+from stages.params import Tune
+from stages.search import oracles
+from stages.search.classifier import NetworkClassifier
+from stages.search.evaluation import CrossValidation, Evaluation, Holdout
+from stages.search.search import best, search
+from stages.splits import Split
+from stages.training import EarlyStopping
+
+ROOT = Path(__file__).parent.parent
+FIXED = {"units": 512, "dropout": 0.2, "learning_rate": 0.001}
+
+
+@pytest.fixture(scope="module")
+def digits():
+    data = load("digits", None)
+    return Split(data.train_images, data.train_labels), Split(data.test_images, data.test_labels)
+
+
+def tune(**changes) -> Tune:
+    """`tune` of the committed params.yaml with `changes`."""
+    return Tune.model_validate({**yaml.safe_load((ROOT / "params.yaml").read_text())["tune"], **changes})
+
+
+def formula(hyperparameters, epochs) -> Evaluation:
+    """A stand-in for training, best at 200 units and better with more epochs."""
+    accuracy = 1 / (1 + abs(hyperparameters["units"] - 200) / 100 + 1 / epochs)
+    return Evaluation({"val_accuracy": accuracy, "val_loss": -accuracy}, epochs, hyperparameters["units"])
+
+
+def run(settings: Tune, seed=0):
+    oracle = oracles.create(settings, seed)
+    block = getattr(settings, settings.strategy)
+    at_once = getattr(block, "trials_at_once", None)
+    return list(search(oracle, formula, fixed=FIXED, max_epochs=settings.max_epochs, trials_at_once=at_once)), oracle
+
+
+@pytest.mark.parametrize("strategy", ["hyperband", "random", "bayesian", "grid", "sklearn"])
+def test_two_searches_with_one_seed_are_one(strategy):
+    first, oracle = run(tune(strategy=strategy))
+    again, _ = run(tune(strategy=strategy))
+    assert first == again
+    assert [trial.number for trial in first] == list(range(1, len(first) + 1))
+    assert all(trial.hyperparameters["units"] in range(16, 513, 16) for trial in first)
+    assert all(trial.hyperparameters["dropout"] == 0.2 for trial in first)
+    if strategy != "grid":  # which has no randomness
+        assert run(tune(strategy=strategy), seed=1)[0] != first
+    if strategy != "hyperband":
+        assert {trial.budget for trial in first} == {10}
+    assert len(first) == oracles.most_trials(oracle)
+
+
+def test_hyperband_is_kerastuners():
+    """30 trials for max_epochs 10 and factor 3; a trial is promoted with its hyperparameters to a larger budget."""
+    trials, oracle = run(tune())
+    assert [trial.budget for trial in trials] == [2] * 12 + [4] * 6 + [10] * 4 + [4] * 4 + [10] * 4
+    assert len(oracle.trials) == 30
+    promoted = {trial.hyperparameters["units"] for trial in trials[22:26] if trial.budget == 4}
+    assert promoted <= {trial.hyperparameters["units"] for trial in trials[:12]}
+    assert best(trials, oracle.objective) == trials[int(oracle.get_best_trials()[0].trial_id)]
+
+
+def test_the_best_is_of_the_objective():
+    trials, oracle = run(tune(strategy="grid", objective="val_loss"))
+    assert oracle.objective.direction == "min"
+    assert len(trials) == 32
+    assert best(trials, oracle.objective).hyperparameters["units"] in (192, 208)
+
+
+def test_bayesian_finds_what_random_would_need_luck_for():
+    trials, oracle = run(tune(strategy="bayesian"))
+    assert abs(best(trials, oracle.objective).hyperparameters["units"] - 200) <= 24
+
+
+def test_trials_at_once_change_what_bayesian_learns_from():
+    block = tune().bayesian.model_dump()
+    one, three = (run(tune(strategy="bayesian", bayesian={**block, "trials_at_once": n}))[0] for n in (1, 3))
+    assert len(one) == len(three) == 15
+    assert one != three
+
+
+def test_a_small_space_ends_the_search():
+    space = {"units": {"type": "choice", "values": [16, 32]}}
+    for strategy in ("hyperband", "random", "grid"):
+        trials, _ = run(tune(strategy=strategy, space=space))
+        assert {trial.hyperparameters["units"] for trial in trials} == {16, 32}
+
+
+def test_all_kinds_of_hyperparameters():
+    """Bounds are included, also where 0.1 steps do not add up; floats are short; log sampling stays within bounds."""
+    space = params.Tune.model_validate(
+        {
+            **tune().model_dump(),
+            "space": {
+                "units": {"type": "int", "min": 1, "max": 64, "step": 2, "sampling": "log"},
+                "dropout": {"type": "float", "min": 0.0, "max": 0.5, "step": 0.1},
+                "learning_rate": {"type": "float", "min": 1e-4, "max": 1e-2, "sampling": "log"},
+                "batch_normalisation": {"type": "boolean"},
+                "activation": {"type": "choice", "values": ["relu", "tanh"]},
+            },
+            "strategy": "random",
+            "random": {"max_trials": 300},
+        }
+    )
+    oracle = oracles.create(space, 0)
+    seen = [
+        trial.hyperparameters
+        for trial in search(
+            oracle, lambda *_: Evaluation({"val_accuracy": 0.0}, 1, 1), fixed={}, max_epochs=1, trials_at_once=None
+        )
+    ]
+    assert {tried["units"] for tried in seen} == {1, 2, 4, 8, 16, 32, 64}
+    assert {tried["dropout"] for tried in seen} == {0.0, 0.1, 0.2, 0.3, 0.4, 0.5}
+    assert all(1e-4 <= tried["learning_rate"] <= 1e-2 for tried in seen)
+    assert 0.4 < np.mean([tried["learning_rate"] < 1e-3 for tried in seen]) < 0.6
+    assert {tried["batch_normalisation"] for tried in seen} == {True, False}
+    assert {tried["activation"] for tried in seen} == {"relu", "tanh"}
+
+
+def test_a_trial_that_goes_on_is_the_trial_in_one_go(digits):
+    settings = {"batch_size": 32, "seed": 1, "executions": 2, "early_stopping": None}
+    promoted = Holdout(*digits, "val_accuracy", **settings)
+    hyperparameters = {**FIXED, "units": 16}
+    promoted(hyperparameters, 2)
+    whole = Holdout(*digits, "val_accuracy", **settings)
+    assert promoted(hyperparameters, 4) == whole(hyperparameters, 4)
+    assert promoted.epochs_trained == whole.epochs_trained == 2 * 4
+
+
+def test_a_holdout_score_is_the_mean_of_each_executions_best_epoch(digits):
+    settings = {"batch_size": 32, "early_stopping": EarlyStopping("val_loss", 1)}
+    hyperparameters = {**FIXED, "units": 16, "learning_rate": 0.1}
+    single = [Holdout(*digits, "val_accuracy", seed=seed, executions=1, **settings) for seed in (5, 6)]
+    scores = [evaluate(hyperparameters, 6).scores["val_accuracy"] for evaluate in single]
+    both = Holdout(*digits, "val_accuracy", seed=5, executions=2, **settings)(hyperparameters, 6)
+    assert both.scores["val_accuracy"] == np.mean(scores)
+    histories = [state.history for evaluate in single for state in evaluate._reached.values()]
+    assert scores == [max(history["val_accuracy"]) for history in histories]
+    assert both.epochs == max(len(history["loss"]) for history in histories) < 6
+
+
+def test_cross_validation_gives_what_scikit_learn_gives(digits):
+    data = digits[0]
+    hyperparameters = {**FIXED, "units": 16}
+    evaluate = CrossValidation(data, folds=3, batch_size=32, seed=4, executions=1)
+    classifier = NetworkClassifier(hyperparameters, epochs=2, batch_size=32, seed=4)
+    scores = cross_val_score(classifier, data.images, data.labels, cv=evaluate.splitter())
+    assert evaluate(hyperparameters, 2).scores["val_accuracy"] == np.mean(scores)
+    assert evaluate.epochs_trained == 3 * 2
+    evaluate(hyperparameters, 2)
+    assert evaluate.epochs_trained == 3 * 2
+
+
+def test_the_classifier_passes_scikit_learns_interface(digits):
+    names = np.array(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"])
+    classifier = NetworkClassifier({**FIXED, "learning_rate": 0.01}, epochs=3, seed=1)
+    labels = names[digits[0].labels]
+    copy = clone(classifier).set_params(epochs=4)
+    assert copy.get_params() == {**classifier.get_params(), "epochs": 4}
+    assert classifier.fit(digits[0].images, labels) is classifier
+    assert list(classifier.classes_) == sorted(names)
+    probabilities = classifier.predict_proba(digits[1].images)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
+    assert set(classifier.predict(digits[1].images)) <= set(names)
+    assert classifier.score(digits[1].images, names[digits[1].labels]) > 0.8
+
+
+def test_the_oracles_are_kerastuners_own_and_write_nothing(tmp_path, monkeypatch, capsys):
+    settings = tune(strategy="random")
+    monkeypatch.chdir(tmp_path)
+    trials, oracle = run(settings)
+    assert isinstance(oracle, keras_tuner.Oracle)
+    assert len(trials) == 20
+    assert list(tmp_path.iterdir()) == []
+    assert capsys.readouterr() == ("", "")

@@ -1,0 +1,172 @@
+"""`train` is a pure function: what it returns depends on its arguments alone, to the bit."""
+
+import hashlib
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from stages import model, training
+from stages.backend import keras
+from stages.datasets import load
+from stages.splits import Split
+from stages.training import EarlyStopping, train
+
+HYPERPARAMETERS = {"units": 24, "dropout": 0.2, "learning_rate": 0.01}
+
+
+@pytest.fixture(scope="module")
+def digits():
+    """Real handwritten digits: (train, validation)."""
+    data = load("digits", None)
+    return Split(data.train_images, data.train_labels), Split(data.test_images, data.test_labels)
+
+
+def digest(state) -> str:
+    """A hash of all that is in a state but the seconds."""
+    content = hashlib.sha256(json.dumps([state.epoch, state.history, state.stopped]).encode())
+    for array in state.weights + state.optimizer:
+        content.update(array.tobytes())
+    return content.hexdigest()
+
+
+@pytest.mark.parametrize("seed", [0, 1, 12345])
+@pytest.mark.parametrize("batch_size", [32, 50])
+def test_going_on_from_a_state_is_training_in_one_go(digits, seed, batch_size):
+    data, validation = digits
+    settings = {"batch_size": batch_size, "seed": seed, "validation": validation}
+    whole = train(HYPERPARAMETERS, data, epochs=5, **settings)
+    part = train(HYPERPARAMETERS, data, epochs=2, **settings)
+    kept = digest(part)
+    assert digest(train(HYPERPARAMETERS, data, epochs=5, state=part, **settings)) == digest(whole)
+    assert digest(part) == kept
+    assert part.history["loss"] == whole.history["loss"][:2]
+
+
+def test_another_process_and_other_work_before_change_nothing(digits):
+    code = (
+        "import sys; sys.path.insert(0, 'tests'); from test_training import *; data = load('digits', None); "
+        "print(digest(train(HYPERPARAMETERS, Split(data.train_images, data.train_labels), epochs=2, batch_size=32, seed=3)))"
+    )
+    there = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
+    train({**HYPERPARAMETERS, "units": 7}, digits[0], epochs=1, batch_size=10, seed=9)
+    assert digest(train(HYPERPARAMETERS, digits[0], epochs=2, batch_size=32, seed=3)) == there
+
+
+def test_the_seed_decides_initial_weights_shuffling_and_dropout(digits):
+    first, second = (train(HYPERPARAMETERS, digits[0], epochs=1, batch_size=32, seed=seed) for seed in (1, 2))
+    assert first.history["loss"] != second.history["loss"]
+    without = {**HYPERPARAMETERS, "dropout": 0.0}
+    assert train(without, digits[0], epochs=1, batch_size=32, seed=1).history != first.history
+
+
+def test_it_learns_what_keras_learns(digits):
+    """The same network under `model.fit` ends within the spread that seeds make."""
+    data, validation = digits
+    ours, keras_own = [], []
+    for seed in range(5):
+        state = train(HYPERPARAMETERS, data, epochs=5, batch_size=32, seed=seed, validation=validation)
+        ours.append(state.history["accuracy"][-1])
+        network = training.build(HYPERPARAMETERS, data, seed)
+        keras_own.append(network.fit(data.images, data.labels, epochs=5, verbose=0).history["accuracy"][-1])
+    spread = np.std(keras_own, ddof=1) + np.std(ours, ddof=1)
+    assert abs(np.mean(ours) - np.mean(keras_own)) < 2 * spread
+
+
+def test_the_fused_optimizer_is_adam(digits):
+    data, _ = digits
+    network = training.build({**HYPERPARAMETERS, "dropout": 0.0}, data, seed=0)
+    gradients = [
+        np.random.default_rng(i).normal(size=v.shape).astype(np.float32) for i, v in enumerate(network.trainable_variables)
+    ]
+    results = []
+    for optimizer in (training._fused(network), network.optimizer):
+        start = [variable.numpy() for variable in network.trainable_variables]
+        for _ in range(3):
+            optimizer.apply([keras.ops.convert_to_tensor(gradient) for gradient in gradients], network.trainable_variables)
+        results.append([variable.numpy() for variable in network.trainable_variables + optimizer.variables])
+        training._assign(network.trainable_variables, start)
+    for fused, keras_own in zip(*results, strict=True):
+        np.testing.assert_allclose(fused, keras_own, rtol=1e-5, atol=1e-6)
+
+
+def test_the_saved_model_is_keras_own_and_gives_the_accuracy(digits, tmp_path):
+    data, validation = digits
+    state = train(HYPERPARAMETERS, data, epochs=2, batch_size=32, seed=1, validation=validation)
+    for name in ("first", "again"):
+        training.save(training.build(HYPERPARAMETERS, data, 1, state), tmp_path / f"{name}.keras")
+    assert (tmp_path / "first.keras").read_bytes() == (tmp_path / "again.keras").read_bytes()
+    loaded = keras.models.load_model(tmp_path / "first.keras")
+    loss, accuracy = loaded.evaluate(validation.images, validation.labels, verbose=0)
+    assert accuracy == pytest.approx(state.history["val_accuracy"][-1], abs=1e-6)
+    assert loss == pytest.approx(state.history["val_loss"][-1], rel=1e-5)
+    assert loaded.count_params() == state.parameters
+    assert int(loaded.optimizer.iterations) == 2 * 45
+
+
+def test_any_keras_model_will_do(digits, monkeypatch):
+    """Batch normalisation has state that is not trained, the optimizer is another one, two layers draw random numbers."""
+
+    def build(image_shape, classes, units):
+        network = keras.Sequential(
+            [
+                keras.Input((*image_shape, 1)),
+                keras.layers.Conv2D(4, 3, activation="relu"),
+                keras.layers.BatchNormalization(),
+                keras.layers.Flatten(),
+                keras.layers.Dropout(0.1),
+                keras.layers.Dense(units, activation="relu", kernel_regularizer="l2"),
+                keras.layers.Dropout(0.1),
+                keras.layers.Dense(classes, activation="softmax"),
+            ]
+        )
+        network.compile(keras.optimizers.SGD(0.05, momentum=0.9), loss="sparse_categorical_crossentropy")
+        return network
+
+    monkeypatch.setattr(model, "build", build)
+    data = Split(digits[0].images, digits[0].labels)
+    settings = {"batch_size": 32, "seed": 1, "validation": digits[1]}
+    whole = train({"units": 16}, data, epochs=3, **settings)
+    part = train({"units": 16}, data, epochs=1, **settings)
+    assert digest(train({"units": 16}, data, epochs=3, state=part, **settings)) == digest(whole)
+    assert whole.history["val_accuracy"][-1] > 0.8
+
+
+@pytest.mark.parametrize(
+    ("monitor", "values", "stops"),
+    [
+        ("val_loss", [3, 2, 1], False),
+        ("val_loss", [1, 2, 3], True),
+        ("val_loss", [1, 2], False),
+        ("val_loss", [2, 3, 1, 3], False),
+        ("val_loss", [2, 3, 1, 1, 1], True),
+        ("val_accuracy", [0.1, 0.2, 0.3], False),
+        ("val_accuracy", [0.3, 0.2, 0.1], True),
+        ("val_loss", [float("nan")] * 2, False),
+        ("val_loss", [float("nan")] * 3, True),
+    ],
+)
+def test_early_stopping_stops_where_keras_does(monitor, values, stops):
+    callback = keras.callbacks.EarlyStopping(monitor=monitor, patience=2, mode="max" if "accuracy" in monitor else "min")
+    callback.set_model(keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)]))
+    callback.model.stop_training = False
+    callback.on_train_begin()
+    for epoch, value in enumerate(values):
+        callback.on_epoch_end(epoch, {monitor: value})
+    assert callback.model.stop_training is stops
+    assert EarlyStopping(monitor, 2).stops({monitor: values}) is stops
+
+
+def test_a_pause_does_not_reset_patience(digits):
+    data, validation = digits
+    hyperparameters = {**HYPERPARAMETERS, "learning_rate": 0.3}  # too high: the loss soon rises
+    settings = {"batch_size": 32, "seed": 1, "validation": validation, "early_stopping": EarlyStopping("val_loss", 2)}
+    whole = train(hyperparameters, data, epochs=12, **settings)
+    assert whole.stopped
+    assert whole.epoch < 12
+    state = None
+    for epoch in range(1, 13):
+        state = train(hyperparameters, data, epochs=epoch, state=state, **settings)
+    assert digest(state) == digest(whole)
