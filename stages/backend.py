@@ -37,11 +37,12 @@ with _quiet():
     # many small operations of a small network run fastest so. Cores are for trainings side by side.
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
-    tf.config.experimental.enable_op_determinism()
     for _device in tf.config.list_physical_devices("GPU"):
         tf.config.experimental.set_memory_growth(_device, True)
+        tf.config.experimental.enable_op_determinism()  # on a CPU, one thread is enough
     tf.config.list_logical_devices()  # starts the devices, which is the last thing that makes noise
 
     import keras
+    from keras.src.random import seed_generator
 
-__all__ = ["keras", "tf"]
+__all__ = ["keras", "seed_generator", "tf"]

@@ -10,6 +10,12 @@ from pathlib import Path
 import pandas as pd
 
 
+def shared_root() -> Path:
+    """Return the repository's top folder; in the temporary copy that DVC runs an experiment in, that of the original."""
+    here = Path.cwd()
+    return next((folder.parents[2] for folder in here.parents if folder.parts[-3:] == (".dvc", "tmp", "exps")), here)
+
+
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path in the folder of `path` (made if missing); rename it to `path` if the block ends well.

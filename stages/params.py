@@ -5,11 +5,11 @@ pass for a default. `load` reports every mistake in one line of its own, before 
 """
 
 import re
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from stages.console import UserError
@@ -192,6 +192,24 @@ class Retrain(Section):
     from_: Annotated[Literal["tune", "baseline"], Field(alias="from")]
 
 
+class Runtime(Section):
+    """How the search runs. Nothing here changes a result, so it is in no stage's params in dvc.yaml.
+
+    `workers: null` is one process a core. `store` is where trainings are kept, `store_gigabytes` (1e9 bytes) how many at most.
+    """
+
+    workers: PositiveInt | None
+    store: str
+    store_gigabytes: Annotated[float, Field(gt=0)]
+
+    @field_validator("store")
+    @classmethod
+    def _inside(cls, store):
+        if PurePath(store).is_absolute() or ".." in PurePath(store).parts or not PurePath(store).parts:
+            raise ValueError("should be a folder inside the repository, such as data/trials")
+        return store
+
+
 class Params(Section):
     """The whole of params.yaml."""
 
@@ -201,6 +219,7 @@ class Params(Section):
     train: Train
     tune: Tune
     retrain: Retrain
+    runtime: Runtime
 
     @model_validator(mode="after")
     def _space_fits_the_model(self):

@@ -6,8 +6,10 @@ from pathlib import Path
 import pandas as pd
 
 from stages import splits, training
+from stages.console import UserError
 from stages.files import write_csv, write_json
 from stages.params import Hyperparameters, Params
+from stages.training import Part
 
 
 def train_and_test(name: str, hyperparameters: Hyperparameters, settings: Params) -> dict[str, object]:
@@ -18,13 +20,18 @@ def train_and_test(name: str, hyperparameters: Hyperparameters, settings: Params
     Returns:
         What is in metrics/NAME.json. `train_accuracy` and `train_loss` are the last epoch's running means with dropout on, as
         Keras reports them; `seconds_per_epoch` is the median without the first epoch, which also warms up the machine.
+
+    Raises:
+        UserError: the training diverged.
     """
     prepared = Path("data/prepared")
     data = splits.join(splits.load(prepared / "train"), splits.load(prepared / "validation"))
     chosen = hyperparameters.model_dump()
     state = training.train(chosen, data, epochs=settings.train.epochs, batch_size=settings.train.batch_size, seed=settings.seed)
-    network = training.build(chosen, data, settings.seed, state)
-    test_accuracy, test_loss = training.evaluator(network)(splits.load(prepared / "test"))
+    if state.failure:
+        raise UserError(f"{name}: {state.failure} with {chosen}; a lower learning_rate usually helps")
+    network = training.build(chosen, data.images.shape[1:], data.classes, settings.seed, state)
+    test_accuracy, test_loss = training.evaluator(network)(Part.of(splits.load(prepared / "test")))
     metrics = {
         **chosen,
         "parameters": state.parameters,

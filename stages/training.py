@@ -9,16 +9,19 @@ An epoch is one TensorFlow function: images stay in memory and are gathered by a
 """
 
 import json
+import random
 import time
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
+from unittest import mock
 
 import numpy as np
 
 from stages import model
-from stages.backend import keras, tf
+from stages.backend import keras, seed_generator, tf
 from stages.files import replacing
 from stages.splits import Split
 
@@ -55,7 +58,7 @@ class State:
         history: per epoch `accuracy` and `loss` (running means over the epoch, dropout on, as Keras reports them) and, with
             validation data, `val_accuracy` and `val_loss`.
         seconds: per epoch, the time the training step took; the only part that the machine decides.
-        stopped: whether early stopping ended it.
+        stopped: whether it ended there: by early stopping, or because a loss was not finite.
     """
 
     epoch: int
@@ -70,6 +73,92 @@ class State:
         """How many numbers the network has."""
         return sum(array.size for array in self.weights)
 
+    @property
+    def failure(self) -> str | None:
+        """Why nothing came of the training: a loss that is not finite; None if all is well."""
+        bad = [name for name, values in self.history.items() if values and not np.isfinite(values[-1])]
+        return f"{bad[0]} is {self.history[bad[0]][-1]} after epoch {self.epoch}" if bad else None
+
+
+class Part(NamedTuple):
+    """Some rows of images and labels that stay in memory: tensors (n, height, width) float32 and (n,) int32, and which rows."""
+
+    images: tf.Tensor
+    labels: tf.Tensor
+    rows: np.ndarray
+
+    @classmethod
+    def of(cls, split: Split) -> "Part":
+        """All of `split`."""
+        return cls(tf.constant(split.images), tf.constant(split.labels), np.arange(len(split.labels), dtype=np.int32))
+
+
+class Trainer:
+    """A network that is built and traced once and can then be trained from any state of its training.
+
+    Args:
+        hyperparameters: keywords of `model.build`.
+        data: what to train on; the last batch of an epoch is smaller where `batch_size` does not divide its rows.
+        validation: what `val_accuracy` and `val_loss` are computed on after each epoch.
+        early_stopping: None trains all epochs.
+    """
+
+    def __init__(
+        self,
+        hyperparameters: Mapping[str, object],
+        data: Part,
+        *,
+        batch_size: int,
+        seed: int,
+        validation: Part | None = None,
+        early_stopping: EarlyStopping | None = None,
+    ):
+        self.data, self.validation = data, validation
+        self.seed, self.early_stopping = seed, early_stopping
+        self.network = build(hyperparameters, data.images.shape[1:], int(tf.reduce_max(data.labels)) + 1, seed)
+        self._optimizer = _fused(self.network)
+        self._epoch_function = _epoch_function(self.network, self._optimizer, batch_size)
+        self._evaluate = evaluator(self.network)
+        self._random_states = [variable for variable in self.network.variables if variable.name == "seed_generator_state"]
+        names = ("accuracy", "loss", *(("val_accuracy", "val_loss") if validation else ()))
+        self._start = State(0, self._weights(), self._slots(), {name: [] for name in names}, [])
+
+    def run(self, epochs: int, state: State | None = None) -> State:
+        """Return the state at epoch `epochs`, or where it stopped before that; `state` (None: the start) is left as it is."""
+        state = state or self._start
+        _assign(_weights(self.network), state.weights)
+        _assign(self._optimizer.variables, state.optimizer)
+        history = {name: list(values) for name, values in state.history.items()}
+        seconds, stopped, epoch = list(state.seconds), state.stopped, state.epoch
+        while epoch < epochs and not stopped:
+            seconds.append(self._train_epoch(epoch, history))
+            if self.validation:
+                accuracy, loss = self._evaluate(self.validation)
+                history["val_accuracy"].append(accuracy)
+                history["val_loss"].append(loss)
+            epoch += 1
+            stopped = not all(np.isfinite(values[-1]) for values in history.values())
+            stopped = stopped or (self.early_stopping is not None and self.early_stopping.stops(history))
+        return State(epoch, self._weights(), self._slots(), history, seconds, stopped)
+
+    def _train_epoch(self, epoch: int, history: dict[str, list[float]]) -> float:
+        for i, random_state in enumerate(self._random_states):
+            random_state.assign([np.random.SeedSequence([self.seed, epoch, _LAYERS, i]).generate_state(1)[0], 0])
+        order = np.random.default_rng([self.seed, epoch, _SHUFFLE]).permutation(len(self.data.rows))
+        inputs = self.data.images, self.data.labels, tf.constant(self.data.rows[order])
+        self._epoch_function.get_concrete_function(*inputs)  # traces the first time, which is no training time
+        start = time.perf_counter()
+        loss, correct = self._epoch_function(*inputs)
+        history["accuracy"].append(int(correct) / len(order))
+        history["loss"].append(float(loss) / len(order))
+        return time.perf_counter() - start
+
+    def _weights(self) -> list[np.ndarray]:
+        return [variable.numpy() for variable in _weights(self.network)]
+
+    def _slots(self) -> list[np.ndarray]:
+        return [variable.numpy() for variable in self._optimizer.variables]
+
 
 def train(
     hyperparameters: Mapping[str, object],
@@ -82,56 +171,27 @@ def train(
     early_stopping: EarlyStopping | None = None,
     state: State | None = None,
 ) -> State:
-    """Train the network of stages/model.py on `data` to epoch `epochs`, from `state` or from the start.
-
-    Args:
-        hyperparameters: keywords of `model.build`.
-        data: images and labels; the last batch of an epoch is smaller where `batch_size` does not divide their number.
-        validation: what `val_accuracy` and `val_loss` are computed on after each epoch.
-        early_stopping: None trains all epochs.
-        state: of the same training at an earlier epoch.
-    """
-    network = build(hyperparameters, data, seed)
-    optimizer = _fused(network)
-    if state is None:
-        history = {name: [] for name in ("accuracy", "loss", *(("val_accuracy", "val_loss") if validation else ()))}
-        state = State(0, [], [], history, [])
-    else:
-        _assign(_weights(network), state.weights)
-        _assign(optimizer.variables, state.optimizer)
-    history = {name: list(values) for name, values in state.history.items()}
-    seconds, stopped = list(state.seconds), state.stopped
-
-    run_epoch = _epoch_function(network, optimizer, batch_size)
-    evaluate = evaluator(network)
-    images, labels = tf.constant(data.images), tf.constant(data.labels)
-    random_states = [variable for variable in network.variables if variable.name == "seed_generator_state"]
-    epoch = state.epoch
-    while epoch < epochs and not stopped:
-        for i, random_state in enumerate(random_states):
-            random_state.assign([np.random.SeedSequence([seed, epoch, _LAYERS, i]).generate_state(1)[0], 0])
-        order = np.random.default_rng([seed, epoch, _SHUFFLE]).permutation(len(data.labels)).astype(np.int32)
-        if epoch == state.epoch:
-            run_epoch.get_concrete_function(images, labels, order)  # traces, which is no training time
-        start = time.perf_counter()
-        loss, correct = run_epoch(images, labels, order)
-        history["accuracy"].append(int(correct) / len(order))
-        history["loss"].append(float(loss) / len(order))
-        seconds.append(time.perf_counter() - start)
-        if validation:
-            accuracy, loss = evaluate(validation)
-            history["val_accuracy"].append(accuracy)
-            history["val_loss"].append(loss)
-        epoch += 1
-        stopped = early_stopping is not None and early_stopping.stops(history)
-    return State(epoch, _arrays(_weights(network)), _arrays(optimizer.variables), history, seconds, stopped)
+    """Train the network of stages/model.py on `data` to epoch `epochs`, from `state` or from the start; see `Trainer`."""
+    trainer = Trainer(
+        hyperparameters,
+        Part.of(data),
+        batch_size=batch_size,
+        seed=seed,
+        validation=Part.of(validation) if validation else None,
+        early_stopping=early_stopping,
+    )
+    return trainer.run(epochs, state)
 
 
-def build(hyperparameters: Mapping[str, object], data: Split, seed: int, state: State | None = None) -> keras.Model:
-    """Return the compiled Keras model for images like `data`, initialised from `seed` or with the variables of `state`."""
-    keras.backend.clear_session()
+def build(
+    hyperparameters: Mapping[str, object], image_shape: tuple[int, ...], classes: int, seed: int, state: State | None = None
+) -> keras.Model:
+    """Return the compiled Keras model of stages/model.py, initialised from `seed` or with the variables of `state`."""
+    keras.backend.clear_session(free_memory=False)
     keras.utils.set_random_seed(seed)
-    network = model.build(data.images.shape[1:], data.classes, **hyperparameters)
+    # Keras draws the seeds of layers from Python's one generator, which other threads (Dask's, in a worker) draw from too
+    with mock.patch.object(seed_generator, "python_random", random.Random(seed)):  # noqa: S311
+        network = model.build(tuple(image_shape), classes, **hyperparameters)
     network.optimizer.build(network.trainable_variables)
     if state is not None:
         _assign(_weights(network), state.weights)
@@ -139,22 +199,23 @@ def build(hyperparameters: Mapping[str, object], data: Split, seed: int, state: 
     return network
 
 
-def evaluator(network: keras.Model):
-    """Return a function of a `Split` that returns (accuracy, mean loss) of `network` on it, dropout off."""
+def evaluator(network: keras.Model) -> Callable[[Part], tuple[float, float]]:
+    """Return a function of a `Part` that returns (accuracy, mean loss) of `network` on it, dropout off."""
 
     @tf.function
-    def evaluate(images, labels):
+    def evaluate(images, labels, rows):
+        images, labels = tf.gather(images, rows), tf.gather(labels, rows)
         probabilities = network(images, training=False)
         loss = network.compute_loss(images, labels, probabilities, training=False)
         return _correct(probabilities, labels), loss
 
-    def on(split: Split) -> tuple[float, float]:
-        correct, loss, n = 0, 0.0, len(split.labels)
+    def on(part: Part) -> tuple[float, float]:
+        correct, loss, n = 0, 0.0, len(part.rows)
         for start in range(0, n, EVALUATION_BATCH):
-            images, labels = split.images[start : start + EVALUATION_BATCH], split.labels[start : start + EVALUATION_BATCH]
-            batch_correct, batch_loss = evaluate(tf.constant(images), tf.constant(labels))
+            rows = part.rows[start : start + EVALUATION_BATCH]
+            batch_correct, batch_loss = evaluate(part.images, part.labels, tf.constant(rows))
             correct += int(batch_correct)
-            loss += float(batch_loss) * len(labels)
+            loss += float(batch_loss) * len(rows)
         return correct / n, loss / n
 
     return on
@@ -194,15 +255,20 @@ def save(network: keras.Model, path: Path) -> None:
 class _FusedAdam(keras.optimizers.Adam):
     """Keras's Adam with one kernel a variable in place of a dozen; the same slots, so that its state is Adam's."""
 
+    def apply(self, grads, trainable_variables=None):
+        step = tf.cast(self.iterations.value + 1, keras.config.floatx())
+        self._powers = tf.pow(self.beta_1, step), tf.pow(self.beta_2, step)  # once, not for each variable
+        super().apply(grads, trainable_variables)
+
     def update_step(self, gradient, variable, learning_rate):
         i = self._get_variable_index(variable)
-        step = tf.cast(self.iterations.value + 1, variable.dtype)
+        beta1_power, beta2_power = self._powers
         tf.raw_ops.ResourceApplyAdam(
             var=variable.value.handle if isinstance(variable, keras.Variable) else variable.handle,
             m=self._momentums[i].value.handle,
             v=self._velocities[i].value.handle,
-            beta1_power=tf.pow(tf.cast(self.beta_1, variable.dtype), step),
-            beta2_power=tf.pow(tf.cast(self.beta_2, variable.dtype), step),
+            beta1_power=beta1_power,
+            beta2_power=beta2_power,
             lr=learning_rate,
             beta1=self.beta_1,
             beta2=self.beta_2,
@@ -260,10 +326,6 @@ def _correct(probabilities, labels):
 
 def _weights(network: keras.Model) -> list:
     return [variable for variable in network.variables if variable.name != "seed_generator_state"]
-
-
-def _arrays(variables: list) -> list[np.ndarray]:
-    return [variable.numpy() for variable in variables]
 
 
 def _assign(variables: list, arrays: list[np.ndarray]) -> None:

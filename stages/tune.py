@@ -1,7 +1,7 @@
 """Search for the hyperparameters: KerasTuner's oracles ask, the validation images decide, the test images are never read.
 
 Reads `seed`, `tune`, `train.batch_size` and `baseline` (for what is not in the space); writes data/tune/hyperparameters.json,
-metrics/tune.json and metrics/plots/trials.csv.
+metrics/tune.json and metrics/plots/trials.csv. The trainings run on a Dask cluster and are kept in the store.
 """
 
 import time
@@ -10,35 +10,61 @@ from pathlib import Path
 import pandas as pd
 
 from stages import console, params, splits
-from stages.files import write_csv, write_json
+from stages.files import shared_root, write_csv, write_json
 from stages.params import Params
 from stages.search import oracles
+from stages.search.cluster import Runner
 from stages.search.evaluation import CrossValidation, Holdout
 from stages.search.search import Trial, best, search
+from stages.search.trials import Store
+from stages.splits import Split
 from stages.training import EarlyStopping
 
 
-def evaluation(settings: Params) -> Holdout | CrossValidation:
-    """Return what a trial is scored by: stratified folds for `sklearn`, the validation split for all other strategies."""
+def protocol_of(settings: Params, train: Split, validation: Split) -> Holdout | CrossValidation:
+    """Return how a trial is scored: on stratified folds for `sklearn`, on the validation split for all other strategies."""
     tune = settings.tune
-    train, validation = (splits.load(Path("data/prepared") / name) for name in ("train", "validation"))
-    common = {"batch_size": settings.train.batch_size, "seed": settings.seed, "executions": tune.executions_per_trial}
     if tune.strategy == "sklearn":
-        return CrossValidation(splits.join(train, validation), tune.sklearn.cv, **common)
+        return CrossValidation(splits.join(train, validation).labels, tune.sklearn.cv, settings.seed, tune.executions_per_trial)
+    size = len(train.labels)
     early_stopping = EarlyStopping(**tune.early_stopping.model_dump()) if tune.early_stopping else None
-    return Holdout(train, validation, tune.objective, early_stopping=early_stopping, **common)
+    return Holdout(
+        size, size + len(validation.labels), tune.objective, settings.seed, tune.executions_per_trial, early_stopping
+    )
 
 
 def row(trial: Trial) -> dict[str, object]:
     """Return `trial` as a row of trials.csv."""
+    evaluation = trial.evaluation
     return {
         "trial": trial.number,
         **trial.hyperparameters,
         "budget": trial.budget,
-        "epochs": trial.evaluation.epochs,
-        **trial.evaluation.scores,
-        "parameters": trial.evaluation.parameters,
+        "epochs": evaluation.epochs,
+        **evaluation.scores,
+        "parameters": evaluation.parameters,
+        "failure": evaluation.failure,
     }
+
+
+class Progress:
+    """Shows each trial as it is done: in a bar on a terminal, else a line each."""
+
+    def __init__(self, bar, names: list[str], objective):
+        self.bar, self.names, self.objective = bar, names, objective
+        self.trials: list[Trial] = []
+
+    def __call__(self, trial: Trial) -> None:
+        self.trials.append(trial)
+        tried = " ".join(f"{name}={trial.hyperparameters[name]}" for name in self.names)
+        score = trial.evaluation.failure or f"{trial.evaluation.scores[self.objective.name]:.4f}"
+        line = f"trial {trial.number}: {tried} epochs={trial.evaluation.epochs} {self.objective.name}={score}"
+        top = best(self.trials, self.objective)
+        line += f" best={top.evaluation.scores[self.objective.name]:.4f}" if top else ""
+        self.bar.set_postfix_str(line)
+        self.bar.update()
+        if self.bar.disable:
+            print(f"{len(self.trials)}/{self.bar.total} {line}", flush=True)
 
 
 def main() -> None:
@@ -46,26 +72,28 @@ def main() -> None:
     settings = params.load()
     tune, objective = settings.tune, settings.tune.objective
     oracle = oracles.create(tune, settings.seed)
-    evaluate = evaluation(settings)
-    trials = []
-    with console.progress_bar(total=oracles.most_trials(oracle), unit="trial") as bar:
-        for trial in search(
+    train, validation = (splits.load(Path("data/prepared") / name) for name in ("train", "validation"))
+    protocol = protocol_of(settings, train, validation)
+    store = Store(shared_root() / settings.runtime.store, settings.runtime.store_gigabytes * 1e9)
+    store.prune()
+    with (
+        Runner(settings.runtime.workers, store, protocol, splits.join(train, validation), settings.train.batch_size) as runner,
+        console.progress_bar(total=oracles.most_trials(oracle), unit="trial") as bar,
+    ):
+        trials = search(
             oracle,
-            evaluate,
+            runner.run,
+            protocol,
             fixed=settings.baseline.model_dump(),
             max_epochs=tune.max_epochs,
             trials_at_once=getattr(getattr(tune, tune.strategy), "trials_at_once", None),
-        ):
-            trials.append(trial)
-            tried = " ".join(f"{name}={trial.hyperparameters[name]}" for name in tune.space)
-            score, top = (t.evaluation.scores[objective] for t in (trial, best(trials, oracle.objective)))
-            line = f"{tried} epochs={trial.evaluation.epochs} {objective}={score:.4f} best={top:.4f}"
-            bar.set_postfix_str(line)
-            bar.update()
-            if bar.disable:
-                print(f"trial {trial.number}/{bar.total}: {line}", flush=True)
+            report=Progress(bar, list(tune.space), oracle.objective),
+        )
 
     winner = best(trials, oracle.objective)
+    if winner is None:
+        raise console.UserError(f"all {len(trials)} trials failed; the first: {trials[0].evaluation.failure}")
+    epochs = sum(runner.epochs.values())
     write_csv("metrics/plots/trials.csv", pd.DataFrame(map(row, trials)))
     write_json("data/tune/hyperparameters.json", winner.hyperparameters)
     write_json(
@@ -77,12 +105,16 @@ def main() -> None:
             "objective": objective,
             "best_score": winner.evaluation.scores[objective],
             "trials": len(trials),
-            "epochs_trained": evaluate.epochs_trained,
+            "failed_trials": sum(trial.evaluation.failure is not None for trial in trials),
+            "epochs_trained": epochs,
             "seconds": round(time.perf_counter() - start, 3),
         },
     )
     found = ", ".join(f"{name} {winner.hyperparameters[name]}" for name in tune.space)
-    print(f"tune: {found} with {objective} {winner.evaluation.scores[objective]:.4f}, the best of {len(trials)} trials")
+    print(
+        f"tune: {found} with {objective} {winner.evaluation.scores[objective]:.4f}, the best of {len(trials)} trials; "
+        f"{epochs} epochs, {runner.epochs_reused} of them from {settings.runtime.store}"
+    )
 
 
 if __name__ == "__main__":

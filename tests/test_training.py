@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import random
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -22,6 +24,10 @@ def digits():
     """Real handwritten digits: (train, validation)."""
     data = load("digits", None)
     return Split(data.train_images, data.train_labels), Split(data.test_images, data.test_labels)
+
+
+def build(data, seed, state=None, **changes):
+    return training.build({**HYPERPARAMETERS, **changes}, data.images.shape[1:], data.classes, seed, state)
 
 
 def digest(state) -> str:
@@ -55,6 +61,23 @@ def test_another_process_and_other_work_before_change_nothing(digits):
     assert digest(train(HYPERPARAMETERS, digits[0], epochs=2, batch_size=32, seed=3)) == there
 
 
+def test_other_threads_that_draw_random_numbers_change_nothing(digits):
+    expected = digest(train(HYPERPARAMETERS, digits[0], epochs=1, batch_size=32, seed=3))
+    stop = threading.Event()
+
+    def draw():
+        while not stop.is_set():
+            random.random()  # noqa: S311
+
+    thread = threading.Thread(target=draw)
+    thread.start()
+    try:
+        assert digest(train(HYPERPARAMETERS, digits[0], epochs=1, batch_size=32, seed=3)) == expected
+    finally:
+        stop.set()
+        thread.join()
+
+
 def test_the_seed_decides_initial_weights_shuffling_and_dropout(digits):
     first, second = (train(HYPERPARAMETERS, digits[0], epochs=1, batch_size=32, seed=seed) for seed in (1, 2))
     assert first.history["loss"] != second.history["loss"]
@@ -69,7 +92,7 @@ def test_it_learns_what_keras_learns(digits):
     for seed in range(5):
         state = train(HYPERPARAMETERS, data, epochs=5, batch_size=32, seed=seed, validation=validation)
         ours.append(state.history["accuracy"][-1])
-        network = training.build(HYPERPARAMETERS, data, seed)
+        network = build(data, seed)
         keras_own.append(network.fit(data.images, data.labels, epochs=5, verbose=0).history["accuracy"][-1])
     spread = np.std(keras_own, ddof=1) + np.std(ours, ddof=1)
     assert abs(np.mean(ours) - np.mean(keras_own)) < 2 * spread
@@ -77,7 +100,7 @@ def test_it_learns_what_keras_learns(digits):
 
 def test_the_fused_optimizer_is_adam(digits):
     data, _ = digits
-    network = training.build({**HYPERPARAMETERS, "dropout": 0.0}, data, seed=0)
+    network = build(data, seed=0, dropout=0.0)
     gradients = [
         np.random.default_rng(i).normal(size=v.shape).astype(np.float32) for i, v in enumerate(network.trainable_variables)
     ]
@@ -96,7 +119,7 @@ def test_the_saved_model_is_keras_own_and_gives_the_accuracy(digits, tmp_path):
     data, validation = digits
     state = train(HYPERPARAMETERS, data, epochs=2, batch_size=32, seed=1, validation=validation)
     for name in ("first", "again"):
-        training.save(training.build(HYPERPARAMETERS, data, 1, state), tmp_path / f"{name}.keras")
+        training.save(build(data, 1, state), tmp_path / f"{name}.keras")
     assert (tmp_path / "first.keras").read_bytes() == (tmp_path / "again.keras").read_bytes()
     loaded = keras.models.load_model(tmp_path / "first.keras")
     loss, accuracy = loaded.evaluate(validation.images, validation.labels, verbose=0)

@@ -30,7 +30,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
         self.classes_, numbers = np.unique(labels, return_inverse=True)
         data = Split(np.asarray(images, np.float32), numbers.astype(np.int32))
         self.state_ = training.train(self.hyperparameters, data, epochs=self.epochs, batch_size=self.batch_size, seed=self.seed)
-        self.network_ = training.build(self.hyperparameters, data, self.seed, self.state_)
+        self.network_ = training.build(self.hyperparameters, data.images.shape[1:], data.classes, self.seed, self.state_)
         return self
 
     def predict_proba(self, images: np.ndarray) -> np.ndarray:

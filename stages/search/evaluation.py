@@ -1,121 +1,119 @@
-"""What a trial comes to: `Holdout` scores it on the validation split, `CrossValidation` on stratified folds.
+"""What a trial comes to: which trainings it consists of, and the scores that follow from them.
 
-Both are functions of (hyperparameters, epochs) and count in `epochs_trained` what they trained.
+`Holdout` scores on the validation split, `CrossValidation` on stratified folds. Both work on the training and the validation
+images put one after the other, and name rows of them.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
-from sklearn.metrics import log_loss
 from sklearn.model_selection import StratifiedKFold
 
-from stages import training
-from stages.search.classifier import NetworkClassifier
-from stages.splits import Split
 from stages.training import EarlyStopping, State
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """`scores` (`val_accuracy`, `val_loss`; means over the trainings), the epoch that was reached, the network's parameters."""
+class Training:
+    """One training of a trial.
 
-    scores: dict[str, float]
-    epochs: int
-    parameters: int
-
-
-@dataclass
-class Holdout:
-    """Train on `train` with `executions` seeds, score on `validation` at each training's best epoch by `objective`.
-
-    This is what KerasTuner's `Tuner` with `executions_per_trial` does. A trial with the hyperparameters of an earlier one
-    goes on from where that one ended, as Hyperband means it.
+    Attributes:
+        hyperparameters: keywords of `model.build`.
+        seed: of its initial weights, shuffling and dropout.
+        part: a name for the rows it trains on and those it is scored on: a key of `parts`.
     """
 
-    train: Split
-    validation: Split
+    hyperparameters: Mapping[str, object]
+    seed: int
+    part: str
+
+    def __hash__(self) -> int:
+        return hash((tuple(sorted(self.hyperparameters.items())), self.seed, self.part))
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """`scores` (`val_accuracy`, `val_loss`; means over the trainings), the epoch reached, the network's parameters.
+
+    `failure` says why there are no scores; None if all is well.
+    """
+
+    scores: Mapping[str, float] = field(default_factory=lambda: {"val_accuracy": float("nan"), "val_loss": float("nan")})
+    epochs: int = 0
+    parameters: int | None = None
+    failure: str | None = None
+
+
+@dataclass(frozen=True)
+class Holdout:
+    """Train on the first `train_size` rows with `executions` seeds, score on the others at each training's best epoch.
+
+    Best is by `objective`, as in KerasTuner's `Tuner` with `executions_per_trial`.
+    """
+
+    train_size: int
+    size: int
     objective: str
-    batch_size: int
     seed: int
     executions: int
     early_stopping: EarlyStopping | None
 
-    def __post_init__(self):
-        self._reached: dict[tuple, State] = {}
-
-    def __call__(self, hyperparameters: Mapping[str, object], epochs: int) -> Evaluation:
-        states = [self._trained(hyperparameters, epochs, self.seed + execution) for execution in range(self.executions)]
-        best = [self._scores_of_best_epoch(state.history) for state in states]
-        return Evaluation(
-            scores={name: float(np.mean([scores[name] for scores in best])) for name in best[0]},
-            epochs=max(state.epoch for state in states),
-            parameters=states[0].parameters,
-        )
-
     @property
-    def epochs_trained(self) -> int:
-        """Epochs of training in all trials so far."""
-        return sum(state.epoch for state in self._reached.values())
+    def parts(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """(rows to train on, rows to score on) by name."""
+        return {"holdout": (np.arange(self.train_size), np.arange(self.train_size, self.size))}
 
-    def _trained(self, hyperparameters: Mapping[str, object], epochs: int, seed: int) -> State:
-        key = (*sorted(hyperparameters.items()), seed)
-        self._reached[key] = training.train(
-            hyperparameters,
-            self.train,
-            epochs=epochs,
-            batch_size=self.batch_size,
-            seed=seed,
-            validation=self.validation,
-            early_stopping=self.early_stopping,
-            state=self._reached.get(key),
-        )
-        return self._reached[key]
+    def trainings(self, hyperparameters: Mapping[str, object]) -> list[Training]:
+        """The trainings of a trial."""
+        return [Training(hyperparameters, self.seed + execution, "holdout") for execution in range(self.executions)]
 
-    def _scores_of_best_epoch(self, history: Mapping[str, list[float]]) -> dict[str, float]:
-        choose = np.argmax if self.objective == "val_accuracy" else np.argmin
-        best = choose(history[self.objective])
+    def scores(self, history: Mapping[str, list[float]]) -> dict[str, float]:
+        """The scores of one training."""
+        best = (np.argmax if self.objective == "val_accuracy" else np.argmin)(history[self.objective])
         return {name: history[name][best] for name in ("val_accuracy", "val_loss")}
 
 
-@dataclass
+@dataclass(frozen=True)
 class CrossValidation:
-    """Score a scikit-learn estimator on `folds` stratified folds of `data`, each trained on the others to the last epoch.
+    """Train once for each of `folds` stratified folds, to the last epoch and on all other folds; score on the fold.
 
-    This is what KerasTuner's `SklearnTuner` does, and for one execution `scikit-learn`'s `cross_val_score` gives the same
+    This is KerasTuner's `SklearnTuner`, and for one execution `cross_val_score` of a `NetworkClassifier` gives the same
     accuracies. A fold has no validation images of its own, so there is no early stopping.
     """
 
-    data: Split
+    labels: np.ndarray
     folds: int
-    batch_size: int
     seed: int
     executions: int
+    early_stopping: None = None
 
-    def __post_init__(self):
-        self.epochs_trained = 0
-        self._known: dict[tuple, Evaluation] = {}
-
-    def __call__(self, hyperparameters: Mapping[str, object], epochs: int) -> Evaluation:
-        key = tuple(sorted(hyperparameters.items()))
-        if key not in self._known:
-            self._known[key] = self._evaluate(hyperparameters, epochs)
-        return self._known[key]
-
+    @property
     def splitter(self) -> StratifiedKFold:
-        """The folds, for `cross_val_score` too."""
+        """The folds, for scikit-learn's own functions too."""
         return StratifiedKFold(self.folds, shuffle=True, random_state=self.seed)
 
-    def _evaluate(self, hyperparameters: Mapping[str, object], epochs: int) -> Evaluation:
-        images, labels = self.data.images, self.data.labels
-        accuracies, losses = [], []
-        for seed in range(self.seed, self.seed + self.executions):
-            for train, held_out in self.splitter().split(images, labels):
-                classifier = NetworkClassifier(hyperparameters, epochs=epochs, batch_size=self.batch_size, seed=seed)
-                classifier.fit(images[train], labels[train])
-                accuracies.append(classifier.score(images[held_out], labels[held_out]))
-                probabilities = classifier.predict_proba(images[held_out])
-                losses.append(log_loss(labels[held_out], probabilities, labels=classifier.classes_))
-                self.epochs_trained += epochs
-        scores = {"val_accuracy": float(np.mean(accuracies)), "val_loss": float(np.mean(losses))}
-        return Evaluation(scores, epochs, classifier.state_.parameters)
+    @property
+    def parts(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """(rows to train on, rows to score on) by name."""
+        splits = self.splitter.split(np.empty(len(self.labels)), self.labels)
+        return {f"fold {number} of {self.folds}": rows for number, rows in enumerate(splits, start=1)}
+
+    def trainings(self, hyperparameters: Mapping[str, object]) -> list[Training]:
+        """The trainings of a trial."""
+        seeds = range(self.seed, self.seed + self.executions)
+        return [Training(hyperparameters, seed, part) for seed in seeds for part in self.parts]
+
+    def scores(self, history: Mapping[str, list[float]]) -> dict[str, float]:
+        """The scores of one training."""
+        return {name: history[name][-1] for name in ("val_accuracy", "val_loss")}
+
+
+def evaluate(protocol: Holdout | CrossValidation, states: list[State], epochs: int) -> Evaluation:
+    """Return what a trial of `epochs` epochs comes to whose trainings reached `states`, which may be further than that."""
+    histories = [{name: values[:epochs] for name, values in state.history.items()} for state in states]
+    reached, parameters = max(len(history["loss"]) for history in histories), states[0].parameters
+    for state, history in zip(states, histories, strict=True):
+        if state.failure and len(history["loss"]) == state.epoch:
+            return Evaluation(epochs=reached, parameters=parameters, failure=state.failure)
+    scores = [protocol.scores(history) for history in histories]
+    return Evaluation({name: float(np.mean([score[name] for score in scores])) for name in scores[0]}, reached, parameters)

@@ -20,7 +20,7 @@ def create(tune: Tune, seed: int) -> keras_tuner.Oracle:
         "hyperband": keras_tuner.oracles.HyperbandOracle,
         "random": keras_tuner.oracles.RandomSearchOracle,
         "bayesian": keras_tuner.oracles.BayesianOptimizationOracle,
-        "grid": keras_tuner.oracles.GridSearchOracle,
+        "grid": _GridSearchOracle,
         "sklearn": keras_tuner.oracles.BayesianOptimizationOracle,
     }[tune.strategy](
         objective=keras_tuner.Objective(tune.objective, "max" if tune.objective == "val_accuracy" else "min"),
@@ -32,6 +32,16 @@ def create(tune: Tune, seed: int) -> keras_tuner.Oracle:
     oracle.verbose = 0
     oracle.save = oracle._save_trial = lambda *_: None
     return oracle
+
+
+class _GridSearchOracle(keras_tuner.oracles.GridSearchOracle):
+    """KerasTuner's, which waits for the end of a trial for new hyperparameters in it. Here are none: all can run at once."""
+
+    def populate_space(self, trial_id):
+        response = super().populate_space(trial_id)
+        if response["status"] == "RUNNING":
+            self._populate_next.append(trial_id)
+        return response
 
 
 def search_space(space: dict[str, Dimension]) -> keras_tuner.HyperParameters:

@@ -1,17 +1,20 @@
-"""Ask, evaluate, tell: ask an oracle for every trial that can run now, evaluate them, tell the results in trial order.
+"""Ask, evaluate, tell: ask an oracle for every trial that can run now, evaluate them side by side, tell the results in order.
 
-What comes out depends on the oracle and the evaluation alone.
+What comes out depends on the oracle and the trainings alone, not on which of them ends first.
 """
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import keras_tuner
 from sklearn.exceptions import ConvergenceWarning
 
 from stages.search import oracles
-from stages.search.evaluation import Evaluation
+from stages.search.evaluation import CrossValidation, Evaluation, Holdout, Training, evaluate
+from stages.training import State
+
+Run = Callable[[Mapping[Training, int]], Iterable[tuple[Training, State | str]]]
 
 
 @dataclass(frozen=True)
@@ -26,36 +29,67 @@ class Trial:
 
 def search(
     oracle: keras_tuner.Oracle,
-    evaluate: Callable[[Mapping[str, object], int], Evaluation],
+    run: Run,
+    protocol: Holdout | CrossValidation,
     *,
     fixed: Mapping[str, object],
     max_epochs: int,
     trials_at_once: int | None,
-) -> Iterator[Trial]:
-    """Yield the trials that `oracle` asks for, evaluated, in its order.
+    report: Callable[[Trial], None] = lambda trial: None,
+) -> list[Trial]:
+    """Return the trials that `oracle` asks for, evaluated, in its order.
 
     Args:
-        evaluate: a function of (hyperparameters, epochs).
+        run: a function that trains: see `cluster.Runner.run`.
+        protocol: which trainings a trial consists of and how they are scored.
         fixed: hyperparameters that are not in the oracle's space.
         max_epochs: of a trial whose epochs the oracle does not decide.
         trials_at_once: asked for before the first of them is told; None for as many as the oracle has.
+        report: called with each trial as soon as it is done, in any order.
     """
-    number = 0
+    trials = []
     while batch := _ask(oracle, trials_at_once):
-        for asked in batch:
-            number += 1
-            hyperparameters, budget = {**fixed, **oracles.values(asked)}, oracles.epochs(asked, max_epochs)
-            evaluation = evaluate(hyperparameters, budget)
-            yield Trial(number, hyperparameters, budget, evaluation)
-            oracle.update_trial(asked.trial_id, {oracle.objective.name: evaluation.scores[oracle.objective.name]})
-            asked.status = "COMPLETED"
-            oracle.end_trial(asked)
+        planned = [
+            Trial(len(trials) + i, {**fixed, **oracles.values(asked)}, oracles.epochs(asked, max_epochs), Evaluation())
+            for i, asked in enumerate(batch, start=1)
+        ]
+        done = _evaluate(planned, run, protocol, report)
+        for asked, trial in zip(batch, done, strict=True):
+            _tell(oracle, asked, trial.evaluation)
+        trials += done
+    return trials
 
 
-def best(trials: list[Trial], objective: keras_tuner.Objective) -> Trial:
-    """Return the trial with the best score, the first of equals, as KerasTuner's `get_best_trials` does."""
+def best(trials: list[Trial], objective: keras_tuner.Objective) -> Trial | None:
+    """Return the trial with the best score, the first of equals, as KerasTuner's `get_best_trials` does; None if all failed."""
     choose = max if objective.direction == "max" else min
-    return choose(trials, key=lambda trial: trial.evaluation.scores[objective.name])
+    scored = [trial for trial in trials if not trial.evaluation.failure]
+    return choose(scored, key=lambda trial: trial.evaluation.scores[objective.name], default=None)
+
+
+def _evaluate(
+    planned: list[Trial], run: Run, protocol: Holdout | CrossValidation, report: Callable[[Trial], None]
+) -> list[Trial]:
+    """Return the `planned` trials with their evaluations, in their order."""
+    trainings = {trial.number: protocol.trainings(trial.hyperparameters) for trial in planned}
+    asked: dict[Training, int] = {}
+    for trial in planned:
+        for training in trainings[trial.number]:
+            asked[training] = max(trial.budget, asked.get(training, 0))
+    results: dict[Training, State | str] = {}
+    done: dict[int, Trial] = {}
+    for training, result in run(asked):
+        results[training] = result
+        for trial in planned:
+            mine = trainings[trial.number]
+            if training not in mine or any(training not in results for training in mine):
+                continue
+            states = [results[training] for training in mine]
+            failure = next((state for state in states if isinstance(state, str)), None)
+            evaluation = Evaluation(failure=failure) if failure else evaluate(protocol, states, trial.budget)
+            done[trial.number] = Trial(trial.number, trial.hyperparameters, trial.budget, evaluation)
+            report(done[trial.number])
+    return [done[trial.number] for trial in planned]
 
 
 def _ask(oracle: keras_tuner.Oracle, most: int | None) -> list[keras_tuner.engine.trial.Trial]:
@@ -68,3 +102,12 @@ def _ask(oracle: keras_tuner.Oracle, most: int | None) -> list[keras_tuner.engin
             break
         batch.append(trial)
     return batch
+
+
+def _tell(oracle: keras_tuner.Oracle, asked: keras_tuner.engine.trial.Trial, evaluation: Evaluation) -> None:
+    if evaluation.failure:
+        asked.status, asked.message = "FAILED", evaluation.failure
+    else:
+        oracle.update_trial(asked.trial_id, {oracle.objective.name: evaluation.scores[oracle.objective.name]})
+        asked.status = "COMPLETED"
+    oracle.end_trial(asked)

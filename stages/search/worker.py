@@ -1,0 +1,65 @@
+"""What runs on a Dask worker: one training, from a state to a later one."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from stages.search.evaluation import Training
+from stages.splits import Split
+from stages.training import EarlyStopping, Part, State, Trainer, tf
+
+# Networks that stay built and traced: a worker that takes turns at a few trainings need not start over at each turn
+KEPT = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """All rows of all trainings, and (rows to train on, rows to score on) by the name of the part."""
+
+    split: Split
+    parts: dict[str, tuple[np.ndarray, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all trainings of a search have in common; `data` is a digest of the `Data`."""
+
+    data: str
+    batch_size: int
+    early_stopping: EarlyStopping | None
+
+
+def train(data: Data, settings: Settings, training: Training, epoch: int, state: State | None) -> State:
+    """Return the state of `training` at `epoch`, going on from `state`."""
+    kept = _kept(settings)
+    if training not in kept:
+        while len(kept) >= KEPT:
+            del kept[next(iter(kept))]
+        kept[training] = _trainer(data, settings, training)
+    kept[training] = kept.pop(training)  # the last of the dictionary is the last that was used
+    return kept[training].run(epoch, state)
+
+
+@lru_cache(1)
+def _kept(settings: Settings) -> dict[Training, Trainer]:
+    """The trainers of one search; another search's are forgotten."""
+    return {}
+
+
+@lru_cache(1)
+def _tensors(digest: str, data: Data) -> tuple[tf.Tensor, tf.Tensor]:
+    return tf.constant(data.split.images), tf.constant(data.split.labels)
+
+
+def _trainer(data: Data, settings: Settings, training: Training) -> Trainer:
+    images, labels = _tensors(settings.data, data)
+    part, validation = (Part(images, labels, np.asarray(rows, np.int32)) for rows in data.parts[training.part])
+    return Trainer(
+        training.hyperparameters,
+        part,
+        batch_size=settings.batch_size,
+        seed=training.seed,
+        validation=validation,
+        early_stopping=settings.early_stopping,
+    )
