@@ -33,6 +33,8 @@ def _quiet() -> Iterator[None]:
 with _quiet():
     import tensorflow as tf
 
+    tf.get_logger().setLevel("ERROR")
+
     # One thread for one operation and one operation at a time: no sum is ever split by the number of cores, and the
     # many small operations of a small network run fastest so. Cores are for trainings side by side.
     tf.config.threading.set_intra_op_parallelism_threads(1)

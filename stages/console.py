@@ -4,10 +4,16 @@ Every stage script ends in `run(main)`. A `UserError` anywhere below it becomes 
 any other exception is a bug and keeps its traceback.
 """
 
+import multiprocessing
+import signal
 import sys
 from collections.abc import Callable
 
 from tqdm import tqdm
+
+# Ctrl-C is for the process that the user started, which ends those that it started itself
+if multiprocessing.current_process().name != "MainProcess":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class UserError(Exception):

@@ -92,7 +92,7 @@ def main() -> None:
 
     winner = best(trials, oracle.objective)
     if winner is None:
-        raise console.UserError(f"all {len(trials)} trials failed; the first: {trials[0].evaluation.failure}")
+        raise console.UserError(f"all trials ({len(trials)}) failed; the first: {trials[0].evaluation.failure}")
     epochs = sum(runner.epochs.values())
     write_csv("metrics/plots/trials.csv", pd.DataFrame(map(row, trials)))
     write_json("data/tune/hyperparameters.json", winner.hyperparameters)

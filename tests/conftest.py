@@ -1,5 +1,6 @@
 """A scratch copy of this repository, on a small real data set with a small budget, for tests that run the real commands."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -67,6 +68,21 @@ class Project:
     def commit(self) -> None:
         self.run("git", "add", "--all")
         self.run("git", "commit", "--quiet", "--message", "state")
+
+    def empty_store(self) -> None:
+        """Forget all trainings."""
+        shutil.rmtree(self.folder / "data/trials", ignore_errors=True)
+
+    def outputs(self) -> dict[str, object]:
+        """Return all that the stages wrote, by path; in JSON, what the machine decides is left out."""
+
+        def without_seconds(content: dict) -> dict:
+            return {key: value for key, value in content.items() if not key.startswith("seconds")}
+
+        return {
+            name: json.loads(content, object_hook=without_seconds) if name.endswith(".json") else content
+            for name, content in self.files("data/prepared", "data/baseline", "data/tune", "data/retrain", "metrics").items()
+        }
 
     def files(self, *folders: str) -> dict[str, bytes]:
         """Return the content of every file below `folders`, by path."""

@@ -14,10 +14,10 @@ from stages.datasets import load
 from stages.params import Tune
 from stages.search import oracles
 from stages.search.classifier import NetworkClassifier
-from stages.search.evaluation import CrossValidation, Evaluation, Holdout
+from stages.search.evaluation import CrossValidation, Holdout, evaluate
 from stages.search.search import best, search
 from stages.splits import Split
-from stages.training import EarlyStopping
+from stages.training import State, train
 
 ROOT = Path(__file__).parent.parent
 FIXED = {"units": 512, "dropout": 0.2, "learning_rate": 0.001}
@@ -34,17 +34,32 @@ def tune(**changes) -> Tune:
     return Tune.model_validate({**yaml.safe_load((ROOT / "params.yaml").read_text())["tune"], **changes})
 
 
-def formula(hyperparameters, epochs) -> Evaluation:
-    """A stand-in for training, best at 200 units and better with more epochs."""
-    accuracy = 1 / (1 + abs(hyperparameters["units"] - 200) / 100 + 1 / epochs)
-    return Evaluation({"val_accuracy": accuracy, "val_loss": -accuracy}, epochs, hyperparameters["units"])
+def formula(asked):
+    """In place of trainings: histories that are best at 200 units and better with more epochs; they end in reverse order."""
+    for training, epochs in reversed(asked.items()):
+        distance = abs(training.hyperparameters["units"] - 200) / 100
+        accuracy = [1 / (1 + distance + 1 / epoch) for epoch in range(1, epochs + 1)]
+        loss = [-value for value in accuracy]
+        history = {"accuracy": accuracy, "loss": loss, "val_accuracy": accuracy, "val_loss": loss}
+        yield training, State(epochs, [np.zeros(training.hyperparameters["units"])], [], history, [])
 
 
-def run(settings: Tune, seed=0):
+def holdout(objective="val_accuracy", **changes) -> Holdout:
+    settings = {"train_size": 3, "size": 5, "seed": 0, "executions": 1, "early_stopping": None}
+    return Holdout(objective=objective, **{**settings, **changes})
+
+
+def run(settings: Tune, seed=0, function=formula, **changes):
     oracle = oracles.create(settings, seed)
-    block = getattr(settings, settings.strategy)
-    at_once = getattr(block, "trials_at_once", None)
-    return list(search(oracle, formula, fixed=FIXED, max_epochs=settings.max_epochs, trials_at_once=at_once)), oracle
+    trials = search(
+        oracle,
+        function,
+        holdout(settings.objective, **changes),
+        fixed=FIXED,
+        max_epochs=settings.max_epochs,
+        trials_at_once=getattr(getattr(settings, settings.strategy), "trials_at_once", None),
+    )
+    return trials, oracle
 
 
 @pytest.mark.parametrize("strategy", ["hyperband", "random", "bayesian", "grid", "sklearn"])
@@ -114,13 +129,7 @@ def test_all_kinds_of_hyperparameters():
             "random": {"max_trials": 300},
         }
     )
-    oracle = oracles.create(space, 0)
-    seen = [
-        trial.hyperparameters
-        for trial in search(
-            oracle, lambda *_: Evaluation({"val_accuracy": 0.0}, 1, 1), fixed={}, max_epochs=1, trials_at_once=None
-        )
-    ]
+    seen = [trial.hyperparameters for trial in run(space)[0]]
     assert {tried["units"] for tried in seen} == {1, 2, 4, 8, 16, 32, 64}
     assert {tried["dropout"] for tried in seen} == {0.0, 0.1, 0.2, 0.3, 0.4, 0.5}
     assert all(1e-4 <= tried["learning_rate"] <= 1e-2 for tried in seen)
@@ -129,38 +138,79 @@ def test_all_kinds_of_hyperparameters():
     assert {tried["activation"] for tried in seen} == {"relu", "tanh"}
 
 
-def test_a_trial_that_goes_on_is_the_trial_in_one_go(digits):
-    settings = {"batch_size": 32, "seed": 1, "executions": 2, "early_stopping": None}
-    promoted = Holdout(*digits, "val_accuracy", **settings)
-    hyperparameters = {**FIXED, "units": 16}
-    promoted(hyperparameters, 2)
-    whole = Holdout(*digits, "val_accuracy", **settings)
-    assert promoted(hyperparameters, 4) == whole(hyperparameters, 4)
-    assert promoted.epochs_trained == whole.epochs_trained == 2 * 4
+def test_a_grid_is_asked_for_at_once_in_kerastuners_order():
+    settings = tune(
+        strategy="grid", space={"units": {"type": "choice", "values": [16, 48, 32]}, "dropout": {"type": "boolean"}}
+    )
+    batches = []
+
+    def count(asked):
+        batches.append(len(asked))
+        yield from formula(asked)
+
+    trials, _ = run(settings, function=count)
+    assert batches == [6]
+    own = keras_tuner.oracles.GridSearchOracle("val_accuracy", hyperparameters=oracles.search_space(settings.space))
+    own.save = own._save_trial = lambda *_: None
+    own.verbose = 0
+    values = []
+    while (asked := own.create_trial("worker")).status == "RUNNING":
+        values.append(asked.hyperparameters.values)
+        own.update_trial(asked.trial_id, {"val_accuracy": 0.0})
+        asked.status = "COMPLETED"
+        own.end_trial(asked)
+    assert [{name: trial.hyperparameters[name] for name in ("units", "dropout")} for trial in trials] == values
 
 
-def test_a_holdout_score_is_the_mean_of_each_executions_best_epoch(digits):
-    settings = {"batch_size": 32, "early_stopping": EarlyStopping("val_loss", 1)}
-    hyperparameters = {**FIXED, "units": 16, "learning_rate": 0.1}
-    single = [Holdout(*digits, "val_accuracy", seed=seed, executions=1, **settings) for seed in (5, 6)]
-    scores = [evaluate(hyperparameters, 6).scores["val_accuracy"] for evaluate in single]
-    both = Holdout(*digits, "val_accuracy", seed=5, executions=2, **settings)(hyperparameters, 6)
-    assert both.scores["val_accuracy"] == np.mean(scores)
-    histories = [state.history for evaluate in single for state in evaluate._reached.values()]
-    assert scores == [max(history["val_accuracy"]) for history in histories]
-    assert both.epochs == max(len(history["loss"]) for history in histories) < 6
+def test_a_failed_trial_is_recorded_and_never_the_best():
+    def fails(asked):
+        for training, state in formula(asked):
+            units = training.hyperparameters["units"]
+            if units in (192, 208):
+                yield training, "ValueError: no"
+            elif units == 224:
+                bad = {name: [*values[:-1], float("nan")] for name, values in state.history.items()}
+                yield training, State(state.epoch, state.weights, [], bad, [], stopped=True)
+            else:
+                yield training, state
+
+    trials, oracle = run(tune(strategy="grid"), function=fails)
+    assert len(trials) == 32
+    failures = {trial.hyperparameters["units"]: trial.evaluation.failure for trial in trials if trial.evaluation.failure}
+    assert failures == {192: "ValueError: no", 208: "ValueError: no", 224: "accuracy is nan after epoch 10"}
+    assert best(trials, oracle.objective).hyperparameters["units"] in (176, 240)
+
+
+def test_all_trials_failed():
+    trials, oracle = run(tune(), function=lambda asked: ((training, "ValueError: no") for training in asked))
+    assert all(trial.evaluation.failure for trial in trials)
+    assert best(trials, oracle.objective) is None
+
+
+def test_a_score_is_the_mean_of_each_executions_best_epoch():
+    def state(*values):
+        return State(
+            len(values), [np.zeros(7)], [], {"loss": [0.0] * len(values), "val_accuracy": values, "val_loss": values}, []
+        )
+
+    evaluation = evaluate(holdout(executions=2), [state(0.2, 0.6, 0.5), state(0.1, 0.2, 0.4, 0.9)], epochs=3)
+    assert evaluation.scores["val_accuracy"] == np.mean([0.6, 0.4])
+    assert (evaluation.epochs, evaluation.parameters) == (3, 7)
+    assert [training.seed for training in holdout(executions=2).trainings(FIXED)] == [0, 1]
 
 
 def test_cross_validation_gives_what_scikit_learn_gives(digits):
     data = digits[0]
     hyperparameters = {**FIXED, "units": 16}
-    evaluate = CrossValidation(data, folds=3, batch_size=32, seed=4, executions=1)
+    protocol = CrossValidation(data.labels, folds=3, seed=4, executions=1)
+    states = []
+    for rows, held_out in protocol.parts.values():
+        train_split, validation = (Split(data.images[part], data.labels[part]) for part in (rows, held_out))
+        states.append(train(hyperparameters, train_split, epochs=2, batch_size=32, seed=4, validation=validation))
     classifier = NetworkClassifier(hyperparameters, epochs=2, batch_size=32, seed=4)
-    scores = cross_val_score(classifier, data.images, data.labels, cv=evaluate.splitter())
-    assert evaluate(hyperparameters, 2).scores["val_accuracy"] == np.mean(scores)
-    assert evaluate.epochs_trained == 3 * 2
-    evaluate(hyperparameters, 2)
-    assert evaluate.epochs_trained == 3 * 2
+    scores = cross_val_score(classifier, data.images, data.labels, cv=protocol.splitter)
+    assert evaluate(protocol, states, epochs=2).scores["val_accuracy"] == np.mean(scores)
+    assert [training.part for training in protocol.trainings(hyperparameters)] == list(protocol.parts)
 
 
 def test_the_classifier_passes_scikit_learns_interface(digits):

@@ -5,12 +5,13 @@ writes the store.
 """
 
 import logging
+import pickle
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
-import cloudpickle
 import dask
 import distributed
 from dask.system import CPU_COUNT
@@ -53,7 +54,7 @@ def connect(workers: int | None) -> Iterator[Client]:
             LocalCluster(
                 n_workers=workers or CPU_COUNT,
                 threads_per_worker=1,
-                dashboard_address=":0" if find_spec("bokeh") else None,
+                dashboard_address="127.0.0.1:0",
                 local_directory=str(shared_root() / "data" / "dask"),
                 silence_logs=logging.CRITICAL,
             ) as local,
@@ -63,6 +64,7 @@ def connect(workers: int | None) -> Iterator[Client]:
             yield client
         return
     try:
+        distributed.comm.get_address_host_port(address, strict=True)
         client = Client(address, timeout=CONNECT_TIMEOUT, set_as_default=False)
     except (OSError, ValueError) as error:  # a TimeoutError is an OSError
         raise UserError(
@@ -99,6 +101,7 @@ class Runner:
         self._code_digest = trials.code_digest()
         self._connections = ExitStack()
         self._client: Client | None = None
+        self._sizes: dict[Training, int] = {}
         self.epochs: dict[Training, int] = {}
         self.epochs_reused = 0
 
@@ -128,16 +131,17 @@ class Runner:
                 waiting.append(task)
         if not waiting:
             return
-        self._connect()
+        with ThreadPoolExecutor(1) as other:
+            connecting = other.submit(self._connect)
+            waiting.sort(key=lambda task: asked[task] * self._parameters(task))
+            connecting.result()
         futures = distributed.as_completed(with_results=True, raise_errors=False, loop=self._client.loop)
         running: dict[str, Training] = {}
-        waiting.sort(key=lambda task: asked[task] * self._parameters(task))
         priorities = {task: priority for priority, task in enumerate(waiting)}
 
         def submit(task: Training, epoch: int, state: object) -> None:
-            future = self._client.submit(
-                worker.train, self._sent, self._settings, task, epoch, state, priority=priorities[task], pure=False
-            )
+            arguments = pickle.dumps((self._settings, task, epoch))
+            future = self._client.submit(shipment.train, arguments, self._sent, state, priority=priorities[task], pure=False)
             running[future.key] = task
             futures.add(future)
 
@@ -171,7 +175,6 @@ class Runner:
         if self._client:
             return
         self._client = self._connections.enter_context(connect(self._workers))
-        cloudpickle.register_pickle_by_value(shipment)
         folder = Path(stages.__path__[0])
         files = {str(path.relative_to(folder.parent)): path.read_bytes() for path in sorted(folder.rglob("*.py"))}
         code = shipment.Shipment(trials.key(files={name: file.hex() for name, file in files.items()}), files)
@@ -193,9 +196,15 @@ class Runner:
         )
 
     def _parameters(self, task: Training) -> int:
-        """How many numbers the network has, for a guess at how long the training takes."""
-        data = self._data.split
-        return training.build(task.hyperparameters, data.images.shape[1:], data.classes, task.seed).count_params()
+        """How many numbers the network has, for a guess at how long the training takes; 0 if it cannot be built."""
+        if task not in self._sizes:
+            data = self._data.split
+            try:
+                network = training.build(task.hyperparameters, data.images.shape[1:], data.classes, task.seed)
+                self._sizes[task] = network.count_params()
+            except Exception:  # the worker will raise it again, which is recorded
+                self._sizes[task] = 0
+        return self._sizes[task]
 
 
 def _show_dashboard(client: Client) -> None:

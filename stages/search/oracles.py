@@ -27,6 +27,7 @@ def create(tune: Tune, seed: int) -> keras_tuner.Oracle:
         hyperparameters=search_space(tune.space),
         tune_new_entries=False,
         seed=seed + 1,  # KerasTuner takes 0 for no seed
+        max_consecutive_failed_trials=math.inf,
         **settings,
     )
     oracle.verbose = 0

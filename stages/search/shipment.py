@@ -1,11 +1,14 @@
 """The code on its way to Dask workers, which share no disk with whoever started the search.
 
-This module is sent by value, so it uses nothing of this repository.
+What is in this module is sent by value: a worker that has no code yet can read it, and so can the scheduler, which reads all
+tasks and never has the code.
 """
 
+import pickle
 import sys
 from pathlib import Path
 
+import cloudpickle
 from distributed import WorkerPlugin
 
 
@@ -33,3 +36,14 @@ class Shipment(WorkerPlugin):
         for name in [name for name in sys.modules if name.partition(".")[0] == "stages"]:
             del sys.modules[name]
         sys.path.insert(0, str(folder))
+
+
+def _train(arguments: bytes, data, state):
+    from stages.search.worker import train
+
+    return train(data, *pickle.loads(arguments), state)  # noqa: S301 - this search's own, from its own process
+
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
+# A copy that pickle cannot find under its name is one that it has to send by value
+train = cloudpickle.loads(cloudpickle.dumps(_train))

@@ -11,6 +11,7 @@ digest is ignored and made again.
 import hashlib
 import io
 import json
+import shutil
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -97,9 +98,7 @@ class Store:
         """Delete the entries that were not used for longest until all together take at most `size_limit` bytes."""
         for path in self.folder.glob(".writing-*"):
             if time.time() - _stat(path)[0] > _ABANDONED:
-                for file in path.iterdir():
-                    file.unlink(missing_ok=True)
-                path.rmdir()
+                shutil.rmtree(path, ignore_errors=True)
         entries = sorted(((*_stat(path), path) for path in self.folder.glob("*.trial")), reverse=True)
         total = 0
         for _, size, path in entries:

@@ -1,0 +1,78 @@
+"""The tutorial's search and this project's: the same space, seed, budget and data, one after the other.
+
+Run as `python -m benchmarks.search` after `dvc repro prepare` and `pip install -r benchmarks/requirements.txt`. Every process
+starts from nothing: Python not yet running, TensorFlow not yet imported, the store of trainings empty.
+"""
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from benchmarks.loops import IMAGES
+from benchmarks.training import seconds
+
+ROOT = Path(__file__).parent.parent
+MEASURED_WIDTHS = (48, 256, 512)
+
+
+def tutorial() -> dict:
+    """Run the tutorial's search; its result with the seconds of the whole process."""
+    start = time.perf_counter()
+    command = [sys.executable, "-m", "benchmarks.tutorial", str(ROOT / "data" / "prepared")]
+    done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    return {**json.loads(done.stdout.splitlines()[-1]), "seconds": time.perf_counter() - start}
+
+
+def this_project() -> tuple[dict, pd.DataFrame]:
+    """Run this project's search in a copy of it with an empty store; its result and its trials."""
+    with tempfile.TemporaryDirectory(dir=ROOT / "data") as name:
+        folder = Path(name)
+        shutil.copytree(ROOT / "stages", folder / "stages", ignore=shutil.ignore_patterns("__pycache__"))
+        (folder / "data").mkdir()
+        (folder / "data/prepared").symlink_to(ROOT / "data/prepared")
+        params = yaml.safe_load((ROOT / "params.yaml").read_text())
+        params["tune"]["strategy"] = "hyperband"
+        (folder / "params.yaml").write_text(yaml.safe_dump(params))
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "stages.tune"], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+        taken = time.perf_counter() - start
+        metrics = json.loads((folder / "metrics/tune.json").read_text())
+        result = {"seconds": taken, "trials": metrics["trials"], "epochs": metrics["epochs_trained"], "units": metrics["units"]}
+        return result, pd.read_csv(folder / "metrics/plots/trials.csv")
+
+
+def arithmetic_seconds(trials: pd.DataFrame, images: int) -> float:
+    """Seconds that one core needs for the matrix products and Adam updates of all epochs, from a measured line over units."""
+    medians = [statistics.median(seconds("arithmetic", units)) for units in MEASURED_WIDTHS]
+    slope, intercept = np.polyfit(MEASURED_WIDTHS, medians, 1)
+    trained = trials.groupby("units")["epochs"].max()
+    return float(sum(epochs * (intercept + slope * units) for units, epochs in trained.items()) * images / IMAGES)
+
+
+def main() -> None:
+    images = len(np.load(ROOT / "data/prepared/train/labels.npy", mmap_mode="r"))
+    theirs = tutorial()
+    ours, trials = this_project()
+    cores = len(os.sched_getaffinity(0))
+    floor = arithmetic_seconds(trials, images) / cores
+    print("| | seconds | trials | epochs | epochs per second | best units |\n| --- | --- | --- | --- | --- | --- |")
+    for name, run in (("tutorial", theirs), ("this project", ours)):
+        rate = run["epochs"] / run["seconds"]
+        print(f"| {name} | {run['seconds']:.1f} | {run['trials']} | {run['epochs']} | {rate:.2f} | {run['units']} |")
+    print(f"\nratio: {theirs['seconds'] / ours['seconds']:.1f}")
+    share = floor / ours["seconds"]
+    print(f"matrix products and Adam updates alone, on {cores} cores: {floor:.1f} s, {share:.0%} of this project's time")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,201 @@
+"""The search on a real Dask cluster: the same result whoever runs it and however often it is killed."""
+
+import json
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+import time
+
+import pandas as pd
+import psutil
+import pytest
+from conftest import ENVIRONMENT
+
+
+def start(project, **environment) -> subprocess.Popen:
+    """Start the search in a process group of its own."""
+    return subprocess.Popen(
+        ["python", "-m", "stages.tune"],
+        cwd=project.folder,
+        env={**ENVIRONMENT, **environment},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+
+
+def processes_of(search: subprocess.Popen) -> list[psutil.Process]:
+    return psutil.Process(search.pid).children(recursive=True)
+
+
+def busiest(processes: list[psutil.Process]) -> psutil.Process:
+    """The worker that has computed most."""
+    return max(processes, key=lambda process: sum(process.cpu_times()[:2]))
+
+
+def wait_until_gone(processes: list[psutil.Process], timeout=20) -> None:
+    _, alive = psutil.wait_procs(processes, timeout)
+    assert not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
+
+
+def wait_for_store(project, entries: int, search: subprocess.Popen) -> None:
+    """Wait until the search has stored that many trainings."""
+    while len(list((project.folder / "data/trials").glob("*.trial"))) < entries and search.poll() is None:
+        time.sleep(0.02)
+    assert search.poll() is None, search.stdout.read()
+
+
+def tune(project) -> str:
+    return project.stage("tune").stdout
+
+
+@pytest.mark.parametrize("workers", [1, 3, 4])
+def test_any_number_of_workers_writes_the_same_bytes(project, workers):
+    expected = project.outputs()
+    project.empty_store()
+    project.update_params({"runtime": {"workers": workers}})
+    assert "0 of them from data/trials" in tune(project)
+    assert project.outputs() == expected
+
+
+def test_a_cluster_in_other_folders_writes_the_same_bytes(project, tmp_path):
+    """A scheduler and two workers, started by hand where this repository is not, one of them killed and one late."""
+    expected = project.outputs()
+    project.empty_store()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+    port, started = address.rpartition(":")[2], []
+
+    def dask(*arguments: str) -> None:
+        folder = tmp_path / str(len(started))
+        folder.mkdir()
+        log = (folder / "log").open("w")
+        started.append(
+            subprocess.Popen(["dask", *arguments], cwd=folder, env=ENVIRONMENT, stdout=log, stderr=subprocess.STDOUT)
+        )
+
+    try:
+        dask("scheduler", "--host", "127.0.0.1", "--port", port, "--dashboard-address", "127.0.0.1:0")
+        dask("worker", address, "--nthreads", "1")
+        search = start(project, DASK_SCHEDULER_ADDRESS=address)
+        wait_for_store(project, 1, search)
+        dask("worker", address, "--nthreads", "1")
+        worker = psutil.Process(started[1].pid)
+        busiest(worker.children(recursive=True)).kill()
+        output = search.communicate(timeout=120)[0]
+        assert search.returncode == 0, output
+        assert project.outputs() == expected
+    finally:
+        for process in reversed(started):
+            process.terminate()
+            process.wait(30)
+
+
+def test_killed_at_many_moments_the_search_goes_on_to_the_same_result(project):
+    expected = project.outputs()
+    project.empty_store()
+    chance = random.Random(0)  # noqa: S311
+    stored = 0
+    for _ in range(5):
+        search = start(project)
+        wait_for_store(project, min(stored + 1, 6), search)
+        time.sleep(chance.uniform(0, 0.3))
+        workers = processes_of(search)
+        search.kill()
+        search.communicate()
+        wait_until_gone(workers)
+        stored = len(list((project.folder / "data/trials").glob("*.trial")))
+    output = project.dvc("repro", "--force", "--single-item", "tune")
+    assert not output.endswith("0 of them from data/trials\n")
+    assert project.outputs() == expected
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_killed_worker_changes_nothing(project, workers):
+    expected = project.outputs()
+    project.empty_store()
+    project.update_params({"runtime": {"workers": workers}})
+    search = start(project)
+    wait_for_store(project, 2, search)
+    busiest(processes_of(search)).kill()
+    output = search.communicate(timeout=120)[0]
+    assert search.returncode == 0, output
+    assert project.outputs() == expected
+
+
+def test_ctrl_c_ends_in_seconds_and_keeps_what_is_finished(project):
+    project.empty_store()
+    before = project.outputs()
+    search = start(project)
+    wait_for_store(project, 2, search)
+    workers = processes_of(search)
+    pressed = time.monotonic()
+    os.killpg(search.pid, signal.SIGINT)
+    output = search.communicate(timeout=30)[0]
+    assert time.monotonic() - pressed < 10
+    assert search.returncode == 130
+    assert output.splitlines()[-1] == "interrupted"
+    assert "Traceback" not in output
+    wait_until_gone(workers)
+    assert project.outputs() == before
+    assert "of them from data/trials" in tune(project)
+    assert "; 0 of them" not in project.stage("tune").stdout
+
+
+def test_the_store_changes_no_result_and_saves_epochs(project):
+    """Another strategy, a larger budget and a smaller one reuse what is there."""
+    expected = project.outputs()
+    tune(project)
+    assert re.search(r"; (\d+) epochs, \1 of them from data/trials", tune(project))
+    assert project.outputs() == expected
+    changed = {"tune": {"strategy": "grid", "max_epochs": 5, "grid": {"max_trials": 3}}}
+    project.update_params(changed)
+    assert ", 0 of them" not in tune(project)
+    warm = project.outputs()
+    project.empty_store()
+    assert ", 0 of them" in tune(project)
+    assert project.outputs() == warm
+
+
+def test_a_trial_that_fails_is_recorded_and_the_others_go_on(project):
+    """Trials with more than 100 units raise, and one learning rate lets the loss overflow."""
+    model = project.folder / "stages/model.py"
+    model.write_text(
+        model.read_text().replace(
+            "    model = keras.Sequential(",
+            "    if units > 100:\n        raise ValueError('too\\nwide')\n    model = keras.Sequential(",
+        )
+    )
+    rates = {"type": "choice", "values": [0.001, 1e30]}
+    units = {"type": "choice", "values": [64, 128]}
+    project.update_params({"tune": {"strategy": "grid", "grid": {"max_trials": None}, "max_epochs": 2}})
+    project.update_params({"tune": {"space": {"units": units, "learning_rate": rates}}})
+    assert "ValueError: too wide" in tune(project)
+    trials = pd.read_csv(project.folder / "metrics/plots/trials.csv")
+    assert trials["failure"].notna().tolist() == [False, True, True, True]
+    assert trials["val_accuracy"].isna().tolist() == [False, True, True, True]
+    assert " is nan after epoch " in trials["failure"][1]
+    assert trials["failure"][3] == "ValueError: too wide"
+    metrics = json.loads((project.folder / "metrics/tune.json").read_text())
+    assert (metrics["units"], metrics["learning_rate"], metrics["failed_trials"]) == (64, 0.001, 3)
+    project.update_params({"tune": {"space": {"units": {"type": "choice", "values": [128]}}}})
+    done = project.stage("tune", check=False)
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[-1] == "error: all trials (1) failed; the first: ValueError: too wide"
+
+
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "nonsense"])
+def test_a_scheduler_that_cannot_be_reached_is_one_line(project, address):
+    project.empty_store()
+    before = project.outputs()
+    search = start(project, DASK_SCHEDULER_ADDRESS=address)
+    output = search.communicate(timeout=60)[0]
+    assert search.returncode == 1
+    assert output.startswith(f"error: DASK_SCHEDULER_ADDRESS is {address}, but no scheduler answers there within 10 s")
+    assert output.count("\n") == 1
+    assert project.outputs() == before
