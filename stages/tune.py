@@ -21,16 +21,20 @@ from stages.splits import Split
 from stages.training import EarlyStopping
 
 
-def protocol_of(settings: Params, train: Split, validation: Split) -> Holdout | CrossValidation:
-    """Return how a trial is scored: on stratified folds for `sklearn`, on the validation split for all other strategies."""
+def data_and_protocol(settings: Params) -> tuple[Split, Holdout | CrossValidation]:
+    """Return the training images followed by the validation images, and how a trial is scored on them.
+
+    That is on stratified folds of all of them for `sklearn`, on the validation images for all other strategies.
+    """
     tune = settings.tune
+    train, validation = (splits.load(Path("data/prepared") / name) for name in ("train", "validation"))
+    data = splits.join(train, validation)
+    common = {"seed": settings.seed, "executions": tune.executions_per_trial}
     if tune.strategy == "sklearn":
-        return CrossValidation(splits.join(train, validation).labels, tune.sklearn.cv, settings.seed, tune.executions_per_trial)
-    size = len(train.labels)
+        return data, CrossValidation(data.labels, tune.sklearn.cv, **common)
     early_stopping = EarlyStopping(**tune.early_stopping.model_dump()) if tune.early_stopping else None
-    return Holdout(
-        size, size + len(validation.labels), tune.objective, settings.seed, tune.executions_per_trial, early_stopping
-    )
+    sizes = {"train_size": len(train.labels), "size": len(data.labels)}
+    return data, Holdout(**sizes, objective=tune.objective, early_stopping=early_stopping, **common)
 
 
 def row(trial: Trial) -> dict[str, object]:
@@ -72,12 +76,11 @@ def main() -> None:
     settings = params.load()
     tune, objective = settings.tune, settings.tune.objective
     oracle = oracles.create(tune, settings.seed)
-    train, validation = (splits.load(Path("data/prepared") / name) for name in ("train", "validation"))
-    protocol = protocol_of(settings, train, validation)
+    data, protocol = data_and_protocol(settings)
     store = Store(shared_root() / settings.runtime.store, settings.runtime.store_gigabytes * 1e9)
     store.prune()
     with (
-        Runner(settings.runtime.workers, store, protocol, splits.join(train, validation), settings.train.batch_size) as runner,
+        Runner(settings.runtime.workers, store, protocol, data, settings.train.batch_size) as runner,
         console.progress_bar(total=oracles.most_trials(oracle), unit="trial") as bar,
     ):
         trials = search(

@@ -30,8 +30,10 @@ from stages.training import State
 CONNECT_TIMEOUT = 10  # seconds to reach a scheduler
 WORKERS_TIMEOUT = 60  # seconds for its first worker to come up
 MOST_LOSSES = 3  # times that all workers may be lost between two results
-# Dask's profiler interrupts the trainings 100 times a second, and its setting of malloc gives memory back at every step
+# By default Dask drops copies of the data that all workers need, its profiler interrupts the trainings 100 times a second, and
+# its setting of malloc gives memory back at every step
 _FULL_SPEED = {
+    "distributed.scheduler.active-memory-manager.start": False,
     "distributed.worker.profile.enabled": False,
     "distributed.nanny.pre-spawn-environ": {"OMP_NUM_THREADS": 1, "MALLOC_TRIM_THRESHOLD_": 2**28},
 }

@@ -1,7 +1,7 @@
 """What runs on a Dask worker: one training, from a state to a later one."""
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -13,17 +13,26 @@ from stages.training import EarlyStopping, Part, State, Trainer, tf
 KEPT = 4
 
 
-@dataclass(frozen=True, eq=False)
 class Data:
     """All rows of all trainings, and (rows to train on, rows to score on) by the name of the part."""
 
-    split: Split
-    parts: dict[str, tuple[np.ndarray, np.ndarray]]
+    def __init__(self, split: Split, parts: dict[str, tuple[np.ndarray, np.ndarray]]):
+        self.split, self.parts = split, parts
+
+    @cached_property
+    def tensors(self) -> tuple[tf.Tensor, tf.Tensor]:
+        """Images and labels as tensors; `split` becomes a view of them, so that the images are in memory once."""
+        tensors = tf.constant(self.split.images), tf.constant(self.split.labels)
+        self.split = Split(*(tensor.numpy() for tensor in tensors))
+        return tensors
+
+    def __reduce__(self):
+        return Data, (self.split, self.parts)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What all trainings of a search have in common; `data` is a digest of the `Data`."""
+    """What all trainings of a search have in common; `data` is a digest of the data."""
 
     data: str
     batch_size: int
@@ -47,14 +56,8 @@ def _kept(settings: Settings) -> dict[Training, Trainer]:
     return {}
 
 
-@lru_cache(1)
-def _tensors(digest: str, data: Data) -> tuple[tf.Tensor, tf.Tensor]:
-    return tf.constant(data.split.images), tf.constant(data.split.labels)
-
-
 def _trainer(data: Data, settings: Settings, training: Training) -> Trainer:
-    images, labels = _tensors(settings.data, data)
-    part, validation = (Part(images, labels, np.asarray(rows, np.int32)) for rows in data.parts[training.part])
+    part, validation = (Part(*data.tensors, np.asarray(rows, np.int32)) for rows in data.parts[training.part])
     return Trainer(
         training.hyperparameters,
         part,
