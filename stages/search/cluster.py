@@ -168,10 +168,14 @@ class Runner:
                 yield task, _reason(result[1])
             else:  # all workers that had the data are gone
                 losses += 1
-                if losses > MOST_LOSSES * len(waiting):
-                    raise UserError("the cluster keeps losing all its workers; what is finished is kept, run again to go on")
-                self._send_data()
-                go_on_from_store(task)
+                try:
+                    if losses > MOST_LOSSES * len(waiting):
+                        raise OSError("all workers were lost, again and again")
+                    if self._sent.status != "finished":
+                        self._send_data()
+                    go_on_from_store(task)
+                except OSError as error:  # a TimeoutError is one too
+                    raise UserError(f"the cluster is gone ({error}); finished epochs are kept, run again to go on") from None
 
     def _connect(self) -> None:
         if self._client:
