@@ -3,34 +3,11 @@
 Import `tf` and `keras` from here, never directly: the settings below only hold if they are made before TensorFlow starts.
 """
 
-import os
-import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import gc
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # warnings and information of its C++ core
+from stages.console import quiet
 
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Hold back what is written to standard error, by C++ too; show it only if the block raises."""
-    sys.stderr.flush()
-    shown = os.dup(2)
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            held.seek(0)
-            os.write(shown, held.read())
-            raise
-        finally:
-            os.dup2(shown, 2)
-            os.close(shown)
-
-
-with _quiet():
+with quiet():
     import tensorflow as tf
 
     tf.get_logger().setLevel("ERROR")
@@ -46,5 +23,7 @@ with _quiet():
 
     import keras
     from keras.src.random import seed_generator
+
+gc.freeze()  # what was imported stays: not looking through it again makes a process a second faster at its end alone
 
 __all__ = ["keras", "seed_generator", "tf"]

@@ -4,16 +4,15 @@ Every stage script ends in `run(main)`. A `UserError` anywhere below it becomes 
 any other exception is a bug and keeps its traceback.
 """
 
-import multiprocessing
-import signal
+import os
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from tqdm import tqdm
 
-# Ctrl-C is for the process that the user started, which ends those that it started itself
-if multiprocessing.current_process().name != "MainProcess":
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no warnings and information of TensorFlow's C++ core
 
 
 class UserError(Exception):
@@ -34,3 +33,21 @@ def run(main: Callable[[], None]) -> None:
 def progress_bar(**options) -> tqdm:
     """A tqdm progress bar that is cleared when it is done and draws nothing where standard error is no terminal."""
     return tqdm(disable=None, leave=False, dynamic_ncols=True, **options)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Hold back what is written to standard error, by C++ too; show it only if the block raises."""
+    sys.stderr.flush()
+    shown = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(shown, held.read())
+            raise
+        finally:
+            os.dup2(shown, 2)
+            os.close(shown)

@@ -202,7 +202,7 @@ def build(
 def evaluator(network: keras.Model) -> Callable[[Part], tuple[float, float]]:
     """Return a function of a `Part` that returns (accuracy, mean loss) of `network` on it, dropout off."""
 
-    @tf.function
+    @tf.function(autograph=False)
     def evaluate(images, labels, rows):
         images, labels = tf.gather(images, rows), tf.gather(labels, rows)
         probabilities = network(images, training=False)
@@ -223,7 +223,7 @@ def evaluator(network: keras.Model) -> Callable[[Part], tuple[float, float]]:
 
 def predict(network: keras.Model, images: np.ndarray) -> np.ndarray:
     """Return the class probabilities (n, classes) float32 of `images`, dropout off."""
-    call = tf.function(lambda batch: network(batch, training=False))
+    call = tf.function(lambda batch: network(batch, training=False), autograph=False)
     batches = [images[start : start + EVALUATION_BATCH] for start in range(0, len(images), EVALUATION_BATCH)]
     return np.concatenate([call(tf.constant(batch)).numpy() for batch in batches])
 
@@ -299,9 +299,9 @@ def _epoch_function(network: keras.Model, optimizer: keras.optimizers.Optimizer,
         size = tf.cast(tf.shape(labels)[0], tf.float64)
         return loss_sum + tf.cast(loss, tf.float64) * size, correct + _correct(probabilities, labels)
 
-    @tf.function
+    @tf.function(autograph=False)
     def run_epoch(images, labels, order):
-        full = len(order) // batch_size
+        full, rest = divmod(order.shape[0], batch_size)
         sums = tf.constant(0.0, tf.float64), tf.constant(0)
 
         def gathered(start, size):
@@ -314,7 +314,6 @@ def _epoch_function(network: keras.Model, optimizer: keras.optimizers.Optimizer,
             (0, sums),
             parallel_iterations=1,
         )
-        rest = len(order) % batch_size
         return step(*gathered(full * batch_size, rest), *sums) if rest else sums
 
     return run_epoch

@@ -33,8 +33,8 @@ def processes_of(search: subprocess.Popen) -> list[psutil.Process]:
 
 
 def busiest(processes: list[psutil.Process]) -> psutil.Process:
-    """The worker that has computed most."""
-    return max(processes, key=lambda process: sum(process.cpu_times()[:2]))
+    """The worker that has computed most: of the processes that have no children."""
+    return max((p for p in processes if not p.children()), key=lambda process: sum(process.cpu_times()[:2]))
 
 
 def wait_until_gone(processes: list[psutil.Process], timeout=20) -> None:
@@ -62,38 +62,58 @@ def test_any_number_of_workers_writes_the_same_bytes(project, workers):
     assert project.outputs() == expected
 
 
-def test_a_cluster_in_other_folders_writes_the_same_bytes(project, tmp_path):
-    """A scheduler and two workers, started by hand where this repository is not, one of them killed and one late."""
-    expected = project.outputs()
-    project.empty_store()
+@pytest.fixture
+def by_hand(tmp_path):
+    """A scheduler and a worker, started where this repository is not: the address, and a function to start more of either."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
-    port, started = address.rpartition(":")[2], []
+        port = free.getsockname()[1]
+    address, started = f"tcp://127.0.0.1:{port}", []
 
-    def dask(*arguments: str) -> None:
+    def dask(*arguments: str) -> subprocess.Popen:
         folder = tmp_path / str(len(started))
         folder.mkdir()
-        log = (folder / "log").open("w")
-        started.append(
-            subprocess.Popen(["dask", *arguments], cwd=folder, env=ENVIRONMENT, stdout=log, stderr=subprocess.STDOUT)
-        )
+        command = ["dask", *arguments]
+        with (folder / "log").open("w") as log:
+            started.append(subprocess.Popen(command, cwd=folder, env=ENVIRONMENT, stdout=log, stderr=subprocess.STDOUT))
+        return started[-1]
 
-    try:
-        dask("scheduler", "--host", "127.0.0.1", "--port", port, "--dashboard-address", "127.0.0.1:0")
-        dask("worker", address, "--nthreads", "1")
-        search = start(project, DASK_SCHEDULER_ADDRESS=address)
-        wait_for_store(project, 1, search)
-        dask("worker", address, "--nthreads", "1")
-        worker = psutil.Process(started[1].pid)
-        busiest(worker.children(recursive=True)).kill()
-        output = search.communicate(timeout=120)[0]
-        assert search.returncode == 0, output
-        assert project.outputs() == expected
-    finally:
-        for process in reversed(started):
-            process.terminate()
-            process.wait(30)
+    scheduler = dask("scheduler", "--host", "127.0.0.1", "--port", str(port), "--dashboard-address", "127.0.0.1:0")
+    yield address, scheduler, lambda: dask("worker", address, "--nthreads", "1")
+    for process in reversed(started):
+        process.terminate()
+        process.wait(30)
+
+
+def test_a_cluster_in_other_folders_writes_the_same_bytes(project, by_hand):
+    """One of its workers is killed and one is late."""
+    expected = project.outputs()
+    project.empty_store()
+    address, _, start_worker = by_hand
+    worker = psutil.Process(start_worker().pid)
+    search = start(project, DASK_SCHEDULER_ADDRESS=address)
+    wait_for_store(project, 1, search)
+    start_worker()
+    busiest(worker.children(recursive=True)).kill()
+    output = search.communicate(timeout=120)[0]
+    assert search.returncode == 0, output
+    assert project.outputs() == expected
+
+
+def test_a_scheduler_that_dies_is_one_line_and_keeps_what_is_finished(project, by_hand):
+    project.empty_store()
+    before = project.outputs()
+    address, scheduler, start_worker = by_hand
+    start_worker()
+    search = start(project, DASK_SCHEDULER_ADDRESS=address)
+    wait_for_store(project, 2, search)
+    scheduler.kill()
+    output = search.communicate(timeout=120)[0]
+    assert search.returncode == 1, output
+    assert output.splitlines()[-1].startswith("error: the cluster is gone ("), output
+    assert "Traceback" not in output
+    assert project.outputs() == before
+    assert "; 0 of them" not in tune(project)
 
 
 def test_killed_at_many_moments_the_search_goes_on_to_the_same_result(project):

@@ -1,70 +1,114 @@
-"""Dask runs the trainings: on this machine's cores, or on the cluster that `DASK_SCHEDULER_ADDRESS` names.
+"""Dask's workers: processes on this machine, or the cluster that `DASK_SCHEDULER_ADDRESS` names.
 
-Dask gives a dead worker's trainings to another one and has a dashboard. Only the client, which is this process, reads and
-writes the store.
+TensorFlow is not imported here, so that workers can start, and import it, while this process imports it too.
 """
 
 import logging
-import pickle
-from collections.abc import Iterator, Mapping
+import os
+import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
-from pathlib import Path
+from multiprocessing import forkserver
 
 import dask
 import distributed
 from dask.system import CPU_COUNT
 from distributed import Client, LocalCluster
+from distributed.utils import get_mp_context
 
-import stages
-from stages import training
 from stages.console import UserError
 from stages.files import shared_root
-from stages.search import shipment, trials, worker
-from stages.search.evaluation import CrossValidation, Holdout, Training
-from stages.search.trials import Store
-from stages.splits import Split
-from stages.training import State
 
 CONNECT_TIMEOUT = 10  # seconds to reach a scheduler
 WORKERS_TIMEOUT = 60  # seconds for its first worker to come up
-MOST_LOSSES = 3  # times that all workers may be lost between two results
-# By default Dask drops copies of the data that all workers need, its profiler interrupts the trainings 100 times a second, and
-# its setting of malloc gives memory back at every step
+# One thread, and for glibc: keep memory that was freed, in huge pages
+_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "MALLOC_TRIM_THRESHOLD_": str(2**28),
+    "MALLOC_MMAP_THRESHOLD_": str(2**28),
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+}
+# By default Dask drops copies of the data that all workers need, and its profiler interrupts the trainings 100 times a second
 _FULL_SPEED = {
     "distributed.scheduler.active-memory-manager.start": False,
     "distributed.worker.profile.enabled": False,
-    "distributed.nanny.pre-spawn-environ": {"OMP_NUM_THREADS": 1, "MALLOC_TRIM_THRESHOLD_": 2**28},
+    "distributed.nanny.pre-spawn-environ": _ENVIRONMENT,
+    "distributed.worker.multiprocessing-method": "forkserver" if sys.platform == "linux" else "spawn",
+    "distributed.worker.preload": ["stages.search.preload", "stages.search.worker"],
 }
 
 
-@contextmanager
-def connect(workers: int | None) -> Iterator[Client]:
-    """Yield a client of the configured scheduler or, if there is none, of a local cluster.
+class Cluster:
+    """Workers that come up in the background; a context manager that ends them.
 
     Args:
-        workers: processes of the local cluster, one thread each; None for one a core.
+        workers: processes of a local cluster, one thread each; None for one a core.
 
-    Raises:
-        UserError: the scheduler cannot be reached, or has no workers.
+    Attributes:
+        local: whether its workers are processes of this machine, started here.
     """
-    address = dask.config.get("scheduler-address", None)
-    if address is None:
-        with (
-            dask.config.set(_FULL_SPEED),
-            LocalCluster(
-                n_workers=workers or CPU_COUNT,
-                threads_per_worker=1,
-                dashboard_address="127.0.0.1:0",
-                local_directory=str(shared_root() / "data" / "dask"),
-                silence_logs=logging.CRITICAL,
-            ) as local,
-            Client(local, set_as_default=False) as client,
-        ):
-            _show_dashboard(client)
-            yield client
-        return
+
+    def __init__(self, workers: int | None):
+        self._workers = workers or CPU_COUNT
+        self._address = dask.config.get("scheduler-address", None)
+        self._connections = ExitStack()
+        self.local = self._address is None
+
+    def __enter__(self) -> "Cluster":
+        if self.local:
+            _start_forkserver()
+        thread = self._connections.enter_context(ThreadPoolExecutor(1))
+        connection = _start(self._workers) if self.local else _connect(self._address)
+        self._connected = thread.submit(self._connections.enter_context, connection)
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self._connected.exception()  # waits
+        self._connections.__exit__(*exception)
+
+    @property
+    def client(self) -> Client:
+        """The client, once there is one.
+
+        Raises:
+            UserError: the scheduler cannot be reached, or has no workers.
+        """
+        return self._connected.result()
+
+
+def _start_forkserver() -> None:
+    """Start the process that workers are forked from, now that standard error is the user's."""
+    with dask.config.set(_FULL_SPEED):
+        context = get_mp_context()
+    if context.get_start_method() == "forkserver":
+        os.environ.update(_ENVIRONMENT)
+        context.set_forkserver_preload(["stages.search.preload"])
+        forkserver.ensure_running()
+
+
+@contextmanager
+def _start(workers: int) -> Iterator[Client]:
+    """Yield a client of a local cluster."""
+    with (
+        dask.config.set(_FULL_SPEED),
+        LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            dashboard_address="127.0.0.1:0",
+            local_directory=str(shared_root() / "data" / "dask"),
+            silence_logs=logging.CRITICAL,
+        ) as local,
+        Client(local, set_as_default=False) as client,
+    ):
+        _show_dashboard(client)
+        yield client
+
+
+@contextmanager
+def _connect(address: str) -> Iterator[Client]:
+    """Yield a client of the scheduler at `address`."""
     try:
         distributed.comm.get_address_host_port(address, strict=True)
         client = Client(address, timeout=CONNECT_TIMEOUT, set_as_default=False)
@@ -82,142 +126,6 @@ def connect(workers: int | None) -> Iterator[Client]:
         yield client
 
 
-class Runner:
-    """Runs trainings on a cluster, each from where `store` has it; connects when there is something to run.
-
-    A context manager: the connection ends with it.
-
-    Attributes:
-        epochs: trained of each training so far, in this search or an earlier one.
-        epochs_reused: how many of all these came from the store.
-    """
-
-    def __init__(self, workers: int | None, store: Store, protocol: Holdout | CrossValidation, data: Split, batch_size: int):
-        self._workers, self._store = workers, store
-        self._data = worker.Data(data, protocol.parts)
-        digest = trials.data_digest(data)
-        self._part_digests = {
-            name: trials.key(data=digest, rows=[rows.tolist() for rows in both]) for name, both in self._data.parts.items()
-        }
-        self._settings = worker.Settings(trials.key(parts=self._part_digests), batch_size, protocol.early_stopping)
-        self._code_digest = trials.code_digest()
-        self._connections = ExitStack()
-        self._client: Client | None = None
-        self._sizes: dict[Training, int] = {}
-        self.epochs: dict[Training, int] = {}
-        self.epochs_reused = 0
-
-    def __enter__(self) -> "Runner":
-        return self
-
-    def __exit__(self, *exception) -> None:
-        self._connections.__exit__(*exception)
-
-    def run(self, asked: Mapping[Training, int]) -> Iterator[tuple[Training, State | str]]:
-        """Train each training to the epoch asked for; yield each when it is done, with its state or why it failed.
-
-        The state may be one further on. The longest trainings start first.
-
-        Raises:
-            UserError: the cluster was lost for good.
-        """
-        stored = {task: self._store.load(self._key(task)) for task in asked}
-        waiting = []
-        for task, epochs in asked.items():
-            state, known = stored[task], self.epochs.get(task, 0)
-            self.epochs[task] = max(known, min(epochs, state.epoch) if state else 0)
-            self.epochs_reused += self.epochs[task] - known
-            if state and (state.epoch >= epochs or state.stopped):
-                yield task, state
-            else:
-                waiting.append(task)
-        if not waiting:
-            return
-        with ThreadPoolExecutor(1) as other:
-            connecting = other.submit(self._connect)
-            waiting.sort(key=lambda task: asked[task] * self._parameters(task))
-            connecting.result()
-        futures = distributed.as_completed(with_results=True, raise_errors=False, loop=self._client.loop)
-        running: dict[str, Training] = {}
-        priorities = {task: priority for priority, task in enumerate(waiting)}
-
-        def submit(task: Training, epoch: int, state: object) -> None:
-            arguments = pickle.dumps((self._settings, task, epoch))
-            future = self._client.submit(shipment.train, arguments, self._sent, state, priority=priorities[task], pure=False)
-            running[future.key] = task
-            futures.add(future)
-
-        def go_on_from_store(task: Training) -> None:
-            state = self._store.load(self._key(task))
-            submit(task, state.epoch + 1 if state else 1, state and self._client.scatter(state, hash=False))
-
-        for task in reversed(waiting):
-            go_on_from_store(task)
-        losses = 0
-        for future, result in futures:
-            task = running.pop(future.key)
-            if future.status == "finished":
-                losses = 0
-                self._store.save(self._key(task), result)
-                self.epochs[task] = result.epoch
-                if result.epoch >= asked[task] or result.stopped:
-                    yield task, result
-                else:
-                    submit(task, result.epoch + 1, future)
-            elif future.status == "error":
-                yield task, _reason(result[1])
-            else:  # all workers that had the data are gone
-                losses += 1
-                try:
-                    if losses > MOST_LOSSES * len(waiting):
-                        raise OSError("all workers were lost, again and again")
-                    if self._sent.status != "finished":
-                        self._send_data()
-                    go_on_from_store(task)
-                except OSError as error:  # a TimeoutError is one too
-                    raise UserError(f"the cluster is gone ({error}); finished epochs are kept, run again to go on") from None
-
-    def _connect(self) -> None:
-        if self._client:
-            return
-        self._client = self._connections.enter_context(connect(self._workers))
-        folder = Path(stages.__path__[0])
-        files = {str(path.relative_to(folder.parent)): path.read_bytes() for path in sorted(folder.rglob("*.py"))}
-        code = shipment.Shipment(trials.key(files={name: file.hex() for name, file in files.items()}), files)
-        self._client.register_plugin(code, name=code.name)
-        self._send_data()
-
-    def _send_data(self) -> None:
-        self._sent = self._client.scatter(self._data, broadcast=True, hash=False)
-
-    def _key(self, task: Training) -> str:
-        early_stopping = self._settings.early_stopping
-        return trials.key(
-            hyperparameters=dict(task.hyperparameters),
-            seed=task.seed,
-            data=self._part_digests[task.part],
-            batch_size=self._settings.batch_size,
-            early_stopping=early_stopping and vars(early_stopping),
-            code=self._code_digest,
-        )
-
-    def _parameters(self, task: Training) -> int:
-        """How many numbers the network has, for a guess at how long the training takes; 0 if it cannot be built."""
-        if task not in self._sizes:
-            data = self._data.split
-            try:
-                network = training.build(task.hyperparameters, data.images.shape[1:], data.classes, task.seed)
-                self._sizes[task] = network.count_params()
-            except Exception:  # the worker will raise it again, which is recorded
-                self._sizes[task] = 0
-        return self._sizes[task]
-
-
 def _show_dashboard(client: Client) -> None:
     if find_spec("bokeh") and client.dashboard_link:
         print(f"dashboard: {client.dashboard_link}", flush=True)
-
-
-def _reason(error: BaseException) -> str:
-    """Why a training failed, in one line of at most 200 characters."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]

@@ -6,6 +6,9 @@ state in memory and prints nothing.
 
 import math
 
+import stages.backend  # noqa: F401 - before KerasTuner starts TensorFlow its own way
+
+# isort: split
 import keras_tuner
 
 from stages.params import Boolean, Choice, Dimension, Tune

@@ -7,6 +7,9 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+import stages.backend  # noqa: F401 - before KerasTuner starts TensorFlow its own way
+
+# isort: split
 import keras_tuner
 from sklearn.exceptions import ConvergenceWarning
 
