@@ -4,12 +4,15 @@ Reads `seed`, `baseline` and `train`; writes metrics/baseline.json, metrics/plot
 """
 
 from stages import console, params
-from stages.protocol import in_words, train_and_test
+from stages.search.cluster import Cluster
 
 
 def main() -> None:
     settings = params.load()
-    print(in_words("baseline", train_and_test("baseline", settings.baseline, settings)))
+    with Cluster(settings.runtime.workers) as cluster:
+        from stages.protocol import in_words, train_and_test  # TensorFlow, which workers import at the same time
+
+        print(in_words("baseline", train_and_test("baseline", settings.baseline, settings, cluster)))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stages.console import UserError
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -38,6 +40,16 @@ def write_json(path: str | Path, content: dict) -> None:
     """Write `content` as indented JSON, keys in the order given; ValueError if a number is not finite."""
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> dict:
+    """Return the content of `path`; UserError if it is not there or is no JSON."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; `dvc repro` makes it") from None
+    except ValueError as error:
+        raise UserError(f"{path} is no JSON ({error}); delete it and run `dvc repro`") from None
 
 
 def write_csv(path: str | Path, table: "pd.DataFrame") -> None:

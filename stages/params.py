@@ -49,10 +49,11 @@ class Prepare(Section):
 
 
 class Train(Section):
-    """The budget of the final trainings; `batch_size` holds for the search too."""
+    """The final trainings, `replicates` of each network with seeds of their own; `batch_size` holds for the search too."""
 
     epochs: PositiveInt
     batch_size: PositiveInt
+    replicates: Annotated[int, Field(ge=3)]
 
 
 class Range(Section):
@@ -171,10 +172,15 @@ class Sklearn(Bayesian):
 
 
 class Tune(Section):
-    """The search: its strategy, what it maximises or minimises, its budget and its space."""
+    """The search: its strategy, what it maximises or minimises, which trial it chooses, its budget and its space.
+
+    `target_accuracy` decides nothing: it is what the trials' `epochs_to_target` count to.
+    """
 
     strategy: Literal["hyperband", "random", "bayesian", "grid", "sklearn"]
     objective: Literal["val_accuracy", "val_loss"]
+    selection: Literal["one_standard_error", "best"]
+    target_accuracy: Annotated[float, Field(gt=0, le=1)]
     max_epochs: PositiveInt
     executions_per_trial: PositiveInt
     early_stopping: EarlyStopping | None
@@ -192,8 +198,14 @@ class Retrain(Section):
     from_: Annotated[Literal["tune", "baseline"], Field(alias="from")]
 
 
+class Compare(Section):
+    """The comparison: `margin` is the loss of test accuracy that a smaller network is worth."""
+
+    margin: Annotated[float, Field(gt=0, lt=1)]
+
+
 class Runtime(Section):
-    """How the search runs. Nothing here changes a result, so it is in no stage's params in dvc.yaml.
+    """How trainings run. Nothing here changes a result, so it is in no stage's params in dvc.yaml.
 
     `workers: null` is one process a core. `store` is where trainings are kept, `store_gigabytes` (1e9 bytes) how many at most.
     """
@@ -219,6 +231,7 @@ class Params(Section):
     train: Train
     tune: Tune
     retrain: Retrain
+    compare: Compare
     runtime: Runtime
 
     @model_validator(mode="after")

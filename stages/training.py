@@ -9,6 +9,7 @@ An epoch is one TensorFlow function: images stay in memory and are gathered by a
 """
 
 import json
+import math
 import random
 import time
 import zipfile
@@ -26,6 +27,7 @@ from stages.files import replacing
 from stages.splits import Split
 
 EVALUATION_BATCH = 1000  # images; another number gives other last bits
+SCORES = ("val_accuracy", "val_loss", "val_loss_std")
 _SHUFFLE, _LAYERS = 0, 1  # what a random stream is for
 
 
@@ -56,7 +58,7 @@ class State:
         weights: the model's variables, random states left out, in the model's order.
         optimizer: the optimizer's variables (iteration, learning rate, slots), in its order.
         history: per epoch `accuracy` and `loss` (running means over the epoch, dropout on, as Keras reports them) and, with
-            validation data, `val_accuracy` and `val_loss`.
+            validation data, `val_accuracy`, `val_loss` and `val_loss_std`, the standard deviation of the loss over the images.
         seconds: per epoch, the time the training step took; the only part that the machine decides.
         stopped: whether it ended there: by early stopping, or because a loss was not finite.
     """
@@ -120,7 +122,7 @@ class Trainer:
         self._epoch_function = _epoch_function(self.network, self._optimizer, batch_size)
         self._evaluate = evaluator(self.network)
         self._random_states = [variable for variable in self.network.variables if variable.name == "seed_generator_state"]
-        names = ("accuracy", "loss", *(("val_accuracy", "val_loss") if validation else ()))
+        names = ("accuracy", "loss", *(SCORES if validation else ()))
         self._start = State(0, self._weights(), self._slots(), {name: [] for name in names}, [])
 
     def run(self, epochs: int, state: State | None = None) -> State:
@@ -133,9 +135,8 @@ class Trainer:
         while epoch < epochs and not stopped:
             seconds.append(self._train_epoch(epoch, history))
             if self.validation:
-                accuracy, loss = self._evaluate(self.validation)
-                history["val_accuracy"].append(accuracy)
-                history["val_loss"].append(loss)
+                for name, value in zip(SCORES, self._evaluate(self.validation), strict=True):
+                    history[name].append(value)
             epoch += 1
             stopped = not all(np.isfinite(values[-1]) for values in history.values())
             stopped = stopped or (self.early_stopping is not None and self.early_stopping.stops(history))
@@ -199,24 +200,33 @@ def build(
     return network
 
 
-def evaluator(network: keras.Model) -> Callable[[Part], tuple[float, float]]:
-    """Return a function of a `Part` that returns (accuracy, mean loss) of `network` on it, dropout off."""
+def evaluator(network: keras.Model) -> Callable[[Part], tuple[float, float, float]]:
+    """Return a function of a `Part` that returns (accuracy, mean loss, its standard deviation) of `network`, dropout off.
+
+    The standard deviation is over the images, of the loss that the network was compiled with.
+    """
+    compiled = keras.losses.get(network.loss)
+    per_image = getattr(compiled, "call", compiled)
 
     @tf.function(autograph=False)
     def evaluate(images, labels, rows):
         images, labels = tf.gather(images, rows), tf.gather(labels, rows)
         probabilities = network(images, training=False)
         loss = network.compute_loss(images, labels, probabilities, training=False)
-        return _correct(probabilities, labels), loss
+        losses = per_image(labels, probabilities)
+        return _correct(probabilities, labels), loss, tf.reduce_sum(losses), tf.reduce_sum(tf.square(losses))
 
-    def on(part: Part) -> tuple[float, float]:
-        correct, loss, n = 0, 0.0, len(part.rows)
+    def on(part: Part) -> tuple[float, float, float]:
+        correct, loss, total, squares, n = 0, 0.0, 0.0, 0.0, len(part.rows)
         for start in range(0, n, EVALUATION_BATCH):
             rows = part.rows[start : start + EVALUATION_BATCH]
-            batch_correct, batch_loss = evaluate(part.images, part.labels, tf.constant(rows))
-            correct += int(batch_correct)
-            loss += float(batch_loss) * len(rows)
-        return correct / n, loss / n
+            sums = evaluate(part.images, part.labels, tf.constant(rows))
+            batch_correct, batch_loss, batch_total, batch_squares = (value.numpy().item() for value in sums)
+            correct += batch_correct
+            loss += batch_loss * len(rows)
+            total += batch_total
+            squares += batch_squares
+        return correct / n, loss / n, math.sqrt(max(squares / n - (total / n) ** 2, 0))
 
     return on
 

@@ -11,7 +11,7 @@ from stages.search.cluster import Cluster
 def main() -> None:
     settings = params.load()
     with Cluster(settings.runtime.workers) as cluster:
-        from stages.search.tuning import tune  # TensorFlow, which takes seconds, while the workers import it too
+        from stages.search.tuning import tune  # TensorFlow, which workers import at the same time
 
         tune(settings, cluster)
 

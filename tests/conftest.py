@@ -1,12 +1,15 @@
 """A scratch copy of this repository, on a small real data set with a small budget, for tests that run the real commands."""
 
+import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -21,9 +24,11 @@ ENVIRONMENT = {
 SMALL = {  # scikit-learn's 1,797 handwritten digits; seven trials of Hyperband
     "prepare": {"dataset": "digits"},
     "baseline": {"units": 96},
-    "train": {"epochs": 2},
+    "train": {"epochs": 2, "replicates": 3},
+    "compare": {"margin": 0.02},
     "tune": {
         "max_epochs": 4,
+        "target_accuracy": 0.7,
         "space": {"units": {"type": "int", "min": 8, "max": 128, "step": 8}},
         "hyperband": {"factor": 4},
         "random": {"max_trials": 3},
@@ -74,15 +79,23 @@ class Project:
         shutil.rmtree(self.folder / "data/trials", ignore_errors=True)
 
     def outputs(self) -> dict[str, object]:
-        """Return all that the stages wrote, by path; in JSON, what the machine decides is left out."""
+        """Return all that the stages wrote, by path, without what the machine decides."""
 
         def without_seconds(content: dict) -> dict:
-            return {key: value for key, value in content.items() if not key.startswith("seconds")}
+            kept = {key: value for key, value in content.items() if "seconds" not in key}
+            if "summary" in kept:
+                kept["summary"] = re.sub("[^,]* per epoch, ", "", kept["summary"])
+            return kept
 
-        return {
-            name: json.loads(content, object_hook=without_seconds) if name.endswith(".json") else content
-            for name, content in self.files("data/prepared", "data/baseline", "data/tune", "data/retrain", "metrics").items()
-        }
+        def decided(name: str, content: bytes) -> object:
+            if name.endswith(".json"):
+                return json.loads(content, object_hook=without_seconds)
+            if name.endswith("trials.csv"):
+                return pd.read_csv(io.BytesIO(content), dtype=str).drop(columns="seconds_per_epoch").to_csv()
+            return content
+
+        files = self.files("data/prepared", "data/baseline", "data/tune", "data/retrain", "metrics")
+        return {name: decided(name, content) for name, content in files.items()}
 
     def files(self, *folders: str) -> dict[str, bytes]:
         """Return the content of every file below `folders`, by path."""

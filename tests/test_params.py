@@ -79,6 +79,10 @@ def set_key(path: Path, key: str, value: object) -> None:
         ("baseline.units", True, "baseline.units is true, but should be a valid integer"),
         ("train.epochs", None, "train.epochs is null, but should be a valid integer"),
         ("train", 5, "train is 5, but should be a section of keys"),
+        ("train.replicates", 2, "train.replicates is 2, but should be greater than or equal to 3"),
+        ("tune.selection", "smallest", "tune.selection is smallest, but should be 'one_standard_error' or 'best'"),
+        ("tune.target_accuracy", 97, "tune.target_accuracy is 97, but should be less than or equal to 1"),
+        ("compare.margin", 0.0, "compare.margin is 0.0, but should be greater than 0"),
         ("seed", -1, "seed is -1, but should be greater than or equal to 0"),
     ],
 )

@@ -4,13 +4,16 @@ import json
 import re
 import time
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from stages.backend import keras
+
 STRATEGIES = ("hyperband", "random", "bayesian", "grid", "sklearn")
 TRAINED_KEYS = [
-    *("units", "dropout", "learning_rate", "parameters", "epochs", "train_accuracy", "train_loss"),
-    *("test_accuracy", "test_loss", "seconds_per_epoch"),
+    *("units", "dropout", "learning_rate", "parameters", "epochs", "replicates", "train_accuracy", "train_loss"),
+    *("test_accuracy", "test_loss", "kept", "seconds_per_epoch"),
 ]
 
 
@@ -29,17 +32,82 @@ def test_repro_runs_all_stages_and_the_metrics_belong_together(project):
     assert list(baseline) == list(retrain) == TRAINED_KEYS
     assert (baseline["units"], baseline["parameters"]) == (96, 64 * 96 + 96 + 96 * 10 + 10)
     assert retrain["units"] == tune["units"]
-    assert baseline["test_accuracy"] > 0.8
-    assert metrics(project, "comparison")["parameters"] == {
-        "baseline": baseline["parameters"],
-        "tuned": retrain["parameters"],
-        "change": retrain["parameters"] - baseline["parameters"],
-    }
-    trials = pd.read_csv(project.folder / "metrics/plots/trials.csv")
+    assert baseline["test_accuracy"]["mean"] > 0.7
+    trials = pd.read_csv(project.folder / "metrics/plots/trials.csv").set_index("trial")
     assert tune["trials"] == len(trials) == 7
-    assert tune["best_score"] == trials["val_accuracy"].max()
-    assert tune["units"] == trials["units"][trials["val_accuracy"].idxmax()]
-    assert len(pd.read_csv(project.folder / "metrics/plots/retrain.csv")) == retrain["epochs"] == 2
+    assert tune["best"]["score"] == trials["val_accuracy"].max()
+    assert tune["best"]["trial"] == trials["val_accuracy"].idxmax()
+    chosen = trials[trials["chosen"] == "yes"]
+    assert chosen.index.tolist() == [tune["one_standard_error"]["trial"]]
+    full = trials[trials["budget"] == 4]
+    top = full.loc[full["val_accuracy"].idxmax()]
+    as_good = full[full["val_accuracy"] >= top["val_accuracy"] - top["standard_error"]]
+    assert tune["parameters"] == as_good["parameters"].min()
+    assert tune["one_standard_error"]["as_good_as_the_best"] == len(as_good)
+    reached = trials[trials["epochs_to_target"].notna()]
+    assert tune["smallest_to_reach_target"]["parameters"] == reached["parameters"].min()
+    assert (reached["val_accuracy"] >= 0.7).all()
+
+
+def test_replicates_have_seeds_of_their_own_and_the_first_is_kept(project):
+    labels = np.load(project.folder / "data/prepared/test/labels.npy")
+    for name in ("baseline", "retrain"):
+        trained = metrics(project, name)
+        predictions = np.load(project.folder / f"data/{name}/predictions.npy")
+        assert (predictions.shape, predictions.dtype) == ((3, len(labels)), np.int32)
+        accuracies = (predictions == labels).mean(1)
+        assert len(set(accuracies)) > 1
+        assert trained["test_accuracy"] == pytest.approx({"mean": accuracies.mean(), "std": accuracies.std(ddof=1)})
+        assert (trained["kept"]["replicate"], trained["kept"]["seed"]) == (1, 42)
+        assert trained["kept"]["test_accuracy"] == accuracies[0]
+        history = pd.read_csv(project.folder / f"metrics/plots/{name}.csv")
+        assert list(history) == ["replicate", "epoch", "accuracy", "loss"]
+        assert list(zip(history["replicate"], history["epoch"], strict=True)) == [(r, e) for r in (1, 2, 3) for e in (1, 2)]
+        assert history[history["epoch"] == 2]["accuracy"].mean() == pytest.approx(trained["train_accuracy"]["mean"])
+        network = keras.models.load_model(project.folder / f"data/{name}/model.keras")
+        images = np.load(project.folder / "data/prepared/test/images.npy")
+        assert (network.predict(images, verbose=0).argmax(1) == predictions[0]).all()
+
+
+def test_the_comparison_is_of_both_networks(project):
+    compared, baseline, retrain = (metrics(project, name) for name in ("comparison", "baseline", "retrain"))
+    for name in ("parameters", "multiply_adds_per_image", "bytes_on_disk"):
+        assert compared[name]["ratio"] == pytest.approx(compared[name]["baseline"] / compared[name]["tuned"], abs=5e-4)
+    assert compared["parameters"]["tuned"] == retrain["parameters"]
+    assert compared["multiply_adds_per_image"]["baseline"] == 64 * 96 + 96 * 10
+    assert compared["bytes_on_disk"]["baseline"] == (project.folder / "data/baseline/model.keras").stat().st_size
+    accuracy = compared["test_accuracy"]
+    assert accuracy["baseline"] == pytest.approx(baseline["test_accuracy"]["mean"])
+    assert accuracy["difference"] == pytest.approx(accuracy["tuned"] - accuracy["baseline"])
+    assert accuracy["low"] < accuracy["difference"] < accuracy["high"]
+    assert compared["verdict"] in ("non_inferior", "inferior", "inconclusive")
+    assert f"comparison: {compared['summary']}\n" in project.output
+    matrix = pd.read_csv(project.folder / "metrics/plots/confusion.csv")
+    assert len(matrix) == 100
+    assert matrix["images"].sum() == len(np.load(project.folder / "data/prepared/test/labels.npy"))
+    right = matrix[matrix["actual"] == matrix["predicted"]]["images"].sum() / matrix["images"].sum()
+    assert right == pytest.approx(retrain["kept"]["test_accuracy"])
+
+
+def test_selection_best_is_kerastuners(project):
+    project.dvc("exp", "run", "--set-param", "tune.selection=best")
+    tune = metrics(project, "tune")
+    assert (tune["units"], tune["score"]) == (tune["best"]["units"], tune["best"]["score"])
+
+
+def test_another_budget_of_epochs_is_trained_to_exactly(project):
+    """The store has two epochs; one epoch starts again, three go on from two."""
+    baseline = metrics(project, "baseline")
+    for epochs in (1, 3):
+        project.update_params({"train": {"epochs": epochs}})
+        project.stage("baseline")
+        trained = metrics(project, "baseline")
+        assert trained["epochs"] == epochs
+        assert (trained["train_accuracy"]["mean"] > baseline["train_accuracy"]["mean"]) == (epochs == 3)
+        warm = project.outputs()
+        project.empty_store()
+        project.stage("baseline")
+        assert project.outputs() == warm
 
 
 def test_the_console_is_for_people(project):
@@ -66,7 +134,8 @@ def test_each_strategy_runs_tune_and_retrain_only(project, strategy):
     assert trials["units"].between(8, 128).all()
     assert (trials["units"] % 8 == 0).all()
     assert trials["val_accuracy"].gt(0.5).any()
-    assert tune["best_score"] == trials["val_accuracy"].max()
+    assert tune["best"]["score"] == trials["val_accuracy"].max()
+    assert trials["standard_error"].gt(0).all()
 
 
 def test_another_strategys_block_invalidates_nothing(project):
@@ -95,8 +164,10 @@ def test_control_puts_the_baselines_units_beside_the_tuned(project):
     assert changes["units"] == {"old": 96, "new": units, "diff": units - 96}
     assert "parameters" in changes
     baseline = metrics(project, "baseline")
-    same = [key for key in TRAINED_KEYS if key in changes and key != "seconds_per_epoch"]
-    assert [changes[key]["old"] for key in same] == [baseline[key] for key in same]
+    assert changes["test_accuracy.mean"]["old"] == pytest.approx(baseline["test_accuracy"]["mean"])
+    compared = json.loads(project.dvc("metrics", "diff", "control", "--json"))["metrics/comparison.json"]
+    assert compared["test_accuracy.low"]["old"] == compared["test_accuracy.high"]["old"] == 0
+    assert "the same hyperparameters" in compared["summary"]["old"]
 
 
 def test_queued_experiments_run(project):
@@ -117,18 +188,29 @@ def test_a_second_run_writes_the_same_bytes(project):
 
 
 def test_tune_does_not_read_the_test_images(project):
-    before = project.files("data/tune", "metrics/plots")
+    before = project.outputs()
     project.empty_store()
     for path in (project.folder / "data/prepared/test").iterdir():
         path.unlink()
     project.stage("tune")
-    assert project.files("data/tune", "metrics/plots") == before
+    after = project.outputs()
+    assert {name for name in before if name not in after} == {f"data/prepared/test/{name}.npy" for name in ("images", "labels")}
+    assert after.items() <= before.items()
 
 
 def test_plots_are_drawn(project):
     project.dvc("plots", "show")
     page = (project.folder / "dvc_plots/index.html").read_text()
-    assert all(title in page for title in ("Training accuracy of both networks", "training loss", "Trials of the search"))
+    assert all(
+        title in page
+        for title in (
+            "Training accuracy of both networks",
+            "training loss",
+            "Trials of the search",
+            "Accuracy against size",
+            "What the retrained network takes for what",
+        )
+    )
 
 
 @pytest.mark.parametrize("stage", ["prepare", "baseline", "tune", "retrain"])
@@ -150,13 +232,23 @@ def test_a_bad_param_stops_every_stage_before_it_writes(project, stage):
         ("tune", "data/prepared/validation/images.npy"),
         ("retrain", "data/tune/hyperparameters.json"),
         ("retrain", "metrics/baseline.json"),
+        ("retrain", "data/baseline/model.keras"),
+        ("retrain", "data/baseline/predictions.npy"),
     ],
 )
 def test_a_missing_input_is_named(project, stage, missing):
     (project.folder / missing).unlink()
     done = project.stage(stage, check=False)
     assert (done.returncode, done.stdout.count("\n")) == (1, 1)
-    assert done.stdout.startswith(f"error: {missing} is missing; ")
+    assert done.stdout.startswith(f"error: {missing} is missing")
+
+
+def test_a_baseline_of_other_params_is_not_compared_with(project):
+    project.update_params({"train": {"replicates": 4}})
+    done = project.stage("retrain", check=False)
+    assert done.returncode == 1
+    assert done.stdout.startswith("error: data/baseline/predictions.npy holds 3 x 360 predictions, but train.replicates and")
+    assert done.stdout.count("\n") == 1
 
 
 def test_dvc_shows_the_mistake_in_a_param(project):

@@ -14,8 +14,8 @@ from stages.datasets import load
 from stages.params import Tune
 from stages.search import oracles
 from stages.search.classifier import NetworkClassifier
-from stages.search.evaluation import CrossValidation, Holdout, evaluate
-from stages.search.search import best, search
+from stages.search.evaluation import CrossValidation, Evaluation, Holdout, evaluate
+from stages.search.search import Trial, best, one_standard_error, search
 from stages.splits import Split
 from stages.training import State, train
 
@@ -41,7 +41,8 @@ def formula(asked):
         accuracy = [1 / (1 + distance + 1 / epoch) for epoch in range(1, epochs + 1)]
         loss = [-value for value in accuracy]
         history = {"accuracy": accuracy, "loss": loss, "val_accuracy": accuracy, "val_loss": loss}
-        yield training, State(epochs, [np.zeros(training.hyperparameters["units"])], [], history, [])
+        history["val_loss_std"] = [0.02] * epochs
+        yield training, State(epochs, [np.zeros(training.hyperparameters["units"])], [], history, [0.1] * epochs)
 
 
 def holdout(objective="val_accuracy", **changes) -> Holdout:
@@ -187,15 +188,58 @@ def test_all_trials_failed():
     assert best(trials, oracle.objective) is None
 
 
-def test_a_score_is_the_mean_of_each_executions_best_epoch():
-    def state(*values):
-        return State(
-            len(values), [np.zeros(7)], [], {"loss": [0.0] * len(values), "val_accuracy": values, "val_loss": values}, []
-        )
+def state(*accuracies):
+    """A state with these validation accuracies, which took 1, 2, 3, ... seconds."""
+    history = {"loss": [0.0] * len(accuracies), "val_accuracy": accuracies, "val_loss": accuracies}
+    history["val_loss_std"] = [0.3] * len(accuracies)
+    return State(len(accuracies), [np.zeros(7)], [], history, list(range(1, len(accuracies) + 1)))
 
+
+def test_the_standard_error_is_of_the_images_and_of_the_executions():
+    protocol = holdout(train_size=0, size=100)
+    assert evaluate(protocol, [state(0.5, 0.9)], epochs=2).standard_error == pytest.approx(np.sqrt(0.9 * 0.1 / 100))
+    by_loss = holdout("val_loss", train_size=0, size=100)
+    assert evaluate(by_loss, [state(0.9, 0.5)], epochs=2).standard_error == pytest.approx(0.3 / 10)
+    two = evaluate(holdout(train_size=0, size=100, executions=2), [state(0.8), state(0.9)], epochs=1)
+    assert two.standard_error == pytest.approx(np.sqrt((0.16 + 0.09) / 2 / 100 + 0.05**2))
+    folds = CrossValidation(np.repeat([0, 1], 9), folds=3, seed=0, executions=1)
+    assert evaluate(folds, [state(0.8), state(0.9), state(0.7)], epochs=1).standard_error == pytest.approx(0.1 / np.sqrt(3))
+
+
+def test_epochs_to_the_target():
+    assert evaluate(holdout(), [state(0.5, 0.9, 0.8)], epochs=3, target=0.8).epochs_to_target == 2
+    assert evaluate(holdout(), [state(0.5, 0.9, 0.8)], epochs=1, target=0.8).epochs_to_target is None
+    both = [state(0.8, 0.9), state(0.5, 0.8)]
+    assert evaluate(holdout(executions=2), both, epochs=2, target=0.8).epochs_to_target == 1.5
+
+
+def trial(number, budget, score, parameters, error=0.01, failure=None):
+    scores = {"val_accuracy": score, "val_loss": 1 - score}
+    return Trial(number, {}, budget, Evaluation(scores, error, budget, parameters=parameters, failure=failure))
+
+
+@pytest.mark.parametrize(("name", "direction"), [("val_accuracy", "max"), ("val_loss", "min")])
+def test_the_smallest_within_one_standard_error(name, direction):
+    objective = keras_tuner.Objective(name, direction)
+    trials = [
+        trial(1, 10, 0.971, 10),
+        trial(2, 10, 0.975, 30),
+        trial(3, 10, 0.98, 50),
+        trial(4, 10, 0.969, 5),  # too bad
+        trial(5, 2, 0.99, 1),  # another budget
+        trial(6, 10, 0.99, 1, failure="ValueError: no"),
+        trial(7, 10, 0.976, 10),
+    ]
+    assert [t.number for t in one_standard_error(trials, objective)] == [7, 1, 2, 3]
+    assert best(trials, objective).number == 5
+    assert one_standard_error(trials[5:6], objective) == []
+
+
+def test_a_score_is_the_mean_of_each_executions_best_epoch():
     evaluation = evaluate(holdout(executions=2), [state(0.2, 0.6, 0.5), state(0.1, 0.2, 0.4, 0.9)], epochs=3)
     assert evaluation.scores["val_accuracy"] == np.mean([0.6, 0.4])
     assert (evaluation.epochs, evaluation.parameters) == (3, 7)
+    assert evaluation.seconds_per_epoch == 2
     assert [training.seed for training in holdout(executions=2).trainings(FIXED)] == [0, 1]
 
 

@@ -125,6 +125,8 @@ def test_the_saved_model_is_keras_own_and_gives_the_accuracy(digits, tmp_path):
     loss, accuracy = loaded.evaluate(validation.images, validation.labels, verbose=0)
     assert accuracy == pytest.approx(state.history["val_accuracy"][-1], abs=1e-6)
     assert loss == pytest.approx(state.history["val_loss"][-1], rel=1e-5)
+    losses = keras.losses.sparse_categorical_crossentropy(validation.labels, loaded.predict(validation.images, verbose=0))
+    assert state.history["val_loss_std"][-1] == pytest.approx(np.std(losses), rel=1e-3)
     assert loaded.count_params() == state.parameters
     assert int(loaded.optimizer.iterations) == 2 * 45
 

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+from scipy import stats
 from sklearn.model_selection import StratifiedKFold
 
-from stages.training import EarlyStopping, State
+from stages.training import SCORES, EarlyStopping, State
 
 
 @dataclass(frozen=True)
@@ -33,13 +34,23 @@ class Training:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """`scores` (`val_accuracy`, `val_loss`; means over the trainings), the epoch reached, the network's parameters.
+    """What a trial came to; means over its trainings.
 
-    `failure` says why there are no scores; None if all is well.
+    Attributes:
+        scores: `val_accuracy` and `val_loss`.
+        standard_error: of the objective's score.
+        epochs: the epoch reached.
+        epochs_to_target: the first epoch with the target accuracy; None if a training did not reach it.
+        seconds_per_epoch: the median.
+        parameters: how many numbers the network has.
+        failure: why there are no scores; None if all is well.
     """
 
     scores: Mapping[str, float] = field(default_factory=lambda: {"val_accuracy": float("nan"), "val_loss": float("nan")})
+    standard_error: float | None = None
     epochs: int = 0
+    epochs_to_target: float | None = None
+    seconds_per_epoch: float | None = None
     parameters: int | None = None
     failure: str | None = None
 
@@ -70,7 +81,17 @@ class Holdout:
     def scores(self, history: Mapping[str, list[float]]) -> dict[str, float]:
         """The scores of one training."""
         best = (np.argmax if self.objective == "val_accuracy" else np.argmin)(history[self.objective])
-        return {name: history[name][best] for name in ("val_accuracy", "val_loss")}
+        return {name: history[name][best] for name in SCORES}
+
+    def standard_error(self, scores: list[dict[str, float]]) -> float:
+        """The standard error of the mean score, for other validation images and, with several executions, other seeds."""
+        if self.objective == "val_accuracy":
+            variances = [score["val_accuracy"] * (1 - score["val_accuracy"]) for score in scores]
+        else:
+            variances = [score["val_loss_std"] ** 2 for score in scores]
+        of_images = np.mean(variances) / (self.size - self.train_size)
+        of_seeds = stats.sem([score[self.objective] for score in scores]) ** 2 if len(scores) > 1 else 0
+        return float(np.sqrt(of_images + of_seeds))
 
 
 @dataclass(frozen=True)
@@ -96,24 +117,45 @@ class CrossValidation:
     def parts(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """(rows to train on, rows to score on) by name."""
         splits = self.splitter.split(np.empty(len(self.labels)), self.labels)
-        return {f"fold {number} of {self.folds}": rows for number, rows in enumerate(splits, start=1)}
+        return dict(zip(self._names, splits, strict=True))
 
     def trainings(self, hyperparameters: Mapping[str, object]) -> list[Training]:
         """The trainings of a trial."""
         seeds = range(self.seed, self.seed + self.executions)
-        return [Training(hyperparameters, seed, part) for seed in seeds for part in self.parts]
+        return [Training(hyperparameters, seed, name) for seed in seeds for name in self._names]
+
+    @property
+    def _names(self) -> list[str]:
+        return [f"fold {number} of {self.folds}" for number in range(1, self.folds + 1)]
 
     def scores(self, history: Mapping[str, list[float]]) -> dict[str, float]:
         """The scores of one training."""
-        return {name: history[name][-1] for name in ("val_accuracy", "val_loss")}
+        return {name: history[name][-1] for name in SCORES}
+
+    def standard_error(self, scores: list[dict[str, float]]) -> float:
+        """The standard error of the mean accuracy, from the folds."""
+        accuracies = np.reshape([score["val_accuracy"] for score in scores], (self.executions, self.folds))
+        return float(stats.sem(accuracies.mean(0)))
 
 
-def evaluate(protocol: Holdout | CrossValidation, states: list[State], epochs: int) -> Evaluation:
-    """Return what a trial of `epochs` epochs comes to whose trainings reached `states`, which may be further than that."""
+def evaluate(protocol: Holdout | CrossValidation, states: list[State], epochs: int, target: float = 1.0) -> Evaluation:
+    """Return what a trial of `epochs` epochs comes to whose trainings reached `states`, which may be further than that.
+
+    Args:
+        target: the validation accuracy for `epochs_to_target`.
+    """
     histories = [{name: values[:epochs] for name, values in state.history.items()} for state in states]
     reached, parameters = max(len(history["loss"]) for history in histories), states[0].parameters
     for state, history in zip(states, histories, strict=True):
         if state.failure and len(history["loss"]) == state.epoch:
             return Evaluation(epochs=reached, parameters=parameters, failure=state.failure)
     scores = [protocol.scores(history) for history in histories]
-    return Evaluation({name: float(np.mean([score[name] for score in scores])) for name in scores[0]}, reached, parameters)
+    reaching = [np.flatnonzero(np.asarray(history["val_accuracy"]) >= target) for history in histories]
+    return Evaluation(
+        {name: float(np.mean([score[name] for score in scores])) for name in ("val_accuracy", "val_loss")},
+        standard_error=protocol.standard_error(scores),
+        epochs=reached,
+        epochs_to_target=float(np.mean([first[0] + 1 for first in reaching])) if all(map(len, reaching)) else None,
+        seconds_per_epoch=float(np.median(np.concatenate([state.seconds[:epochs] for state in states]))),
+        parameters=parameters,
+    )

@@ -9,16 +9,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import distributed
+import numpy as np
 
 import stages
 from stages import model
 from stages.console import UserError
 from stages.search import shipment, trials, worker
 from stages.search.cluster import Cluster
-from stages.search.evaluation import CrossValidation, Holdout, Training
+from stages.search.evaluation import Training
 from stages.search.trials import Store
 from stages.splits import Split
-from stages.training import State
+from stages.training import EarlyStopping, State
 
 MOST_LOSSES = 3  # times that all workers may be lost between two results
 
@@ -26,19 +27,33 @@ MOST_LOSSES = 3  # times that all workers may be lost between two results
 class Runner:
     """Runs trainings on `cluster`, each from where `store` has it; waits for the cluster when there is something to run.
 
+    Args:
+        parts: (rows to train on, rows to score on after each epoch, which may be none) by name.
+        exact: whether the state after exactly the epochs asked for is wanted, not only the history up to there.
+
     Attributes:
         epochs: trained of each training so far, in this search or an earlier one.
         epochs_reused: how many of all these came from the store.
     """
 
-    def __init__(self, cluster: Cluster, store: Store, protocol: Holdout | CrossValidation, data: Split, batch_size: int):
-        self._cluster, self._store = cluster, store
-        self._data = worker.Data(data, protocol.parts)
+    def __init__(
+        self,
+        cluster: Cluster,
+        store: Store,
+        data: Split,
+        parts: Mapping[str, tuple[np.ndarray, np.ndarray]],
+        *,
+        batch_size: int,
+        early_stopping: EarlyStopping | None = None,
+        exact: bool = False,
+    ):
+        self._cluster, self._store, self._exact = cluster, store, exact
+        self._data = worker.Data(data, parts)
         digest = trials.data_digest(data)
         self._part_digests = {
-            name: trials.key(data=digest, rows=[rows.tolist() for rows in both]) for name, both in self._data.parts.items()
+            name: trials.key(data=digest, rows=[rows.tolist() for rows in both]) for name, both in parts.items()
         }
-        self._settings = worker.Settings(trials.key(parts=self._part_digests), batch_size, protocol.early_stopping)
+        self._settings = worker.Settings(trials.key(parts=self._part_digests), batch_size, early_stopping)
         self._code_digest = trials.code_digest()
         self._client: distributed.Client | None = None
         self._sizes: dict[Training, int] = {}
@@ -48,12 +63,12 @@ class Runner:
     def run(self, asked: Mapping[Training, int]) -> Iterator[tuple[Training, State | str]]:
         """Train each training to the epoch asked for; yield each when it is done, with its state or why it failed.
 
-        The state may be one further on. The longest trainings start first.
+        Unless `exact`, the state may be one further on. The longest trainings start first.
 
         Raises:
             UserError: the cluster was lost for good.
         """
-        stored = {task: self._store.load(self._key(task)) for task in asked}
+        stored = {task: self._load(task, epochs) for task, epochs in asked.items()}
         waiting = []
         for task, epochs in asked.items():
             state, known = stored[task], self.epochs.get(task, 0)
@@ -80,7 +95,7 @@ class Runner:
             futures.add(future)
 
         def go_on_from_store(task: Training) -> None:
-            state = self._store.load(self._key(task))
+            state = self._load(task, asked[task])
             submit(task, state.epoch + 1 if state else 1, state and self._client.scatter(state, hash=False))
 
         for task in reversed(waiting):
@@ -108,6 +123,11 @@ class Runner:
                     go_on_from_store(task)
                 except OSError as error:  # a TimeoutError is one too
                     raise UserError(f"the cluster is gone ({error}); finished epochs are kept, run again to go on") from None
+
+    def _load(self, task: Training, epochs: int) -> State | None:
+        """The stored state that `task` can go on from."""
+        state = self._store.load(self._key(task))
+        return None if state and self._exact and state.epoch > epochs else state
 
     def _connect(self) -> None:
         if self._client:

@@ -38,6 +38,7 @@ def search(
     fixed: Mapping[str, object],
     max_epochs: int,
     trials_at_once: int | None,
+    target: float = 1.0,
     report: Callable[[Trial], None] = lambda trial: None,
 ) -> list[Trial]:
     """Return the trials that `oracle` asks for, evaluated, in its order.
@@ -48,6 +49,7 @@ def search(
         fixed: hyperparameters that are not in the oracle's space.
         max_epochs: of a trial whose epochs the oracle does not decide.
         trials_at_once: asked for before the first of them is told; None for as many as the oracle has.
+        target: see `evaluation.evaluate`.
         report: called with each trial as soon as it is done, in any order.
     """
     trials = []
@@ -56,7 +58,7 @@ def search(
             Trial(len(trials) + i, {**fixed, **oracles.values(asked)}, oracles.epochs(asked, max_epochs), Evaluation())
             for i, asked in enumerate(batch, start=1)
         ]
-        done = _evaluate(planned, run, protocol, report)
+        done = _evaluate(planned, run, protocol, target, report)
         for asked, trial in zip(batch, done, strict=True):
             _tell(oracle, asked, trial.evaluation)
         trials += done
@@ -70,8 +72,31 @@ def best(trials: list[Trial], objective: keras_tuner.Objective) -> Trial | None:
     return choose(scored, key=lambda trial: trial.evaluation.scores[objective.name], default=None)
 
 
+def one_standard_error(trials: list[Trial], objective: keras_tuner.Objective) -> list[Trial]:
+    """Return the trials that are as good as the best, the one with the fewest parameters first; none if all failed.
+
+    As good is a score within one standard error of the best one's (the 1 SE rule: Breiman, Friedman, Olshen & Stone 1984,
+    "Classification and Regression Trees", section 3.4.3). Only trials of the largest budget take part: a score after two
+    epochs says nothing against one after ten.
+    """
+    scored = [trial for trial in trials if not trial.evaluation.failure]
+    largest = max((trial.budget for trial in scored), default=0)
+    full = [trial for trial in scored if trial.budget == largest]
+    if not full:
+        return []
+    sign = 1 if objective.direction == "max" else -1
+    top = best(full, objective).evaluation
+    least = sign * top.scores[objective.name] - top.standard_error
+    as_good = [trial for trial in full if sign * trial.evaluation.scores[objective.name] >= least]
+    return sorted(as_good, key=lambda t: (t.evaluation.parameters, -sign * t.evaluation.scores[objective.name]))
+
+
 def _evaluate(
-    planned: list[Trial], run: Run, protocol: Holdout | CrossValidation, report: Callable[[Trial], None]
+    planned: list[Trial],
+    run: Run,
+    protocol: Holdout | CrossValidation,
+    target: float,
+    report: Callable[[Trial], None],
 ) -> list[Trial]:
     """Return the `planned` trials with their evaluations, in their order."""
     trainings = {trial.number: protocol.trainings(trial.hyperparameters) for trial in planned}
@@ -89,7 +114,7 @@ def _evaluate(
                 continue
             states = [results[training] for training in mine]
             failure = next((state for state in states if isinstance(state, str)), None)
-            evaluation = Evaluation(failure=failure) if failure else evaluate(protocol, states, trial.budget)
+            evaluation = Evaluation(failure=failure) if failure else evaluate(protocol, states, trial.budget, target)
             done[trial.number] = Trial(trial.number, trial.hyperparameters, trial.budget, evaluation)
             report(done[trial.number])
     return [done[trial.number] for trial in planned]

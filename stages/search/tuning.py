@@ -7,12 +7,12 @@ import pandas as pd
 
 from stages import console, splits
 from stages.files import shared_root, write_csv, write_json
-from stages.params import Params
+from stages.params import Params, Tune
 from stages.search import oracles
 from stages.search.cluster import Cluster
 from stages.search.evaluation import CrossValidation, Holdout
 from stages.search.runner import Runner
-from stages.search.search import Trial, best, search
+from stages.search.search import Trial, best, one_standard_error, search
 from stages.search.trials import Store
 from stages.splits import Split
 from stages.training import EarlyStopping
@@ -34,7 +34,7 @@ def data_and_protocol(settings: Params) -> tuple[Split, Holdout | CrossValidatio
     return data, Holdout(**sizes, objective=tune.objective, early_stopping=early_stopping, **common)
 
 
-def row(trial: Trial) -> dict[str, object]:
+def row(trial: Trial, chosen: Trial) -> dict[str, object]:
     """Return `trial` as a row of trials.csv."""
     evaluation = trial.evaluation
     return {
@@ -43,8 +43,22 @@ def row(trial: Trial) -> dict[str, object]:
         "budget": trial.budget,
         "epochs": evaluation.epochs,
         **evaluation.scores,
+        "standard_error": evaluation.standard_error,
+        "epochs_to_target": evaluation.epochs_to_target,
+        "seconds_per_epoch": evaluation.seconds_per_epoch and round(evaluation.seconds_per_epoch, 3),
         "parameters": evaluation.parameters,
+        "chosen": "yes" if trial is chosen else "no",
         "failure": evaluation.failure,
+    }
+
+
+def brief(trial: Trial, tune: Tune) -> dict[str, object]:
+    """Return what tune.json says of a trial that is worth comparing."""
+    return {
+        "trial": trial.number,
+        **{name: trial.hyperparameters[name] for name in tune.space},
+        "parameters": trial.evaluation.parameters,
+        "score": trial.evaluation.scores[tune.objective],
     }
 
 
@@ -80,7 +94,9 @@ def tune(settings: Params, cluster: Cluster) -> None:
     data, protocol = data_and_protocol(settings)
     store = Store(shared_root() / settings.runtime.store, settings.runtime.store_gigabytes * 1e9)
     store.prune()
-    runner = Runner(cluster, store, protocol, data, settings.train.batch_size)
+    runner = Runner(
+        cluster, store, data, protocol.parts, batch_size=settings.train.batch_size, early_stopping=protocol.early_stopping
+    )
     with console.progress_bar(total=oracles.most_trials(oracle), unit="trial") as bar:
         trials = search(
             oracle,
@@ -89,31 +105,47 @@ def tune(settings: Params, cluster: Cluster) -> None:
             fixed=settings.baseline.model_dump(),
             max_epochs=tune.max_epochs,
             trials_at_once=getattr(getattr(tune, tune.strategy), "trials_at_once", None),
+            target=tune.target_accuracy,
             report=Progress(bar, list(tune.space), oracle.objective),
         )
 
-    winner = best(trials, oracle.objective)
-    if winner is None:
+    top, as_good = best(trials, oracle.objective), one_standard_error(trials, oracle.objective)
+    if top is None:
         raise console.UserError(f"all trials ({len(trials)}) failed; the first: {trials[0].evaluation.failure}")
+    chosen = as_good[0] if tune.selection == "one_standard_error" else top
+    reaching = [trial for trial in trials if trial.evaluation.epochs_to_target]
+    smallest = min(reaching, key=lambda t: (t.evaluation.parameters, t.evaluation.epochs_to_target), default=None)
     epochs = sum(runner.epochs.values())
-    write_csv("metrics/plots/trials.csv", pd.DataFrame(map(row, trials)))
-    write_json("data/tune/hyperparameters.json", winner.hyperparameters)
+    write_csv("metrics/plots/trials.csv", pd.DataFrame(row(trial, chosen) for trial in trials))
+    write_json("data/tune/hyperparameters.json", chosen.hyperparameters)
     write_json(
         "metrics/tune.json",
         {
             "strategy": tune.strategy,
-            **winner.hyperparameters,
-            "parameters": winner.evaluation.parameters,
+            "selection": tune.selection,
+            **chosen.hyperparameters,
+            "parameters": chosen.evaluation.parameters,
             "objective": objective,
-            "best_score": winner.evaluation.scores[objective],
+            "score": chosen.evaluation.scores[objective],
+            "standard_error": chosen.evaluation.standard_error,
+            "best": brief(top, tune),
+            "one_standard_error": {**brief(as_good[0], tune), "as_good_as_the_best": len(as_good)},
+            "target_accuracy": tune.target_accuracy,
+            "smallest_to_reach_target": smallest and {**brief(smallest, tune), "epochs": smallest.evaluation.epochs_to_target},
             "trials": len(trials),
             "failed_trials": sum(trial.evaluation.failure is not None for trial in trials),
             "epochs_trained": epochs,
             "seconds": round(time.perf_counter() - start, 3),
         },
     )
-    found = ", ".join(f"{name} {winner.hyperparameters[name]}" for name in tune.space)
+
+    def found(trial: Trial) -> str:
+        values = ", ".join(f"{name} {trial.hyperparameters[name]}" for name in tune.space)
+        return f"{values} with {objective} {trial.evaluation.scores[objective]:.4f}"
+
+    why = f"the best of {len(trials)} trials"
+    if chosen is not top:
+        why = f"the smallest of {len(as_good)} within one standard error of {why} ({found(top)})"
     print(
-        f"tune: {found} with {objective} {winner.evaluation.scores[objective]:.4f}, the best of {len(trials)} trials; "
-        f"{epochs} epochs, {runner.epochs_reused} of them from {settings.runtime.store}"
+        f"tune: {found(chosen)}, {why}; {epochs} epochs, {runner.epochs_reused} of them from {settings.runtime.store}",
     )

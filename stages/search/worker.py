@@ -64,12 +64,12 @@ def _kept(settings: Settings) -> dict[Training, Trainer]:
 
 
 def _trainer(data: Data, settings: Settings, training: Training) -> Trainer:
-    part, validation = (Part(*data.tensors, np.asarray(rows, np.int32)) for rows in data.parts[training.part])
+    train, score = (Part(*data.tensors, np.asarray(rows, np.int32)) for rows in data.parts[training.part])
     return Trainer(
         training.hyperparameters,
-        part,
+        train,
         batch_size=settings.batch_size,
         seed=training.seed,
-        validation=validation,
+        validation=score if len(score.rows) else None,
         early_stopping=settings.early_stopping,
     )

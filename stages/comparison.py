@@ -1,0 +1,179 @@
+"""Baseline and tuned network compared: is the tuned one as good, smaller, faster?
+
+Both were trained by the same function on the same data with the same budget over the same seeds; see protocol.py. The
+statistics are in statistics.py. How long both take is measured here, in turn in one process.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import confusion_matrix
+
+from stages import splits, statistics
+from stages.backend import keras, tf
+from stages.console import UserError
+from stages.files import write_csv, write_json
+from stages.params import Hyperparameters, Params
+from stages.protocol import PREPARED
+from stages.splits import Split
+from stages.training import Part, Trainer
+
+NETWORKS = ("baseline", "retrain")
+EPOCH_PART = 5  # a fifth of an epoch is timed
+_MULTIPLYING = [".*MatMul.*", ".*Conv.*", ".*Einsum.*"]  # operations that consist of multiply-adds
+
+
+def check(settings: Params) -> None:
+    """Raise UserError unless what `baseline` left belongs to these params."""
+    try:
+        shape = np.load("data/baseline/predictions.npy", mmap_mode="r", allow_pickle=False).shape
+        Path("data/baseline/model.keras").stat()
+    except (OSError, ValueError) as error:
+        name = getattr(error, "filename", None) or "data/baseline/predictions.npy"
+        raise UserError(f"{name} is missing or damaged; `dvc repro baseline` makes it") from None
+    expected = settings.train.replicates, len(splits.load(PREPARED / "test").labels)
+    if shape != expected:
+        raise UserError(
+            f"data/baseline/predictions.npy holds {shape[0]} x {shape[-1]} predictions, but train.replicates and the test "
+            f"images ask for {expected[0]} x {expected[1]}; `dvc repro baseline` makes it again"
+        )
+
+
+def compare(settings: Params, baseline: dict, tuned: dict) -> dict[str, object]:
+    """Return the comparison, from data/baseline, data/retrain and both networks' metrics.
+
+    Writes it to metrics/comparison.json, and metrics/plots/confusion.csv: how many test images of each class the kept tuned
+    network takes for which class. A ratio is the baseline's figure to the tuned one's. What the machine decides has `seconds`
+    in its name, except for the speed in `summary`.
+    """
+    test = splits.load(PREPARED / "test")
+    predictions = [np.load(f"data/{name}/predictions.npy", allow_pickle=False) for name in NETWORKS]
+    right = [classes == test.labels for classes in predictions]
+    difference = statistics.difference_of_accuracies(*right)
+    files = [Path(f"data/{name}/model.keras") for name in NETWORKS]
+    kept = [keras.models.load_model(file) for file in files]
+    seconds_per_epoch = compare_seconds(epochs(settings, baseline, tuned), rounds=7, factor=EPOCH_PART)
+    per_prediction = compare_seconds([predictor(network) for network in kept], rounds=15, times=100, factor=1000)
+    compared = {
+        "verdict": statistics.verdict(difference, settings.compare.margin),
+        "superior": "yes" if difference.low > 0 else "no",
+        "margin": settings.compare.margin,
+        "test_accuracy": {
+            "baseline": float(right[0].mean()),
+            "tuned": float(right[1].mean()),
+            "difference": difference.estimate,
+            "low": difference.low,
+            "high": difference.high,
+        },
+        "mcnemar": {
+            "only_baseline_right": int((right[0][0] & ~right[1][0]).sum()),
+            "only_tuned_right": int((right[1][0] & ~right[0][0]).sum()),
+            "p_value": statistics.mcnemar(right[0][0], right[1][0]),
+        },
+        "parameters": ratio(*(network.count_params() for network in kept)),
+        "multiply_adds_per_image": ratio(*map(multiply_adds, kept)),
+        "bytes_on_disk": ratio(*(file.stat().st_size for file in files)),
+        "seconds_per_epoch": seconds_per_epoch,
+        "milliseconds_per_prediction": per_prediction,
+    }
+    compared["summary"] = in_words(compared, baseline, tuned)
+    matrix = confusion_matrix(test.labels, predictions[1][0])
+    actual, predicted = np.indices(matrix.shape).reshape(2, -1)
+    write_csv("metrics/plots/confusion.csv", pd.DataFrame({"actual": actual, "predicted": predicted, "images": matrix.ravel()}))
+    write_json("metrics/comparison.json", compared)
+    return compared
+
+
+def ratio(baseline: float, tuned: float) -> dict[str, float]:
+    """Return both figures and the baseline's to the tuned one's."""
+    return {"baseline": baseline, "tuned": tuned, "ratio": round(baseline / tuned, 3)}
+
+
+def multiply_adds(network: keras.Model) -> int:
+    """Return the multiply-adds of one image's prediction: half of the operations that TensorFlow's profiler counts."""
+    image = tf.TensorSpec((1, *network.input_shape[1:]), tf.float32)
+    graph = tf.function(lambda images: network(images, training=False)).get_concrete_function(image).graph
+    options = tf.compat.v1.profiler.ProfileOptionBuilder(tf.compat.v1.profiler.ProfileOptionBuilder.float_operation())
+    options = options.with_accounted_types(_MULTIPLYING).with_empty_output().build()
+    return tf.compat.v1.profiler.profile(graph, options=options).total_float_ops // 2
+
+
+def epochs(settings: Params, baseline: dict, tuned: dict) -> list[Callable[[], None]]:
+    """Return functions that train the baseline and the tuned network on every fifth image of train + validation, once."""
+    everything = splits.join(splits.load(PREPARED / "train"), splits.load(PREPARED / "validation"))
+    data = Part.of(Split(everything.images[::EPOCH_PART], everything.labels[::EPOCH_PART]))
+
+    def epoch(metrics: dict) -> Callable[[], None]:
+        hyperparameters = {name: metrics[name] for name in Hyperparameters.model_fields}
+        trainer = Trainer(hyperparameters, data, batch_size=settings.train.batch_size, seed=settings.seed)
+        return lambda: trainer.run(1)
+
+    return [epoch(baseline), epoch(tuned)]
+
+
+def predictor(network: keras.Model) -> Callable[[], tf.Tensor]:
+    """Return a function that classifies one image: its probabilities (1, classes)."""
+    call = tf.function(lambda image: network(image, training=False), autograph=False)
+    image = tf.zeros((1, *network.input_shape[1:]))
+    return lambda: call(image)
+
+
+def compare_seconds(
+    functions: list[Callable[[], object]], *, rounds: int, times: int = 1, factor: float = 1
+) -> dict[str, float]:
+    """Return how long the baseline's and the tuned network's function take, after a first round that warms up.
+
+    Each round calls both in turn, `times` times each. `baseline` and `tuned` are medians, in seconds times `factor`; `ratio` is
+    the median of the rounds' ratios, `ratio_low` and `ratio_high` are their quartiles.
+    """
+    seconds = []
+    for _ in range(rounds + 1):
+        taken = []
+        for function in functions:
+            start = time.perf_counter()
+            for _ in range(times):
+                function()
+            taken.append((time.perf_counter() - start) / times)
+        seconds.append(taken)
+    baseline, tuned = np.transpose(seconds[1:]) * factor
+    low, middle, high = np.percentile(baseline / tuned, [25, 50, 75])
+    figures = {
+        "baseline": np.median(baseline),
+        "tuned": np.median(tuned),
+        "ratio": middle,
+        "ratio_low": low,
+        "ratio_high": high,
+    }
+    return {name: round(float(figure), 3) for name, figure in figures.items()}
+
+
+def in_words(compared: dict, baseline: dict, tuned: dict) -> str:
+    """Return the comparison in one sentence."""
+    names = [name for name in Hyperparameters.model_fields if baseline[name] != tuned[name]]
+
+    def values(metrics: dict) -> str:
+        return ", ".join(f"{metrics[name]} units" if name == "units" else f"{name} {metrics[name]}" for name in names)
+
+    what = f"{values(tuned)} instead of {values(baseline)}" if names else "the same hyperparameters"
+    accuracy, margin = compared["test_accuracy"], compared["margin"]
+    conclusion = {
+        "non_inferior": f"not inferior by more than {margin}",
+        "inferior": f"inferior by more than {margin}",
+        "inconclusive": f"too uncertain to say whether it is inferior by more than {margin}",
+    }[compared["verdict"]]
+    return (
+        f"{what}: {times(compared['parameters']['ratio'], 'fewer', 'more', 'as many')} parameters, "
+        f"{times(compared['seconds_per_epoch']['ratio'], 'faster', 'slower', 'as fast')} per epoch, "
+        f"test accuracy {accuracy['difference']:+.4f} (95 % interval {accuracy['low']:+.4f} to {accuracy['high']:+.4f}): "
+        f"{conclusion}{', and superior' if compared['superior'] == 'yes' else ''}"
+    )
+
+
+def times(ratio: float, above: str, below: str, equal: str) -> str:
+    """Return a ratio in words: `2.5 times fewer`, `1.2 times more` for 1 / 1.2, or `as many`."""
+    if f"{max(ratio, 1 / ratio):.1f}" == "1.0":
+        return equal
+    return f"{ratio:.1f} times {above}" if ratio > 1 else f"{1 / ratio:.1f} times {below}"

@@ -1,0 +1,90 @@
+"""The comparison: what is counted, what is timed, what is said."""
+
+import time
+
+import pytest
+
+from stages import comparison
+from stages.backend import keras
+
+HYPERPARAMETERS = {"units": 512, "dropout": 0.2, "learning_rate": 0.001}
+
+
+def test_multiply_adds_of_dense_and_convolutional_layers():
+    layers = [
+        keras.Input((8, 8, 1)),
+        keras.layers.Conv2D(4, 3, padding="same"),
+        keras.layers.Flatten(),
+        keras.layers.Dense(10, activation="softmax"),
+    ]
+    assert comparison.multiply_adds(keras.Sequential(layers)) == 8 * 8 * 9 * 4 + 8 * 8 * 4 * 10
+    assert comparison.multiply_adds(keras.Sequential([keras.Input((7,)), keras.layers.Dense(5)])) == 35
+
+
+def test_seconds_are_compared_in_turn():
+    order = []
+
+    def function(name, seconds):
+        return lambda: (order.append(name), time.sleep(seconds))
+
+    seconds = comparison.compare_seconds([function("baseline", 0.02), function("tuned", 0.01)], rounds=5, times=2, factor=1000)
+    assert order == ["baseline"] * 2 + ["tuned"] * 2 + order[4:]
+    assert len(order) == 4 * 6
+    assert 18 < seconds["baseline"] < 60
+    assert seconds["ratio_low"] <= seconds["ratio"] <= seconds["ratio_high"]
+    assert 1.2 < seconds["ratio"] < 2.5
+
+
+def test_a_predictor_classifies_one_image():
+    network = keras.Sequential([keras.Input((4, 4)), keras.layers.Flatten(), keras.layers.Dense(3)])
+    assert comparison.predictor(network)().shape == (1, 3)
+
+
+@pytest.mark.parametrize(
+    ("tuned", "ratios", "interval", "verdict", "sentence"),
+    [
+        (
+            {"units": 208},
+            (2.46, 1.93),
+            (-0.0004, -0.0017, 0.0009),
+            "non_inferior",
+            "208 units instead of 512 units: 2.5 times fewer parameters, 1.9 times faster per epoch, "
+            "test accuracy -0.0004 (95 % interval -0.0017 to +0.0009): not inferior by more than 0.003",
+        ),
+        (
+            {"units": 16, "dropout": 0.5},
+            (32, 0.5),
+            (-0.04, -0.05, -0.03),
+            "inferior",
+            "16 units, dropout 0.5 instead of 512 units, dropout 0.2: 32.0 times fewer parameters, 2.0 times slower per epoch, "
+            "test accuracy -0.0400 (95 % interval -0.0500 to -0.0300): inferior by more than 0.003",
+        ),
+        (
+            {},
+            (1, 1),
+            (0, 0, 0),
+            "non_inferior",
+            "the same hyperparameters: as many parameters, as fast per epoch, "
+            "test accuracy +0.0000 (95 % interval +0.0000 to +0.0000): not inferior by more than 0.003",
+        ),
+        (
+            {"units": 1024},
+            (0.5, 0.5),
+            (0.002, 0.001, 0.003),
+            "non_inferior",
+            "1024 units instead of 512 units: 2.0 times more parameters, 2.0 times slower per epoch, "
+            "test accuracy +0.0020 (95 % interval +0.0010 to +0.0030): not inferior by more than 0.003, and superior",
+        ),
+    ],
+)
+def test_the_sentence(tuned, ratios, interval, verdict, sentence):
+    difference, low, high = interval
+    compared = {
+        "verdict": verdict,
+        "superior": "yes" if low > 0 else "no",
+        "margin": 0.003,
+        "test_accuracy": {"difference": difference, "low": low, "high": high},
+        "parameters": {"ratio": ratios[0]},
+        "seconds_per_epoch": {"ratio": ratios[1]},
+    }
+    assert comparison.in_words(compared, HYPERPARAMETERS, {**HYPERPARAMETERS, **tuned}) == sentence
