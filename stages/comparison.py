@@ -150,26 +150,29 @@ def compare_seconds(
     return {name: round(float(figure), 3) for name, figure in figures.items()}
 
 
-def in_words(compared: dict, baseline: dict, tuned: dict) -> str:
-    """Return the comparison in one sentence."""
+def in_words(compared: dict, baseline: dict, tuned: dict) -> list[str]:
+    """Return the comparison as one sentence, in parts to be joined by spaces.
+
+    As a list it is in the file and in Git's diffs of it, but not in DVC's tables, which it would make as wide as it is.
+    """
     names = [name for name in Hyperparameters.model_fields if baseline[name] != tuned[name]]
 
     def values(metrics: dict) -> str:
-        return ", ".join(f"{metrics[name]} units" if name == "units" else f"{name} {metrics[name]}" for name in names)
+        return ", ".join(f"{metrics[name]} units" if name == "units" else f"{name} {metrics[name]:.4g}" for name in names)
 
-    what = f"{values(tuned)} instead of {values(baseline)}" if names else "the same hyperparameters"
     accuracy, margin = compared["test_accuracy"], compared["margin"]
     conclusion = {
         "non_inferior": f"not inferior by more than {margin}",
         "inferior": f"inferior by more than {margin}",
         "inconclusive": f"too uncertain to say whether it is inferior by more than {margin}",
     }[compared["verdict"]]
-    return (
-        f"{what}: {times(compared['parameters']['ratio'], 'fewer', 'more', 'as many')} parameters, "
-        f"{times(compared['seconds_per_epoch']['ratio'], 'faster', 'slower', 'as fast')} per epoch, "
-        f"test accuracy {accuracy['difference']:+.4f} (95 % interval {accuracy['low']:+.4f} to {accuracy['high']:+.4f}): "
-        f"{conclusion}{', and superior' if compared['superior'] == 'yes' else ''}"
-    )
+    return [
+        f"{values(tuned)} instead of {values(baseline)}:" if names else "the same hyperparameters:",
+        f"{times(compared['parameters']['ratio'], 'fewer', 'more', 'as many')} parameters,",
+        f"{times(compared['seconds_per_epoch']['ratio'], 'faster', 'slower', 'as fast')} per epoch,",
+        f"test accuracy {accuracy['difference']:+.4f} (95 % interval {accuracy['low']:+.4f} to {accuracy['high']:+.4f}):",
+        f"{conclusion}{', and superior' if compared['superior'] == 'yes' else ''}",
+    ]
 
 
 def times(ratio: float, above: str, below: str, equal: str) -> str:

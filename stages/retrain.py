@@ -33,7 +33,7 @@ def main() -> None:
     compared = comparison.compare(settings, baseline, tuned)
     print(in_words("baseline", baseline))
     print(in_words("retrain", tuned))
-    print(f"comparison: {compared['summary']}")
+    print(f"comparison: {' '.join(compared['summary'])}")
 
 
 if __name__ == "__main__":

@@ -87,4 +87,4 @@ def test_the_sentence(tuned, ratios, interval, verdict, sentence):
         "parameters": {"ratio": ratios[0]},
         "seconds_per_epoch": {"ratio": ratios[1]},
     }
-    assert comparison.in_words(compared, HYPERPARAMETERS, {**HYPERPARAMETERS, **tuned}) == sentence
+    assert " ".join(comparison.in_words(compared, HYPERPARAMETERS, {**HYPERPARAMETERS, **tuned})) == sentence

@@ -1,12 +1,15 @@
 """Mistakes in params.yaml: one line each, naming the key, the value and what is allowed."""
 
+import json
 from pathlib import Path
 
 import pytest
 import yaml
+from jsonschema import Draft202012Validator
 
 from stages.console import UserError
 from stages.params import load
+from stages.schema import schema
 
 COMMITTED = Path(__file__).parent.parent / "params.yaml"
 
@@ -146,6 +149,19 @@ def test_a_file_that_is_no_text(path):
 def test_numbers_are_read_as_dvc_reads_them(path):
     path.write_text(path.read_text().replace("learning_rate: 0.001", "learning_rate: 1e-3"))
     assert load(path).baseline.learning_rate == 0.001
+
+
+def test_the_schema_is_current_and_says_what_is_allowed(path):
+    committed = json.loads((COMMITTED.parent / "params.schema.json").read_text())
+    assert committed == schema(), "run `python -m stages.schema`"
+    check = Draft202012Validator(committed)
+    content = yaml.safe_load(path.read_text())
+    assert list(check.iter_errors(content)) == []
+    assert path.read_text().startswith("# yaml-language-server: $schema=params.schema.json\n")
+    for key, value in (("tune.strategy", "bayes"), ("tune.max_epochs", 0), ("baseline.dropout", 1.0), ("train.epoch", 3)):
+        set_key(path, key, value)
+        assert not check.is_valid(yaml.safe_load(path.read_text())), key
+        path.write_text(COMMITTED.read_text())
 
 
 def test_a_hyperparameter_is_added_to_the_space_in_one_line(path):

