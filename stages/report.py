@@ -20,6 +20,10 @@ HIGHER = re.compile(r"(^|[._])(accuracy|score|difference|low|high|ratio|as_good_
 LOWER = re.compile(r"loss|parameters|multiply_adds|bytes|seconds|failed_trials")
 NEITHER = re.compile(r"std$|target|margin|standard_error|p_value|baseline$")
 MACHINE = re.compile("seconds")
+HEADLINE = re.compile(
+    r"comparison\.(verdict|superior|margin|parameters\.ratio|test_accuracy\.(difference|low|high))$"
+    r"|retrain\.(?!kept|train|seconds)(?!.*std$)|tune\.(score|trials)$"
+)
 MISSING = ("deleted", "not in cache")  # what DVC calls a file that is not there
 MARKER = "<!-- metrics report -->"
 
@@ -115,7 +119,10 @@ def collect(base: str | None, *, draw: bool) -> Report:
     report.metrics = sorted(changes("metrics", commit), key=lambda c: (order(c.file), c.key != "verdict", c.key))
     if draw and (report.params or report.metrics):
         try:
-            report.pictures = pictures.draw(pictures.plots("diff", commit))
+            named = (
+                json.dumps(pictures.plots("diff", commit)).replace(f'"{commit}"', '"before"').replace('"workspace"', '"now"')
+            )
+            report.pictures = pictures.draw(json.loads(named))
         except (console.UserError, ValueError) as error:
             report.notes.append(f"The pictures could not be drawn: {error}")
     return report
@@ -170,13 +177,13 @@ def markdown(report: Report, names: dict[str, str], pictures_url: str | None = N
     if not report.params and not report.metrics:
         parts.append(f"No param and no metric changed against {code(report.base)}." if report.base else "")
         return "\n\n".join(filter(None, parts)) + "\n"
-    decided, machine = split(report.metrics)
+    headlines, others, machine = split(report.metrics)
     parts.append(f"Compared with {code(report.base)}:")
     parts.append(table(report.params, "Param", with_meaning=False))
-    parts.append(table(decided, "Metric"))
-    if machine:
-        parts.append(f"<details><summary>Decided by the machine that ran it ({len(machine)})</summary>")
-        parts += [table(machine, "Metric"), "</details>"]
+    parts.append(table(headlines, "Metric"))
+    for title, rows in (("Other metrics", others), ("Decided by the machine that ran it", machine)):
+        if rows:
+            parts += [f"<details><summary>{title} ({len(rows)})</summary>", table(rows, "Metric"), "</details>"]
     if names and pictures_url:
         parts.append(f"Pictures of the change: [{len(names)} PNG files]({pictures_url}).")
     else:
@@ -205,7 +212,7 @@ def text(report: Report) -> str:
         parts.append(f"No param and no metric changed against {report.base}." if report.base else "")
         return "\n\n".join(filter(None, parts))
     parts.append(f"Compared with {report.base}:")
-    for rows in (report.params, *split(report.metrics)):
+    for rows in filter(None, (report.params, *split(report.metrics))):
         cells = [[" ".join(cell.split()) for cell in row.cells] for row in rows]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         parts.append("\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in cells))
@@ -225,9 +232,12 @@ def warnings(report: Report) -> list[str]:
     return found
 
 
-def split(metrics: list[Change]) -> tuple[list[Change], list[Change]]:
-    """Return the metrics that the result decides and those that the machine decides."""
-    return [c for c in metrics if not MACHINE.search(c.key)], [c for c in metrics if MACHINE.search(c.key)]
+def split(metrics: list[Change]) -> tuple[list[Change], list[Change], list[Change]]:
+    """Return the metrics to decide by, all others that the result decides, and those that the machine decides."""
+    decided = [change for change in metrics if not MACHINE.search(change.key)]
+    headlines = [change for change in decided if HEADLINE.match(f"{Path(change.file).stem}.{change.key}")]
+    others = [change for change in decided if change not in headlines]
+    return headlines, others, [change for change in metrics if MACHINE.search(change.key)]
 
 
 def order(file: str) -> int:
@@ -247,7 +257,8 @@ def shown(value: object, sign: str = "") -> str:
 
 def escaped(value: str) -> str:
     """Return `value` as Markdown that shows it: no line break, and each sign that could mean something as its number."""
-    return re.sub(r"[^\w\s.,:;%+\-/'=]|_", lambda match: f"&#{ord(match[0])};", " ".join(value.split()))
+    meaningful = r"[^\w\s.,:;%+\-/'=()^]|(?<![^\W_])_|_(?![^\W_])"
+    return re.sub(meaningful, lambda match: f"&#{ord(match[0])};", " ".join(value.split()))
 
 
 def code(value: str) -> str:
