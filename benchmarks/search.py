@@ -47,7 +47,12 @@ def this_project() -> tuple[dict, pd.DataFrame]:
         subprocess.run([sys.executable, "-m", "stages.tune"], cwd=folder, check=True, stdout=subprocess.DEVNULL)
         taken = time.perf_counter() - start
         metrics = json.loads((folder / "metrics/tune.json").read_text())
-        result = {"seconds": taken, "trials": metrics["trials"], "epochs": metrics["epochs_trained"], "units": metrics["units"]}
+        result = {
+            "seconds": taken,
+            "trials": metrics["trials"],
+            "epochs": metrics["epochs_trained"],
+            "units": metrics["best"]["units"],
+        }
         return result, pd.read_csv(folder / "metrics/plots/trials.csv")
 
 

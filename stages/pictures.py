@@ -35,7 +35,7 @@ def plots(*command: str) -> dict[str, dict]:
     done = subprocess.run([sys.executable, "-m", "dvc", "plots", *command, "--json"], capture_output=True, text=True)
     if done.returncode:
         raise console.UserError(f"`dvc plots {' '.join(command)}` failed: {' '.join(done.stderr.split())}")
-    found = json.loads(done.stdout)["data"]
+    found = json.loads(done.stdout).get("data", {})
     specifications = {name: entry["content"] for name, entries in found.items() for entry in entries if entry["type"] == "vega"}
     return {name: json.loads(content) if isinstance(content, str) else content for name, content in specifications.items()}
 
@@ -44,7 +44,7 @@ def draw(specifications: dict[str, dict]) -> dict[str, bytes]:
     """Return each specification as a PNG picture on white, so that it can be read on a dark page too."""
     drawn = {}
     for name, specification in specifications.items():
-        revisions = {row["rev"] for row in specification["data"]["values"]}
+        revisions = {row.get("rev") for row in specification.get("data", {}).get("values", [])}
         color = specification.get("encoding", {}).get("color")
         if color and len(revisions) == 1:
             color["legend"] = None

@@ -9,16 +9,18 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from stages import console, pictures
-from stages.files import replacing
+from stages.files import read_json, replacing
 
 FILES = ("comparison", "retrain", "tune", "baseline", "prepare")  # in the order of their interest
-HIGHER = re.compile(r"(^|[._])(accuracy|score|difference|low|high|ratio|as_good_as_the_best)(\.|$)|test_accuracy\.(mean|tuned)")
+HIGHER = re.compile(r"(^|[._])(accuracy|score|difference|low|high|ratio)(\.|$)|test_accuracy\.(mean|tuned)")
 LOWER = re.compile(r"loss|parameters|multiply_adds|bytes|seconds|failed_trials")
-NEITHER = re.compile(r"std$|target|margin|standard_error|p_value|baseline$")
+NEITHER = re.compile(r"std$|target_accuracy$|margin$|(^|\.)standard_error$|p_value$|baseline$")
 MACHINE = re.compile("seconds")
 HEADLINE = re.compile(
     r"comparison\.(verdict|superior|margin|parameters\.ratio|test_accuracy\.(difference|low|high))$"
@@ -30,12 +32,16 @@ MARKER = "<!-- metrics report -->"
 
 @dataclass
 class Change:
-    """One param or metric: its file and key, what it was at BASE and what it is, None for nothing."""
+    """One param or metric: its file and key, what it was at BASE and what it is, None for nothing.
+
+    `objective` is that of the search, which says what a better score is; None if it changed.
+    """
 
     file: str
     key: str
     old: object
     new: object
+    objective: str | None = "val_accuracy"
 
     @property
     def meaning(self) -> str:
@@ -43,7 +49,10 @@ class Change:
         numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in (self.old, self.new))
         if not numbers or self.old == self.new or NEITHER.search(self.key):
             return ""
-        sign = 1 if HIGHER.search(self.key) else -1 if LOWER.search(self.key) else 0
+        if self.key.endswith("score"):
+            sign = {"val_accuracy": 1, "val_loss": -1}.get(self.objective, 0)
+        else:
+            sign = 1 if HIGHER.search(self.key) else -1 if LOWER.search(self.key) else 0
         return {1: "better", -1: "worse", 0: ""}[sign * (1 if self.new > self.old else -1)]
 
     @property
@@ -100,11 +109,13 @@ def main() -> None:
 
 def collect(base: str | None, *, draw: bool) -> Report:
     """Return the report against `base`; what cannot be had is left out, with a note."""
-    report = Report(base or "", stale=stale_stages())
+    report = Report(base or "")
+    with noted(report):
+        report.stale = stale_stages()
     report.committed = not run("git", "status", "--porcelain", "--", "metrics", "dvc.lock")
     try:
         report.summary = " ".join(json.loads(Path("metrics/comparison.json").read_text())["summary"])
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         report.notes.append("There is no comparison: metrics/comparison.json is missing or not whole. `dvc repro` makes it.")
     try:
         report.base, commit = resolve(base)
@@ -115,17 +126,24 @@ def collect(base: str | None, *, draw: bool) -> Report:
         report.notes.append(f"{report.base} has no dvc.yaml: all params and metrics are new.")
     elif not run("git", "ls-tree", commit, "metrics/"):
         report.notes.append(f"{report.base} has no metrics: all of them are new.")
-    report.params = changes("params", commit)
-    report.metrics = sorted(changes("metrics", commit), key=lambda c: (order(c.file), c.key != "verdict", c.key))
+    with noted(report):
+        report.params = changes("params", commit)
+    with noted(report):
+        report.metrics = sorted(changes("metrics", commit), key=lambda c: (order(c.file), c.key != "verdict", c.key))
     if draw and (report.params or report.metrics):
-        try:
-            named = (
-                json.dumps(pictures.plots("diff", commit)).replace(f'"{commit}"', '"before"').replace('"workspace"', '"now"')
-            )
+        with noted(report):
+            named = json.dumps(pictures.plots("diff", commit)).replace(commit, "before").replace('"workspace"', '"now"')
             report.pictures = pictures.draw(json.loads(named))
-        except (console.UserError, ValueError) as error:
-            report.notes.append(f"The pictures could not be drawn: {error}")
     return report
+
+
+@contextmanager
+def noted(report: Report) -> Iterator[None]:
+    """Turn a mistake inside the block into a note, so that the rest can still be said."""
+    try:
+        yield
+    except (console.UserError, ValueError) as error:
+        report.notes.append(str(error))
 
 
 def resolve(base: str | None) -> tuple[str, str]:
@@ -147,8 +165,11 @@ def resolve(base: str | None) -> tuple[str, str]:
 def changes(what: str, commit: str) -> list[Change]:
     """Return what `dvc params diff` or `dvc metrics diff` finds between `commit` and the working tree."""
     found = json.loads(dvc(what, "diff", commit, "--json") or "{}")
-    entries = ((file, key, values) for file, keys in found.items() for key, values in keys.items())
-    return [Change(file, key, values.get("old"), values.get("new")) for file, key, values in entries]
+    entries = [(file, key, values) for file, keys in found.items() for key, values in keys.items()]
+    objective = read_json(Path("metrics/tune.json")).get("objective") if what == "metrics" else None
+    if any(key == "objective" for _, key, _ in entries):
+        objective = None
+    return [Change(file, key, values.get("old"), values.get("new"), objective) for file, key, values in entries]
 
 
 def stale_stages() -> list[str]:
@@ -228,7 +249,10 @@ def warnings(report: Report) -> list[str]:
             f"The metrics are not of this code and these params ({stages}): run `dvc repro`, commit dvc.lock and metrics/."
         )
     if not report.committed:
-        found.append("These metrics are not committed: they are of a run in this working tree.")
+        found.append(
+            "These metrics are not committed: they are of a run in this working tree. On a machine of another kind, stages "
+            "that did not change may differ in their last digits too."
+        )
     return found
 
 

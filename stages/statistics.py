@@ -47,6 +47,8 @@ def difference_of_accuracies(baseline: np.ndarray, tuned: np.ndarray) -> Interva
     if parts[1] + parts[2] < 0:
         parts, freedom = parts[:1], freedom[:1]
     variance = parts.sum()
+    if variance <= 0:
+        return Interval(float(mean), float(mean), float(mean))
     half = stats.t.ppf((1 + CONFIDENCE) / 2, variance**2 / (parts**2 / freedom).sum()) * np.sqrt(variance)
     return Interval(float(mean), float(mean - half), float(mean + half))
 

@@ -133,7 +133,7 @@ class Trainer:
         history = {name: list(values) for name, values in state.history.items()}
         seconds, stopped, epoch = list(state.seconds), state.stopped, state.epoch
         while epoch < epochs and not stopped:
-            seconds.append(self._train_epoch(epoch, history))
+            seconds.append(self.train_epoch(epoch, history))
             if self.validation:
                 for name, value in zip(SCORES, self._evaluate(self.validation), strict=True):
                     history[name].append(value)
@@ -142,7 +142,8 @@ class Trainer:
             stopped = stopped or (self.early_stopping is not None and self.early_stopping.stops(history))
         return State(epoch, self._weights(), self._slots(), history, seconds, stopped)
 
-    def _train_epoch(self, epoch: int, history: dict[str, list[float]]) -> float:
+    def train_epoch(self, epoch: int, history: dict[str, list[float]]) -> float:
+        """Train epoch number `epoch` (from 0) from where the network is; append to `history`, return the seconds it took."""
         for i, random_state in enumerate(self._random_states):
             random_state.assign([np.random.SeedSequence([self.seed, epoch, _LAYERS, i]).generate_state(1)[0], 0])
         order = np.random.default_rng([self.seed, epoch, _SHUFFLE]).permutation(len(self.data.rows))

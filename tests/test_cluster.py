@@ -209,6 +209,30 @@ def test_a_trial_that_fails_is_recorded_and_the_others_go_on(project):
     assert done.stdout.splitlines()[-1] == "error: all trials (1) failed; the first: ValueError: too wide"
 
 
+def test_workers_that_die_again_and_again_change_nothing(project):
+    """Dask gives a training up that several workers died of; the same workers could have died of anything else."""
+    expected = project.outputs()
+    project.empty_store()
+    project.update_params({"runtime": {"workers": 1}})
+    search = start(project)
+    wait_for_store(project, 1, search)
+    killed = set()
+    while len(killed) < 6 and search.poll() is None:
+        for process in processes_of(search):
+            try:
+                worker = not process.children() and process.pid not in killed and sum(process.cpu_times()[:2]) > 0.2
+                if worker and "resource_tracker" not in " ".join(process.cmdline()):
+                    process.kill()
+                    killed.add(process.pid)
+            except psutil.NoSuchProcess:
+                continue
+        time.sleep(0.05)
+    output = search.communicate(timeout=120)[0]
+    assert search.returncode == 0, output
+    assert len(killed) == 6
+    assert project.outputs() == expected
+
+
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "nonsense"])
 def test_a_scheduler_that_cannot_be_reached_is_one_line(project, address):
     project.empty_store()

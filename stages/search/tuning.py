@@ -3,6 +3,7 @@
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from stages import console, splits
@@ -28,6 +29,9 @@ def data_and_protocol(settings: Params) -> tuple[Split, Holdout | CrossValidatio
     data = splits.join(train, validation)
     common = {"seed": settings.seed, "executions": tune.executions_per_trial}
     if tune.strategy == "sklearn":
+        fewest = int(np.bincount(data.labels).min())
+        if tune.sklearn.cv > fewest:
+            raise console.UserError(f"params.yaml: tune.sklearn.cv is {tune.sklearn.cv}, but a class has {fewest} images only")
         return data, CrossValidation(data.labels, tune.sklearn.cv, **common)
     early_stopping = EarlyStopping(**tune.early_stopping.model_dump()) if tune.early_stopping else None
     sizes = {"train_size": len(train.labels), "size": len(data.labels)}
@@ -145,7 +149,8 @@ def tune(settings: Params, cluster: Cluster) -> None:
 
     why = f"the best of {len(trials)} trials"
     if chosen is not top:
-        why = f"the smallest of {len(as_good)} within one standard error of {why} ({found(top)})"
+        reference = found(best(as_good, oracle.objective))
+        why = f"the smallest of {len(as_good)} within one standard error of {why} that had the full budget ({reference})"
     print(
         f"tune: {found(chosen)}, {why}; {epochs} epochs, {runner.epochs_reused} of them from {settings.runtime.store}",
     )
