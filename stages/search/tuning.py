@@ -147,10 +147,9 @@ def tune(settings: Params, cluster: Cluster) -> None:
         values = ", ".join(f"{name} {trial.hyperparameters[name]}" for name in tune.space)
         return f"{values} with {objective} {trial.evaluation.scores[objective]:.4f}"
 
-    why = f"the best of {len(trials)} trials"
+    why = "the best"
     if chosen is not top:
         reference = found(best(as_good, oracle.objective))
-        why = f"the smallest of {len(as_good)} within one standard error of {why} that had the full budget ({reference})"
-    print(
-        f"tune: {found(chosen)}, {why}; {epochs} epochs, {runner.epochs_reused} of them from {settings.runtime.store}",
-    )
+        why = f"the smallest of {len(as_good)} within one standard error of the best with the full budget ({reference})"
+    reused = f"{runner.epochs_reused} of them from {settings.runtime.store}"
+    print(f"tune: {found(chosen)}, {why}; {len(trials)} trials; {epochs} epochs, {reused}")
