@@ -5,13 +5,12 @@ The specifications come from DVC, which fills the templates in .dvc/plots; vl-co
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import vl_convert
 
 from stages import console
+from stages.commands import dvc
 from stages.files import replacing
 
 README_PICTURES = {"metrics/plots/trials.csv": "docs/trials.png", "training accuracy": "docs/training.png"}
@@ -32,10 +31,7 @@ def plots(*command: str) -> dict[str, dict]:
     Raises:
         UserError: DVC could not make them.
     """
-    done = subprocess.run([sys.executable, "-m", "dvc", "plots", *command, "--json"], capture_output=True, text=True)
-    if done.returncode:
-        raise console.UserError(f"`dvc plots {' '.join(command)}` failed: {' '.join(done.stderr.split())}")
-    found = json.loads(done.stdout).get("data", {})
+    found = json.loads(dvc("plots", *command, "--json")).get("data", {})
     specifications = {name: entry["content"] for name, entries in found.items() for entry in entries if entry["type"] == "vega"}
     return {name: json.loads(content) if isinstance(content, str) else content for name, content in specifications.items()}
 

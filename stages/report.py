@@ -7,14 +7,13 @@ belong to the committed code. DVC compares the working tree with BASE; nothing i
 import argparse
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from stages import console, pictures
+from stages.commands import dvc, run, succeeds
 from stages.files import read_json, replacing
 
 FILES = ("comparison", "retrain", "tune", "baseline", "prepare")  # in the order of their interest
@@ -44,10 +43,14 @@ class Change:
     objective: str | None = "val_accuracy"
 
     @property
+    def numeric(self) -> bool:
+        """Whether it was and is a number."""
+        return all(isinstance(value, int | float) and not isinstance(value, bool) for value in (self.old, self.new))
+
+    @property
     def meaning(self) -> str:
         """`better`, `worse` or nothing, where a direction is better than the other."""
-        numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in (self.old, self.new))
-        if not numbers or self.old == self.new or NEITHER.search(self.key):
+        if not self.numeric or self.old == self.new or NEITHER.search(self.key):
             return ""
         if self.key.endswith("score"):
             sign = {"val_accuracy": 1, "val_loss": -1}.get(self.objective, 0)
@@ -58,8 +61,7 @@ class Change:
     @property
     def cells(self) -> list[str]:
         """File, key, old, new, difference and meaning, for people."""
-        numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in (self.old, self.new))
-        difference = shown(self.new - self.old, sign="+") if numbers else ""
+        difference = shown(self.new - self.old, sign="+") if self.numeric else ""
         return [Path(self.file).name, self.key, shown(self.old), shown(self.new), difference, self.meaning]
 
 
@@ -114,8 +116,8 @@ def collect(base: str | None, *, draw: bool) -> Report:
         report.stale = stale_stages()
     report.committed = not run("git", "status", "--porcelain", "--", "metrics", "dvc.lock")
     try:
-        report.summary = " ".join(json.loads(Path("metrics/comparison.json").read_text())["summary"])
-    except (OSError, ValueError, KeyError, TypeError):
+        report.summary = " ".join(read_json(Path("metrics/comparison.json"))["summary"])
+    except (console.UserError, KeyError, TypeError):
         report.notes.append("There is no comparison: metrics/comparison.json is missing or not whole. `dvc repro` makes it.")
     try:
         report.base, commit = resolve(base)
@@ -216,14 +218,10 @@ def table(rows: list[Change], title: str, *, with_meaning: bool = True) -> str:
     """Return `rows` as a Markdown table, nothing for none."""
     if not rows:
         return ""
-    head = ["File", title, "Before", "Now", *(["Change", ""] if with_meaning else [])]
-    lines = [head, ["---"] * len(head), *([code(cell) for cell in row.cells[:4]] + extra(row, with_meaning) for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def extra(row: Change, with_meaning: bool) -> list[str]:
-    """The last two cells of a row."""
-    return [code(row.cells[4]), row.meaning] if with_meaning else []
+    columns = 6 if with_meaning else 4
+    lines = [["File", title, "Before", "Now", "Change", ""], ["---"] * 6]
+    lines += [[*map(code, row.cells[:-1]), row.meaning] for row in rows]
+    return "\n".join(f"| {' | '.join(line[:columns])} |" for line in lines)
 
 
 def text(report: Report) -> str:
@@ -288,22 +286,6 @@ def escaped(value: str) -> str:
 def code(value: str) -> str:
     """Return `value` as code, where a name after @ notifies nobody."""
     return f"<code>{escaped(value)}</code>" if value else ""
-
-
-def dvc(*arguments: str) -> str:
-    return run(sys.executable, "-m", "dvc", *arguments)
-
-
-def run(*command: str) -> str:
-    """Return what `command` prints; UserError if it fails."""
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise console.UserError(f"`{' '.join(command[-4:])}` failed: {' '.join(done.stderr.split())[-300:]}")
-    return done.stdout.strip()
-
-
-def succeeds(*command: str) -> bool:
-    return subprocess.run(command, capture_output=True).returncode == 0
 
 
 if __name__ == "__main__":
