@@ -46,24 +46,24 @@ def fit_100(units: int) -> Callable[[], None]:
 
 
 def this_project(units: int) -> Callable[[], None]:
-    """`stages.training.Trainer`, one thread."""
-    from stages.splits import Split
-    from stages.training import Part, Trainer
+    """`stages.training.trainer.Trainer`, one thread."""
+    from stages.base.splits import Split
+    from stages.training.trainer import Subset, Trainer, build
 
-    hyperparameters = {"units": units, "dropout": 0.2, "learning_rate": 0.001}
-    trainer = Trainer(hyperparameters, Part.of(Split(*images_and_labels())), batch_size=BATCH, seed=0)
-    state = None
+    network = build({"units": units, "dropout": 0.2, "learning_rate": 0.001}, (28, 28), 10, seed=0)
+    trainer = Trainer(network, Subset.of(Split(*images_and_labels())), batch_size=BATCH, seed=0)
+    checkpoint = None
 
     def epoch():
-        nonlocal state
-        state = trainer.run((state.epoch if state else 0) + 1, state)
+        nonlocal checkpoint
+        checkpoint = trainer.run((checkpoint.epoch if checkpoint else 0) + 1, checkpoint)
 
     return epoch
 
 
 def by_hand(units: int, *, arithmetic_only: bool = False) -> Callable[[], None]:
     """The same network written out without Keras, one TensorFlow function an epoch, one thread."""
-    from stages.backend import tf
+    from stages.training.backend import tf
 
     images, labels = (tf.constant(array) for array in images_and_labels())
     images = tf.reshape(images, (IMAGES, 784))

@@ -38,6 +38,7 @@ def this_project() -> tuple[dict, pd.DataFrame]:
     with tempfile.TemporaryDirectory(dir=ROOT / "data") as name:
         folder = Path(name)
         shutil.copytree(ROOT / "stages", folder / "stages", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(ROOT / "pyproject.toml", folder)
         (folder / "data").mkdir()
         (folder / "data/prepared").symlink_to(ROOT / "data/prepared")
         params = yaml.safe_load((ROOT / "params.yaml").read_text())
@@ -51,7 +52,7 @@ def this_project() -> tuple[dict, pd.DataFrame]:
             "seconds": taken,
             "trials": metrics["trials"],
             "epochs": metrics["epochs_trained"],
-            "units": metrics["best"]["units"],
+            "units": metrics["best"]["hyperparameters"]["units"],
         }
         return result, pd.read_csv(folder / "metrics/plots/trials.csv")
 

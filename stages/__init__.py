@@ -1,1 +1,1 @@
-"""The pipeline: four scripts (prepare, baseline, tune, retrain) and the rooms that they share."""
+"""The pipeline: four scripts (prepare, baseline, tune, retrain) and one folder for each concept; see docs/architecture.md."""

@@ -1,18 +1,19 @@
-"""Train the network with the numbers that somebody typed.
+"""Train the network with the tutorial's hyperparameters, which are those under `baseline` in params.yaml.
 
 Reads `seed`, `baseline` and `train`; writes metrics/baseline.json, metrics/plots/baseline.csv and data/baseline.
 """
 
-from stages import console, params
-from stages.search.cluster import Cluster
+from stages.base import console, packages, params
+from stages.compute.cluster import Cluster
 
 
 def main() -> None:
     settings = params.load()
+    packages.check()
     with Cluster(settings.runtime.workers) as cluster:
-        from stages.protocol import in_words, train_and_test  # TensorFlow, which workers import at the same time
+        from stages.compute.replicates import summary, train_and_test  # TensorFlow, which workers import at the same time
 
-        print(in_words("baseline", train_and_test("baseline", settings.baseline, settings, cluster)))
+        print(summary("baseline", train_and_test("baseline", settings.baseline, settings, cluster)))
 
 
 if __name__ == "__main__":

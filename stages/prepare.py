@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 from sklearn.model_selection import train_test_split
 
-from stages import console, datasets, params, splits
-from stages.files import write_json
-from stages.splits import Split
+from stages.base import console, packages, params, splits
+from stages.base.files import write_json
+from stages.base.splits import Split
+from stages.datasets import catalog
 
 
 def stratified_split(images: np.ndarray, labels: np.ndarray, share: float, seed: int) -> tuple[Split, Split]:
@@ -28,8 +29,9 @@ def stratified_split(images: np.ndarray, labels: np.ndarray, share: float, seed:
 
 def main() -> None:
     settings = params.load()
+    packages.check()
     name = settings.prepare.dataset
-    data = datasets.load(name, Path("data/raw") / name)
+    data = catalog.load(name, Path("data/raw") / name)
     train, validation = stratified_split(data.train_images, data.train_labels, settings.prepare.validation_split, settings.seed)
     prepared = {"train": train, "validation": validation, "test": Split(data.test_images, data.test_labels)}
     for split_name, split in prepared.items():

@@ -1,6 +1,6 @@
 """Train the network with the hyperparameters that the search found (or the baseline's, as a control) and compare.
 
-Reads `seed`, `train`, `retrain` and `compare`, data/tune/hyperparameters.json and what `baseline` wrote; writes
+Reads `seed`, `baseline`, `train`, `retrain` and `compare`, data/tune/hyperparameters.json and what `baseline` wrote; writes
 metrics/retrain.json, metrics/plots/retrain.csv, data/retrain, and the comparison: metrics/comparison.json and
 metrics/plots/confusion.csv.
 """
@@ -9,31 +9,37 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from stages import console, params
-from stages.files import read_json
-from stages.params import Hyperparameters
-from stages.search.cluster import Cluster
+from stages.base import console, packages, params
+from stages.base.files import read_json
+from stages.base.hyperparameters import Hyperparameters
+from stages.compute.cluster import Cluster
 
 
 def main() -> None:
     settings = params.load()
-    path = Path("data") / settings.retrain.from_ / "hyperparameters.json"
-    try:
-        hyperparameters = Hyperparameters.model_validate(read_json(path))
-    except ValidationError as error:
-        reason = error.errors()[0]["msg"]
-        raise console.UserError(f"{path} does not fit the model: {reason}; `dvc repro --force tune`") from None
-    baseline = read_json(Path("metrics/baseline.json"))
+    packages.check()
+    found = hyperparameters(settings.retrain.from_)
     with Cluster(settings.runtime.workers) as cluster:
-        from stages import comparison  # TensorFlow, which workers import at the same time
-        from stages.protocol import in_words, train_and_test
+        from stages.comparison import comparison  # TensorFlow, which workers import at the same time
+        from stages.compute.replicates import summary, train_and_test
 
         comparison.check(settings)
-        tuned = train_and_test("retrain", hyperparameters, settings, cluster)
-    compared = comparison.compare(settings, baseline, tuned)
-    print(in_words("baseline", baseline))
-    print(in_words("retrain", tuned))
+        tuned = train_and_test("retrain", found, settings, cluster)
+    compared = comparison.compare(settings, settings.baseline, found)
+    print(summary("retrain", tuned))
     print(f"comparison: {' '.join(compared['summary'])}")
+
+
+def hyperparameters(stage: str) -> Hyperparameters:
+    """Return the hyperparameters that `stage` wrote; UserError if they are missing or not those of the network."""
+    path = Path("data") / stage / "hyperparameters.json"
+    try:
+        return Hyperparameters.model_validate(read_json(path))
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"]
+        raise console.UserError(
+            f"{path} does not fit the network: {reason}; `dvc repro --force {stage}` makes it again"
+        ) from None
 
 
 if __name__ == "__main__":

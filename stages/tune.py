@@ -1,15 +1,16 @@
 """Search for the hyperparameters: KerasTuner's oracles ask, the validation images decide, the test images are never read.
 
 Reads `seed`, `tune`, `train.batch_size` and `baseline` (for what is not in the space); writes data/tune/hyperparameters.json,
-metrics/tune.json and metrics/plots/trials.csv. The trainings run on a Dask cluster and are kept in the store.
+metrics/tune.json and metrics/plots/{trials,space}.csv. The trainings run on a Dask cluster and are kept in the store.
 """
 
-from stages import console, params
-from stages.search.cluster import Cluster
+from stages.base import console, packages, params
+from stages.compute.cluster import Cluster
 
 
 def main() -> None:
     settings = params.load()
+    packages.check()
     with Cluster(settings.runtime.workers) as cluster:
         from stages.search.tuning import tune  # TensorFlow, which workers import at the same time
 

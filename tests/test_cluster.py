@@ -4,15 +4,19 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import time
+from importlib.metadata import version
 
 import pandas as pd
 import psutil
 import pytest
 from conftest import ENVIRONMENT
+
+from stages.compute.cluster import Cluster
 
 
 def start(project, **environment) -> subprocess.Popen:
@@ -44,7 +48,7 @@ def wait_until_gone(processes: list[psutil.Process], timeout=20) -> None:
 
 def wait_for_store(project, entries: int, search: subprocess.Popen) -> None:
     """Wait until the search has stored that many trainings."""
-    while len(list((project.folder / "data/trials").glob("*.trial"))) < entries and search.poll() is None:
+    while len(list((project.folder / "data/trials").rglob("*.checkpoint"))) < entries and search.poll() is None:
         time.sleep(0.02)
     assert search.poll() is None, search.stdout.read()
 
@@ -70,16 +74,21 @@ def by_hand(tmp_path):
         port = free.getsockname()[1]
     address, started = f"tcp://127.0.0.1:{port}", []
 
-    def dask(*arguments: str) -> subprocess.Popen:
+    def dask(*arguments: str, **environment) -> subprocess.Popen:
         folder = tmp_path / str(len(started))
         folder.mkdir()
         command = ["dask", *arguments]
         with (folder / "log").open("w") as log:
-            started.append(subprocess.Popen(command, cwd=folder, env=ENVIRONMENT, stdout=log, stderr=subprocess.STDOUT))
+            environment = {**ENVIRONMENT, **environment}
+            started.append(subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT))
         return started[-1]
 
     scheduler = dask("scheduler", "--host", "127.0.0.1", "--port", str(port), "--dashboard-address", "127.0.0.1:0")
-    yield address, scheduler, lambda: dask("worker", address, "--nthreads", "1")
+    yield (
+        address,
+        scheduler,
+        lambda *options, **environment: dask("worker", address, "--nthreads", "1", *options, **environment),
+    )
     for process in reversed(started):
         process.terminate()
         process.wait(30)
@@ -98,6 +107,102 @@ def test_a_cluster_in_other_folders_writes_the_same_bytes(project, by_hand):
     output = search.communicate(timeout=120)[0]
     assert search.returncode == 0, output
     assert project.outputs() == expected
+
+
+def test_two_codes_on_one_cluster_at_once_each_run_their_own(project, by_hand, tmp_path):
+    """They differ in the activation of the hidden layer, and take turns on one worker."""
+    other = type(project)(tmp_path / "other")
+    ignored = shutil.ignore_patterns("cache", "tmp", "trials", "dask")
+    shutil.copytree(project.folder, other.folder, ignore=ignored)
+    model = other.folder / "stages/training/model.py"
+    model.write_text(model.read_text().replace('activation="relu"', 'activation="tanh"'))
+    expected = project.outputs()
+    tune(other)
+    expected_of_other = other.outputs()
+    assert expected_of_other["metrics/tune.json"] != expected["metrics/tune.json"]
+    address, _, start_worker = by_hand
+    start_worker()
+    for each in (project, other):
+        each.empty_store()
+    searches = [start(each, DASK_SCHEDULER_ADDRESS=address) for each in (project, other)]
+    for each, search in zip((project, other), searches, strict=True):
+        wait_for_store(each, 1, search)
+    for search in searches:
+        output = search.communicate(timeout=200)[0]
+        assert search.returncode == 0, output
+        assert ", 0 of them from data/trials" in output
+    assert project.outputs() == expected
+    assert other.outputs() == expected_of_other
+
+
+def test_a_worker_at_dasks_memory_limit_goes_on(project, by_hand):
+    """It would be paused at 200 MB, which is less than TensorFlow takes."""
+    expected = project.outputs()
+    project.empty_store()
+    address, _, start_worker = by_hand
+    start_worker("--memory-limit", "4GB", DASK_DISTRIBUTED__WORKER__MEMORY__PAUSE="0.05")
+    search = start(project, DASK_SCHEDULER_ADDRESS=address)
+    output = search.communicate(timeout=200)[0]
+    assert search.returncode == 0, output
+    assert project.outputs() == expected
+
+
+def test_workers_of_this_machine_have_no_memory_limit():
+    with Cluster(1) as cluster:
+        assert [worker["memory_limit"] for worker in cluster.client.scheduler_info()["workers"].values()] == [0]
+
+
+@pytest.fixture
+def another_keras(tmp_path) -> dict[str, str]:
+    """An environment in which Keras says that it has version 9.9."""
+    about = tmp_path / "packages/keras-9.9.dist-info/METADATA"
+    about.parent.mkdir(parents=True)
+    about.write_text("Metadata-Version: 2.1\nName: keras\nVersion: 9.9\n")
+    return {"PYTHONPATH": str(tmp_path / "packages")}
+
+
+def test_a_worker_with_other_versions_is_one_line(project, by_hand, another_keras):
+    before = project.outputs()
+    project.empty_store()
+    address, _, start_worker = by_hand
+    start_worker(**another_keras)
+    search = start(project, DASK_SCHEDULER_ADDRESS=address)
+    output = search.communicate(timeout=120)[0]
+    assert search.returncode == 1
+    here = version("keras")
+    line = rf"error: worker tcp://\S+ has keras 9.9 where the client has {here}; workers need the packages .+\n"
+    assert re.fullmatch(line, output), output
+    assert project.outputs() == before
+
+
+def test_a_late_worker_with_other_versions_trains_nothing(project, by_hand, another_keras):
+    expected = project.outputs()
+    project.empty_store()
+    address, _, start_worker = by_hand
+    start_worker()
+    search = start(project, DASK_SCHEDULER_ADDRESS=address)
+    wait_for_store(project, 1, search)
+    start_worker(**another_keras)
+    output = search.communicate(timeout=200)[0]
+    assert search.returncode == 0, output
+    assert project.outputs() == expected
+
+
+@pytest.mark.parametrize("error", ["MemoryError", "ImportError", "OSError"])
+def test_a_worker_that_cannot_train_is_no_failed_trial(project, error):
+    """It is tried again, here without success, and ends the stage in one line that keeps what was there."""
+    project.empty_store()
+    before = project.outputs()
+    model = project.folder / "stages/training/model.py"
+    model.write_text(
+        model.read_text().replace("    model = keras.Sequential(", f"    raise {error}('no')\n    model = keras.Sequential(")
+    )
+    done = project.stage("tune", check=False)
+    assert done.returncode == 1
+    assert re.fullmatch(rf"error: worker tcp://\S+ cannot train \({error}: no\), after 3 tries; finished .+\n", done.stdout), (
+        done.stdout
+    )
+    assert project.outputs() == before
 
 
 def test_a_scheduler_that_dies_is_one_line_and_keeps_what_is_finished(project, by_hand):
@@ -129,7 +234,7 @@ def test_killed_at_many_moments_the_search_goes_on_to_the_same_result(project):
         search.kill()
         search.communicate()
         wait_until_gone(workers)
-        stored = len(list((project.folder / "data/trials").glob("*.trial")))
+        stored = len(list((project.folder / "data/trials").rglob("*.checkpoint")))
     output = project.dvc("repro", "--force", "--single-item", "tune")
     assert not output.endswith("0 of them from data/trials\n")
     assert project.outputs() == expected
@@ -184,11 +289,11 @@ def test_the_store_changes_no_result_and_saves_epochs(project):
 
 def test_a_trial_that_fails_is_recorded_and_the_others_go_on(project):
     """Trials with more than 100 units raise, and one learning rate lets the loss overflow."""
-    model = project.folder / "stages/model.py"
+    model = project.folder / "stages/training/model.py"
     model.write_text(
         model.read_text().replace(
             "    model = keras.Sequential(",
-            "    if units > 100:\n        raise ValueError('too\\nwide')\n    model = keras.Sequential(",
+            "    if hyperparameters.units > 100:\n        raise ValueError('too\\nwide')\n    model = keras.Sequential(",
         )
     )
     rates = {"type": "choice", "values": [0.001, 1e30]}
@@ -202,7 +307,8 @@ def test_a_trial_that_fails_is_recorded_and_the_others_go_on(project):
     assert " is nan after epoch " in trials["failure"][1]
     assert trials["failure"][3] == "ValueError: too wide"
     metrics = json.loads((project.folder / "metrics/tune.json").read_text())
-    assert (metrics["units"], metrics["learning_rate"], metrics["failed_trials"]) == (64, 0.001, 3)
+    assert (metrics["hyperparameters"]["units"], metrics["hyperparameters"]["learning_rate"]) == (64, 0.001)
+    assert metrics["failed_trials"] == 3
     project.update_params({"tune": {"space": {"units": {"type": "choice", "values": [128]}}}})
     done = project.stage("tune", check=False)
     assert done.returncode == 1

@@ -4,8 +4,9 @@ import time
 
 import pytest
 
-from stages import comparison
-from stages.backend import keras
+from stages.base.hyperparameters import Hyperparameters
+from stages.comparison import comparison
+from stages.training.backend import keras
 
 HYPERPARAMETERS = {"units": 512, "dropout": 0.2, "learning_rate": 0.001}
 
@@ -48,7 +49,7 @@ def test_a_predictor_classifies_one_image():
             (2.46, 1.93),
             (-0.0004, -0.0017, 0.0009),
             "non_inferior",
-            "208 units instead of 512: 2.5 times fewer parameters, 1.9 times faster per epoch, "
+            "units 208 instead of units 512: 59 % fewer parameters, 1.9 times as fast per epoch, "
             "test accuracy -0.0004 (95 % interval -0.0017 to +0.0009): not inferior by more than 0.003",
         ),
         (
@@ -56,7 +57,7 @@ def test_a_predictor_classifies_one_image():
             (32, 0.5),
             (-0.04, -0.05, -0.03),
             "inferior",
-            "16 units, dropout 0.5 instead of 512, dropout 0.2: 32.0 times fewer parameters, 2.0 times slower per epoch, "
+            "units 16, dropout 0.5 instead of units 512, dropout 0.2: 97 % fewer parameters, 0.5 times as fast per epoch, "
             "test accuracy -0.0400 (95 % interval -0.0500 to -0.0300): inferior by more than 0.003",
         ),
         (
@@ -72,7 +73,7 @@ def test_a_predictor_classifies_one_image():
             (0.5, 0.5),
             (0.002, 0.001, 0.003),
             "non_inferior",
-            "1024 units instead of 512: 2.0 times more parameters, 2.0 times slower per epoch, "
+            "units 1024 instead of units 512: 100 % more parameters, 0.5 times as fast per epoch, "
             "test accuracy +0.0020 (95 % interval +0.0010 to +0.0030): not inferior by more than 0.003, and superior",
         ),
     ],
@@ -87,4 +88,9 @@ def test_the_sentence(tuned, ratios, interval, verdict, sentence):
         "parameters": {"ratio": ratios[0]},
         "seconds_per_epoch": {"ratio": ratios[1]},
     }
-    assert " ".join(comparison.in_words(compared, HYPERPARAMETERS, {**HYPERPARAMETERS, **tuned})) == sentence
+    assert (
+        " ".join(
+            comparison.summary(compared, Hyperparameters(**HYPERPARAMETERS), Hyperparameters(**{**HYPERPARAMETERS, **tuned}))
+        )
+        == sentence
+    )

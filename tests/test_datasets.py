@@ -14,19 +14,19 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 
-from stages import datasets
-from stages.console import UserError
-from stages.datasets import IDX_FILES, DebianPackage, IdxDataset, Mirror, NpmPackage, fetch, read_idx
+from stages.base.console import UserError
+from stages.datasets import catalog, idx
+from stages.datasets.sources import DebianPackage, IdxDataset, Mirror, NpmPackage, fetch
 
 IMAGES = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
 LABELS = np.array([1, 0], dtype=np.uint8)
 
 
-def idx(array: np.ndarray) -> bytes:
+def encoded(array: np.ndarray) -> bytes:
     return bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes() + array.tobytes()
 
 
-CONTENT = dict(zip(IDX_FILES, map(idx, (IMAGES, LABELS, IMAGES[::-1], LABELS[::-1])), strict=True))
+CONTENT = dict(zip(idx.FILES, map(encoded, (IMAGES, LABELS, IMAGES[::-1], LABELS[::-1])), strict=True))
 SHA256 = tuple(hashlib.sha256(content).hexdigest() for content in CONTENT.values())
 
 
@@ -87,7 +87,7 @@ def test_files_come_from_a_mirror_and_are_not_asked_for_again(serve, raw, capsys
     ]
 
 
-GOOD = gzip.compress(CONTENT[IDX_FILES[1]])
+GOOD = gzip.compress(CONTENT[idx.FILES[1]])
 
 
 @pytest.mark.parametrize(
@@ -96,33 +96,33 @@ GOOD = gzip.compress(CONTENT[IDX_FILES[1]])
         (b"<!DOCTYPE html><title>Sign in</title>", "has a wrong SHA-256, it is an HTML page"),
         (GOOD[:-9], "Compressed file ended before the end-of-stream marker was reached"),
         (GOOD[:-8] + bytes(8), "CRC check failed"),
-        (gzip.compress(CONTENT[IDX_FILES[3]]), "has a wrong SHA-256"),
+        (gzip.compress(CONTENT[idx.FILES[3]]), "has a wrong SHA-256"),
         (b"", "has a wrong SHA-256"),
     ],
     ids=["html", "truncated", "damaged", "other", "empty"],
 )
 def test_a_bad_file_moves_on_to_the_next_source_and_is_not_kept(serve, raw, capsys, bad, reason):
-    first, second = serve({IDX_FILES[1]: bad}), serve()
-    with pytest.raises(UserError, match=IDX_FILES[1]):
+    first, second = serve({idx.FILES[1]: bad}), serve()
+    with pytest.raises(UserError, match=idx.FILES[1]):
         fetch("tiny", IdxDataset(SHA256, (first.mirror,)), raw)
-    assert there(raw) == {IDX_FILES[0]: CONTENT[IDX_FILES[0]]}
+    assert there(raw) == {idx.FILES[0]: CONTENT[idx.FILES[0]]}
     fetch("tiny", IdxDataset(SHA256, (first.mirror, second.mirror)), raw)
     assert there(raw) == CONTENT
-    assert f"/{IDX_FILES[0]}.gz" not in second.asked
+    assert f"/{idx.FILES[0]}.gz" not in second.asked
     assert reason in capsys.readouterr().out
 
 
 def test_a_file_with_the_right_digest_and_a_wrong_header_is_not_kept(serve, raw):
-    wrong = CONTENT[IDX_FILES[0]][:-1]
+    wrong = CONTENT[idx.FILES[0]][:-1]
     digests = (hashlib.sha256(wrong).hexdigest(), *SHA256[1:])
     with pytest.raises(UserError, match=r"its IDX header says shape \(2, 3, 3\)"):
-        fetch("tiny", IdxDataset(digests, (serve({IDX_FILES[0]: gzip.compress(wrong)}).mirror,)), raw)
+        fetch("tiny", IdxDataset(digests, (serve({idx.FILES[0]: gzip.compress(wrong)}).mirror,)), raw)
     assert there(raw) == {}
 
 
 def test_if_all_sources_fail_each_is_listed_with_its_reason_and_the_files_to_bring(serve, raw):
     server = serve()
-    (server.folder / f"{IDX_FILES[2]}.gz").unlink()
+    (server.folder / f"{idx.FILES[2]}.gz").unlink()
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         refused = Mirror(f"http://127.0.0.1:{unused.getsockname()[1]}")
@@ -137,16 +137,16 @@ def test_if_all_sources_fail_each_is_listed_with_its_reason_and_the_files_to_bri
     assert f"{unknown}: " in message
     assert f"{server.mirror}: 404 Client Error" in message
     assert f"put these files into {raw}" in message
-    assert message.endswith(f"run again: {IDX_FILES[2]}, {IDX_FILES[3]}")
-    (raw / f"{IDX_FILES[2]}.gz").write_bytes(gzip.compress(CONTENT[IDX_FILES[2]]))
-    (raw / IDX_FILES[3]).write_bytes(CONTENT[IDX_FILES[3]])
+    assert message.endswith(f"run again: {idx.FILES[2]}, {idx.FILES[3]}")
+    (raw / f"{idx.FILES[2]}.gz").write_bytes(gzip.compress(CONTENT[idx.FILES[2]]))
+    (raw / idx.FILES[3]).write_bytes(CONTENT[idx.FILES[3]])
     fetch("tiny", IdxDataset(SHA256, ()), raw)
     assert all((raw / name).read_bytes() == content for name, content in CONTENT.items())
 
 
 def test_a_damaged_file_that_was_there_is_replaced(serve, raw):
     raw.mkdir()
-    (raw / IDX_FILES[0]).write_bytes(b"damaged")
+    (raw / idx.FILES[0]).write_bytes(b"damaged")
     fetch("tiny", IdxDataset(SHA256, (serve().mirror,)), raw)
     assert there(raw) == CONTENT
 
@@ -186,18 +186,18 @@ def test_a_package_manager_that_is_missing_or_fails_is_a_reason(raw, monkeypatch
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"\0\0", b"\0\0\x0d\1" + bytes(4), idx(IMAGES) + b"\0", idx(IMAGES)[:10], b"<html></html>"]
+    "content", [b"", b"\0\0", b"\0\0\x0d\1" + bytes(4), encoded(IMAGES) + b"\0", encoded(IMAGES)[:10], b"<html></html>"]
 )
 def test_what_is_no_idx_file_is_refused(tmp_path, content):
     path = tmp_path / "file"
     path.write_bytes(content)
     with pytest.raises(ValueError, match="IDX"):
-        read_idx(path)
+        idx.read(path)
 
 
 def test_images_are_normalised_and_labels_are_integers(serve, raw, monkeypatch):
-    monkeypatch.setitem(datasets.IDX_DATASETS, "mnist", IdxDataset(SHA256, (serve().mirror,)))
-    data = datasets.load("mnist", raw)
+    monkeypatch.setitem(catalog.IDX_DATASETS, "mnist", IdxDataset(SHA256, (serve().mirror,)))
+    data = catalog.load("mnist", raw)
     assert data.train_images.dtype == np.float32
     assert np.array_equal(data.train_images, IMAGES / np.float32(255))
     assert data.train_labels.dtype == np.int32
@@ -206,6 +206,6 @@ def test_images_are_normalised_and_labels_are_integers(serve, raw, monkeypatch):
 
 
 def test_digits_are_scaled_to_one():
-    data = datasets.load("digits", None)
+    data = catalog.load("digits", None)
     assert (data.train_images.shape, data.test_images.shape) == ((1437, 8, 8), (360, 8, 8))
     assert (data.train_images.min(), data.train_images.max()) == (0, 1)

@@ -1,10 +1,14 @@
 """Outputs appear whole or not at all."""
 
 import json
+import re
+import subprocess
+import sys
 
 import pytest
 
-from stages.files import replacing, write_json
+from stages.base.console import UserError
+from stages.base.files import replacing, write_json
 
 
 def test_a_writer_that_fails_leaves_what_was_there(tmp_path):
@@ -14,6 +18,34 @@ def test_a_writer_that_fails_leaves_what_was_there(tmp_path):
         write_json(path, {"units": 16, "accuracy": float("nan")})
     assert json.loads(path.read_text()) == {"units": 512}
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_disk_that_is_full_is_one_line_and_leaves_what_was_there(tmp_path):
+    """The limit of a file's size stands in for a full disk: root may write anywhere else."""
+    write_json(tmp_path / "metrics.json", {"units": 512})
+    for write in (
+        "write_json(path, {'a': 'x' * 10**6})",
+        "splits.save(path.parent, splits.Split(np.zeros(10**6), np.zeros(1)))",
+    ):
+        code = (
+            "import numpy as np; from pathlib import Path; from stages.base import console, splits; "
+            "from stages.base.files import write_json; "
+            f"path = Path({str(tmp_path / 'metrics.json')!r}); console.run(lambda: {write})"
+        )
+        command = ["bash", "-c", 'ulimit -f 100; exec "$0" -c "$1"', sys.executable, code]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 1
+        assert re.fullmatch(r"error: \S+/(metrics.json|images.npy) cannot be written \(.+\); free space .+\n", done.stderr), (
+            done
+        )
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]
+    assert json.loads((tmp_path / "metrics.json").read_text()) == {"units": 512}
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"file/metrics\.json cannot be written"):
+        write_json(tmp_path / "file/metrics.json", {})
 
 
 def test_the_file_is_not_there_before_it_is_whole(tmp_path):

@@ -7,9 +7,9 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from stages.console import UserError
-from stages.params import load
-from stages.schema import schema
+from stages.base.console import UserError
+from stages.base.params import load
+from stages.review.schema import schema
 
 COMMITTED = Path(__file__).parent.parent / "params.yaml"
 
@@ -53,7 +53,7 @@ def set_key(path: Path, key: str, value: object) -> None:
         ),
         ("tune.space.units.step", 0, "tune.space.units.step is 0, but should be greater than or equal to 1"),
         ("tune.space.units.type", "integer", "but its type should be one of 'int', 'float', 'choice', 'boolean'"),
-        ("tune.space.unit", {"type": "boolean"}, "tune.space.unit is no hyperparameter of the model; use units, dropout"),
+        ("tune.space.unit", {"type": "boolean"}, "tune.space.unit: unknown hyperparameter; use units, dropout"),
         ("tune.space.units", {"type": "choice", "values": [16, "32"]}, "values [16, '32'] should be of one type"),
         ("tune.space.units", {"type": "choice", "values": []}, "should have at least 1 item"),
         (
@@ -73,9 +73,8 @@ def set_key(path: Path, key: str, value: object) -> None:
         ),
         ("tune.space", {}, "tune.space is {}, but should have at least 1 item"),
         ("tune.objective", "f1", "tune.objective is f1, but should be 'val_accuracy' or 'val_loss'"),
-        ("tune.hyperband.max_trials", 3, "tune.hyperband.max_trials is no key that is known here; use factor, hyperband_iter"),
+        ("tune.hyperband.max_trials", 3, "tune.hyperband: unknown key max_trials; use factor, hyperband_iter"),
         ("prepare.validation_split", 1.5, "prepare.validation_split is 1.5, but should be less than 1"),
-        ("prepare.dataset", "cifar10", "prepare.dataset is cifar10, but should be 'mnist', 'fashion_mnist' or 'digits'"),
         ("baseline.dropout", float("nan"), "baseline.dropout is .nan, but should be a finite number"),
         ("baseline.learning_rate", float("inf"), "baseline.learning_rate is .inf, but should be a finite number"),
         ("baseline.units", "512", "baseline.units is '512', but should be a valid integer"),
@@ -86,6 +85,11 @@ def set_key(path: Path, key: str, value: object) -> None:
         ("tune.selection", "smallest", "tune.selection is smallest, but should be 'one_standard_error' or 'best'"),
         ("tune.target_accuracy", 97, "tune.target_accuracy is 97, but should be less than or equal to 1"),
         ("compare.margin", 0.0, "compare.margin is 0.0, but should be greater than 0"),
+        ("train.epochs", 10**30, "train.epochs is 1000000000000000000000000000000, but should be less than or equal to 10000"),
+        ("runtime.workers", 10**30, "but should be less than or equal to 1024"),
+        ("tune.space.units.max", 10**9, "but should be less than or equal to 1000000"),
+        ("tune.space.units", {"type": "choice", "values": [[16]]}, "tune.space.units.values.0 is [16], but should be a number"),
+        ("tune.strategy", "two\nlines", "tune.strategy is 'two lines', but should be 'hyperband'"),
         ("seed", -1, "seed is -1, but should be greater than or equal to 0"),
     ],
 )
@@ -122,13 +126,89 @@ def test_each_of_several_mistakes_has_its_line(path):
         ("- 1\n", "params.yaml holds [1], but should hold the keys"),
         ("seed: [1\nprepare: 2", "params.yaml is not valid YAML: line 2, column 8: "),
         ("seed: 1\n  prepare: 2", "params.yaml is not valid YAML: line 2, column 10: "),
-        ("seed: !!python/object/apply:os.getcwd []", "params.yaml is not valid YAML: line 1, column 7: could not determine"),
+        ("seed: !!python/object/apply:os.getcwd []", "params.yaml is not valid YAML: line 1, column 7: the tag tag:yaml.org,"),
     ],
 )
 def test_a_file_that_is_no_params(path, content, message):
     path.write_text(content)
     assert mistake(path).startswith(message)
     assert "\n" not in mistake(path).split("\nerror: ")[0]
+
+
+REPLACED = [  # what stands in place of the value of `seed`, and what is said of it
+    ("1\nseed: 2", "line {next}, column 1: the key seed stands twice; remove one"),
+    ("017", "017 is read in more than one way"),
+    ("1:30", "1:30 is read in more than one way"),
+    ("1_000", "1_000 is read in more than one way"),
+    ("0b11", "0b11 is read in more than one way"),
+    ("0x1F", "0x1F is read in more than one way"),
+    ("0o17", "seed is 0o17, but should be a valid integer"),
+    ("yes", "yes is read in more than one way"),
+    ("1_0.5", "1_0.5 is read in more than one way"),
+    ("!!int abc", "the tag tag:yaml.org,2002:int is not allowed; remove it"),
+    ("!!bool maybe", "the tag tag:yaml.org,2002:bool is not allowed"),
+    ("!!timestamp 2026-13-45", "is not allowed"),
+    ("2026-13-45", "seed is '2026-13-45', but should be a valid integer"),
+    ("2026-11-24", "seed is '2026-11-24', but should be a valid integer"),
+    ("9" * 5000, "is read in more than one way"),
+    ("[" * 10_000 + "]" * 10_000, "more than 20 levels of nesting"),
+    ("{a: " * 10_000 + "1" + "}" * 10_000, "more than 20 levels of nesting"),
+    ("&a [1, 1, 1, 1]\nother: [*a, *a]", "anchors and aliases are not allowed; write the value out"),
+    ("&a {b: &b 1, <<: *b}", "anchors and aliases are not allowed"),
+    ("{<<: {seed: 1}}", "seed is {'<<': {seed: 1}}, but should be a valid integer"),
+    ("{[1, 2]: 3}", "a key should be a plain word"),
+    ("{1: 2}", "seed is {1: 2}, but should be a valid integer"),
+    ("=", "seed is '=', but should be a valid integer"),
+    ('"a\\nb\\e[31m"', "but should be a valid integer"),
+    ("~", "seed is null, but should be a valid integer"),
+    (".inf", "seed is .inf, but should be"),
+    ("1e400", "seed is .inf, but should be"),
+    ("|\n  a\n  b", "seed is 'a b ', but should be a valid integer"),
+]
+
+
+@pytest.mark.parametrize(("value", "message"), REPLACED, ids=range(len(REPLACED)))
+def test_an_odd_value_is_one_line(path, value, message):
+    lines = path.read_text().splitlines()
+    at = next(i for i, line in enumerate(lines) if line.startswith("seed:"))
+    lines[at] = f"seed: {value}"
+    path.write_text("\n".join(lines))
+    said = mistake(path)
+    assert message.replace("{next}", str(at + 2)) in said
+    assert said.startswith("params.yaml")
+    assert "\n" not in said
+    assert said.isprintable()
+
+
+def test_a_key_that_stands_twice_in_a_section(path):
+    path.write_text(path.read_text().replace("  batch_size: 32", "  batch_size: 32\n  batch_size: 64"))
+    assert "the key batch_size stands twice; remove one" in mistake(path)
+
+
+ODD = [None, True, "x", "", "two\nlines", [], [[]], {}, {"a": {"b": []}}, 0, -1, 10**30, -(10**30), 0.5, float("nan"), 1e308]
+
+
+def keys(section: dict, above: str = "") -> list[str]:
+    """All keys of all sections, as `tune.space.units`."""
+    found = []
+    for name, value in section.items():
+        found += [above + name, *(keys(value, f"{above}{name}.") if isinstance(value, dict) else [])]
+    return found
+
+
+@pytest.mark.parametrize("odd", ODD, ids=range(len(ODD)))
+def test_any_odd_value_at_any_key_is_read_or_refused_in_lines(path, odd):
+    """Hundreds of files: none makes a traceback, and each line of what is said names the file."""
+    original = path.read_text()
+    for key in keys(yaml.safe_load(original)):
+        path.write_text(original)
+        set_key(path, key, odd)
+        try:
+            load(path)
+            said = "params.yaml: nothing"
+        except UserError as error:
+            said = str(error)
+        assert all(line.startswith("params.yaml: ") and line.isprintable() for line in said.split("\nerror: ")), said
 
 
 def test_a_missing_file_and_a_missing_key(path):

@@ -6,10 +6,11 @@ import sys
 import numpy as np
 import pytest
 
-from stages import splits
-from stages.console import UserError
+from stages.base import splits
+from stages.base.console import UserError
+from stages.base.splits import Split
+from stages.datasets import catalog
 from stages.prepare import stratified_split
-from stages.splits import Split
 
 
 def images_and_labels(n=1000, classes=10):
@@ -36,6 +37,11 @@ def test_the_seed_draws_the_split():
 def test_a_share_that_leaves_too_few_images_is_named(share):
     with pytest.raises(UserError, match=f"params.yaml: prepare.validation_split is {share}, too near 0 or 1"):
         stratified_split(*images_and_labels(), share, seed=1)
+
+
+def test_an_unknown_data_set_is_named_with_those_that_there_are(tmp_path):
+    with pytest.raises(UserError, match=r"prepare.dataset is cifar10, but should be one of mnist, fashion_mnist, digits"):
+        catalog.load("cifar10", tmp_path)
 
 
 def test_splits_load_without_pickle_and_memory_mapped(tmp_path):

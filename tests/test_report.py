@@ -1,8 +1,10 @@
 """The report of a pull request: real branches, the real workflow's shell, real diffs of DVC."""
 
 import json
+import re
 import shutil
 import subprocess
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -10,8 +12,8 @@ import yaml
 from conftest import ENVIRONMENT
 from markdown_it import MarkdownIt
 
-from stages import pictures, report
-from stages.report import Change, Report
+from stages.review import pictures, report
+from stages.review.report import Change, Report
 
 ROOT = Path(__file__).parent.parent
 WORKFLOWS = ROOT / ".github/workflows"
@@ -22,8 +24,13 @@ def html(markdown: str) -> str:
     return MarkdownIt("commonmark").enable("table").render(markdown)
 
 
+def text(markdown: str) -> str:
+    """What a reader sees of it, in one line."""
+    return unescape(" ".join(re.sub("<.*?>", " ", html(markdown)).split()))
+
+
 def run_report(project, *arguments: str, check: bool = True) -> str:
-    return project.run("python", "-m", "stages.report", *arguments, check=check).stdout
+    return project.run("python", "-m", "stages.review.report", *arguments, check=check).stdout
 
 
 @pytest.fixture(scope="module")
@@ -89,10 +96,10 @@ def test_a_merged_branch_is_reported_by_the_workflows_own_shell(merged, tmp_path
     assert "(https://example.org/runs/1#artifacts)" in written
     drawn = sorted(path.name for path in (merged.folder / "report").glob("*.png"))
     assert drawn == [
-        "accuracy-against-parameters.png",
         "metrics-plots-baseline.png",
         "metrics-plots-confusion.png",
         "metrics-plots-retrain.png",
+        "metrics-plots-space.png",
         "metrics-plots-trials.png",
         "training-accuracy.png",
     ]
@@ -104,11 +111,11 @@ def test_params_without_their_metrics_are_reproduced_and_marked(merged, tmp_path
     merged.update_params({"tune": {"random": {"max_trials": 2}}})
     merged.commit()
     stale = run_report(merged, "--check", check=False)
-    assert stale == "error: the metrics are not of this code and these params: tune; `dvc repro`\n"
+    assert stale == "error: metrics of tune are out of date; run `dvc repro`\n"
     told = run_report(merged, "HEAD^1")
-    assert "not of this code and these params (tune)" in html(told)
+    assert "Metrics of tune are out of date" in html(told)
     written = run_step(merged, tmp_path)
-    assert "not of this code" not in written
+    assert "out of date" not in written
     assert "These metrics are not committed" in written
     assert "<td><code>3</code></td>\n<td><code>2</code></td>" in html(written)
 
@@ -116,21 +123,21 @@ def test_params_without_their_metrics_are_reproduced_and_marked(merged, tmp_path
 def test_the_default_base_is_where_the_branch_left_main(merged):
     merged.run("git", "switch", "--quiet", "random")
     merged.dvc("checkout", "--force", "--quiet")
-    told = run_report(merged, "--format", "text")
-    assert "Compared with the merge base with origin/main:" in told
-    assert any(line.split() == ["params.yaml", "tune.strategy", "hyperband", "random"] for line in told.splitlines())
+    told = run_report(merged)
+    assert "Compared with <code>the merge base with origin/main</code>:" in told
+    assert "<td><code>hyperband</code></td>\n<td><code>random</code></td>" in html(told)
 
 
 def test_nothing_changed_is_one_line(merged):
-    told = run_report(merged, "HEAD", "--format", "text")
-    assert told.splitlines()[1:] == ["", "No param and no metric changed against HEAD."]
+    told = run_report(merged, "HEAD")
+    assert told.strip().splitlines()[4:] == ["No param and no metric changed against <code>HEAD</code>."]
 
 
 @pytest.mark.parametrize("base", ["no-such-branch", "--help=x"])
 def test_an_unknown_base_is_a_clear_line_and_the_sentence_is_said(merged, base):
-    told = run_report(merged, "--format", "text", "--", base)
+    told = run_report(merged, "--", base)
     assert told.count("per epoch") == 1
-    assert f"Nothing to compare with: {base} is no revision that is known here; `git fetch`" in told
+    assert f"Nothing to compare with: {base} is no revision that is known here; `git fetch`" in text(told)
 
 
 def test_a_base_without_pipeline_or_metrics(merged):
@@ -140,11 +147,11 @@ def test_a_base_without_pipeline_or_metrics(merged):
     merged.run("git", "rm", "--quiet", "--cached", "dvc.yaml")
     merged.run("git", "commit", "--quiet", "--message", "no pipeline")
     merged.run("git", "switch", "--quiet", "--force", "merged")
-    told = run_report(merged, "empty", "--format", "text")
-    assert "empty has no dvc.yaml: all params and metrics are new." in told
-    told = run_report(merged, "empty^", "--format", "text")
-    assert "empty^ has no metrics: all of them are new." in told
-    assert any(line.split()[:3] == ["retrain.json", "units", "-"] for line in told.splitlines())
+    told = run_report(merged, "empty")
+    assert "empty has no dvc.yaml: all params and metrics are new." in text(told)
+    told = run_report(merged, "empty^")
+    assert "empty^ has no metrics: all of them are new." in text(told)
+    assert "retrain.json hyperparameters.units - " in text(told)
     merged.run("git", "branch", "--quiet", "--delete", "--force", "empty")
 
 
@@ -153,10 +160,10 @@ def test_a_shallow_clone_says_what_to_do(merged, tmp_path):
     shallow = type(merged)(tmp_path / "shallow")
     url = f"file://{merged.folder}"
     subprocess.run(["git", "clone", "--quiet", "--depth", "1", "--branch", "merged", url, str(shallow.folder)], check=True)
-    told = run_report(shallow, base, "--format", "text")
-    assert f"{base} is no revision that is known here; this clone is shallow; `git fetch --unshallow`" in told
-    told = run_report(shallow, "--format", "text")
-    assert "Nothing to compare with: there is no branch main here" in told
+    told = run_report(shallow, base)
+    assert f"{base} is no revision that is known here; this clone is shallow; `git fetch --unshallow`" in text(told)
+    told = run_report(shallow)
+    assert "Nothing to compare with: there is no branch main here" in text(told)
     assert "per epoch" in told
 
 
@@ -181,26 +188,41 @@ def test_a_table_survives_what_users_write(value):
 
 
 def test_which_direction_is_better():
-    def meaning(key, old=1.0, new=2.0):
-        return Change("metrics/retrain.json", key, old, new).meaning
+    def meaning(file, key, old=1.0, new=2.0, sign=1):
+        return Change(f"metrics/{file}.json", key, old, new).meaning(sign)
 
-    better = ("test_accuracy.mean", "train_accuracy.mean", "kept.test_accuracy", "score", "best.score", "test_accuracy.low")
-    worse = ("test_loss.mean", "parameters", "bytes_on_disk.tuned", "seconds_per_epoch", "failed_trials", "train_loss.mean")
-    neither = ("units", "test_accuracy.std", "standard_error", "target_accuracy", "margin", "mcnemar.p_value", "dropout")
-    assert {key: meaning(key) for key in better} == dict.fromkeys(better, "better")
-    assert {key: meaning(key) for key in worse} == dict.fromkeys(worse, "worse")
-    assert {key: meaning(key) for key in neither} == dict.fromkeys(neither, "")
-    assert meaning("test_accuracy.mean", 2.0, 1.0) == "worse"
-    assert meaning("test_accuracy.mean", None, 1.0) == ""
-    assert meaning("test_accuracy.mean", True, False) == ""
-    assert Change("metrics/tune.json", "best.score", 0.1, 0.2, "val_loss").meaning == "worse"
-    assert Change("metrics/tune.json", "score", 0.1, 0.2, None).meaning == ""
+    assert meaning("retrain", "test_accuracy.mean") == "better"
+    assert meaning("retrain", "test_accuracy.mean", 2.0, 1.0) == "worse"
+    assert meaning("retrain", "test_loss.mean") == meaning("retrain", "parameters") == "worse"
+    neither = [("retrain", "hyperparameters.units"), ("retrain", "test_accuracy.std"), ("retrain", "train_loss.mean")]
+    neither += [
+        ("comparison", "margin"),
+        ("comparison", "seconds_per_epoch.ratio"),
+        ("tune", "trials"),
+        ("tune", "target_accuracy"),
+    ]
+    assert {meaning(*names) for names in neither} == {""}
+    assert meaning("retrain", "test_accuracy.mean", None, 1.0) == meaning("retrain", "test_accuracy.mean", True, False) == ""
+    assert [meaning("tune", "score", sign=sign) for sign in (1, 0, -1)] == ["better", "", "worse"]
+
+
+def test_the_scores_direction_is_that_of_the_objective(merged):
+    merged.dvc("exp", "run", "--set-param", "tune.objective=val_loss", "--set-param", "tune.selection=best")
+    told = run_report(merged, "HEAD")
+    row = next(line for line in told.splitlines() if line.startswith("| <code>tune.json</code> | <code>score</code>"))
+    assert row.endswith("|  |")
+    merged.commit()
+    merged.update_params({"tune": {"random": {"max_trials": 1}}})
+    merged.dvc("repro")
+    told = run_report(merged, "HEAD")
+    rows = [line for line in told.splitlines() if line.startswith("| <code>tune.json</code> | <code>score</code>")]
+    assert all(row.endswith("| worse |") for row in rows)
 
 
 def test_what_cannot_be_read_is_noted_and_the_rest_is_said(merged):
     (merged.folder / "params.yaml").write_text("seed: [1")
-    told = run_report(merged, "HEAD^1", "--format", "text")
-    assert told.startswith(" ".join(json.loads((merged.folder / "metrics/comparison.json").read_text())["summary"]))
+    told = run_report(merged, "HEAD^1")
+    assert " ".join(json.loads((merged.folder / "metrics/comparison.json").read_text())["summary"]) in text(told)
     assert "params.yaml" in told
     assert "retrain.json" in told
     assert "Traceback" not in told
@@ -243,6 +265,6 @@ def test_file_names_of_pictures():
 
 
 def test_pictures_are_the_same_bytes_again(merged):
-    drawn = [merged.run("python", "-m", "stages.pictures") and merged.files("docs") for _ in range(2)]
+    drawn = [merged.run("python", "-m", "stages.review.pictures") and merged.files("docs") for _ in range(2)]
     assert drawn[0] == drawn[1]
     assert all(content.startswith(PNG) for name, content in drawn[0].items() if name.endswith(".png"))

@@ -1,47 +1,20 @@
 """The repository keeps its promises: dvc.yaml names what the scripts import, dvc.lock and metrics belong to the code."""
 
 import ast
+import re
+import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
 
-from stages import params
-from stages.report import stale_stages
+from stages.base import packages as packages_check
+from stages.compute.code import imported
+from stages.review.report import stale_stages
 
 ROOT = Path(__file__).parent.parent
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 STAGES = ("prepare", "baseline", "tune", "retrain")
-
-
-def module_file(name: str) -> Path | None:
-    """The file of a module of this repository, None for any other module."""
-    path = ROOT / name.replace(".", "/")
-    return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
-
-
-def imported_modules(file: Path) -> set[str]:
-    """All names that the import statements in `file`, also those inside functions, may mean as modules."""
-    names = set()
-    for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return names
-
-
-def files_behind(module: str) -> set[str]:
-    """The files of this repository that importing `module` runs, by path."""
-    found, waiting = set(), [module]
-    while waiting:
-        name = waiting.pop()
-        file = module_file(name)
-        if file and file not in found:
-            found.add(file)
-            waiting += imported_modules(file)
-            waiting += [name.rpartition(".")[0]]  # the package's __init__.py
-    return {str(file.relative_to(ROOT)) for file in found}
 
 
 def test_the_pipeline_is_the_four_stages():
@@ -49,23 +22,71 @@ def test_the_pipeline_is_the_four_stages():
     assert [stage["cmd"] for stage in PIPELINE["stages"].values()] == [f"python -m stages.{name}" for name in STAGES]
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_deps_are_exactly_what_the_script_imports(stage):
-    deps = [dep for dep in PIPELINE["stages"][stage]["deps"] if dep.startswith("stages/")]
-    assert deps == sorted(files_behind(f"stages.{stage}"))
+def places(files) -> set[str]:
+    """The folders of stages/ that `files` are in; for a stage's script, the script."""
+    return {file if Path(file).parent == Path("stages") else "/".join(file.split("/")[:2]) for file in files}
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_imports_no_other_stage(stage):
-    others = {f"stages/{other}.py" for other in STAGES if other != stage}
-    assert not others & files_behind(f"stages.{stage}")
+def test_a_stage_depends_on_exactly_the_folders_that_it_imports_from(stage):
+    """What is loaded by name only, the preload modules of Dask's workers, is in a folder of what loads it."""
+    deps = {dep for dep in PIPELINE["stages"][stage]["deps"] if dep.startswith("stages/")}
+    assert deps == places(imported(f"stages.{stage}")) - {"stages/__init__.py"}
+    if "stages/compute" in deps:
+        by_name = set(re.findall(r'"(stages[.\w]+)"', (ROOT / "stages/compute/cluster.py").read_text()))
+        assert by_name == {"stages.compute.preload", "stages.compute.worker"}
+        assert places(file for name in by_name for file in imported(name)) - {"stages/__init__.py"} <= deps
 
 
-def test_tune_depends_on_each_hyperparameter_that_is_not_in_the_space():
-    settings = params.load(ROOT / "params.yaml")
-    fixed = {f"baseline.{name}" for name in params.Hyperparameters.model_fields if name not in settings.tune.space}
-    missing = fixed - set(PIPELINE["stages"]["tune"]["params"])
-    assert not missing, f"add to the params of tune in dvc.yaml: {missing}"
+def test_imports_are_those_of_the_table_in_the_documentation():
+    """Each folder imports from the folders that docs/architecture.md allows, and no stage from another."""
+    text = (ROOT / "docs/architecture.md").read_text()
+    rows = text.partition("| folder | may import |")[2].split("\n\n")[0].splitlines()[2:]
+    table = {cells[1].strip(" `"): set(re.findall(r"`(\w+)`", cells[2])) for cells in (row.split("|") for row in rows)}
+    folders = {path.name for path in (ROOT / "stages").iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert set(table) == folders | {"stages"}
+    found = {folder: set() for folder in table}
+    for file in (ROOT / "stages").rglob("*.py"):
+        parts = file.relative_to(ROOT / "stages").parts
+        folder = parts[0] if len(parts) > 1 else "stages"
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                names = [f"{node.module}.{alias.name}" for alias in node.names] if node.module == "stages" else [node.module]
+            found[folder] |= {name.split(".")[1] for name in names if name.startswith("stages.")} - {folder}
+    assert all(found[folder] <= table[folder] for folder in table), found
+    assert "review" not in table["stages"]
+
+
+def test_nothing_but_docstrings_is_in_the_file_that_no_stage_depends_on():
+    assert len(ast.parse((ROOT / "stages/__init__.py").read_text()).body) == 1
+
+
+def test_stages_depend_on_the_packages_that_can_change_their_figures():
+    """All direct packages are pinned in pyproject.toml, in groups; requirements.txt has the same pins."""
+    groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
+    pins = sorted(pin for group in groups.values() for pin in group)
+    assert pins == sorted((ROOT / "requirements.txt").read_text().split())
+    assert all("==" in pin for pin in pins)
+    listed = {
+        stage: {
+            key.partition(".")[2]
+            for param in PIPELINE["stages"][stage]["params"]
+            if isinstance(param, dict)
+            for key in param["pyproject.toml"]
+        }
+        for stage in STAGES
+    }
+    used = {stage: set() for stage in STAGES}
+    packages = {re.split(r"[\[=]", pin)[0]: group for group in packages_check.GROUPS for pin in groups[group]}
+    modules = {package.replace("scikit-learn", "sklearn").replace("-", "_"): group for package, group in packages.items()}
+    for stage in STAGES:
+        for file in imported(f"stages.{stage}"):
+            for node in ast.walk(ast.parse((ROOT / file).read_text())):
+                names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+                names += [node.module] if isinstance(node, ast.ImportFrom) else []
+                used[stage] |= {modules[name.split(".")[0]] for name in names if name.split(".")[0] in modules}
+    assert listed == used
 
 
 def test_tune_does_not_depend_on_the_test_images():
@@ -78,7 +99,6 @@ def test_dvc_lock_and_metrics_belong_to_the_code_and_params(monkeypatch):
     assert not stale_stages(), "run `dvc repro` and commit dvc.lock and metrics/"
 
 
-def test_requirements_are_exact():
-    for name in ("requirements.txt", "requirements-dev.txt"):
-        for line in (ROOT / name).read_text().splitlines():
-            assert "==" in line or line == "-r requirements.txt"
+def test_development_requirements_are_exact():
+    for line in (ROOT / "requirements-dev.txt").read_text().splitlines():
+        assert "==" in line or line == "-r requirements.txt"

@@ -9,15 +9,15 @@ import yaml
 from sklearn.base import clone
 from sklearn.model_selection import cross_val_score
 
-from stages import params
-from stages.datasets import load
-from stages.params import Tune
+from stages.base import params
+from stages.base.params import Tune
+from stages.base.splits import Split
+from stages.datasets import catalog
 from stages.search import oracles
 from stages.search.classifier import NetworkClassifier
-from stages.search.evaluation import CrossValidation, Evaluation, Holdout, evaluate
-from stages.search.search import Trial, best, one_standard_error, search
-from stages.splits import Split
-from stages.training import State, train
+from stages.search.scoring import CrossValidation, Evaluation, Holdout, evaluate
+from stages.search.search import Trial, best, one_standard_error, rehearse, search
+from stages.training.trainer import Checkpoint, train
 
 ROOT = Path(__file__).parent.parent
 FIXED = {"units": 512, "dropout": 0.2, "learning_rate": 0.001}
@@ -25,7 +25,7 @@ FIXED = {"units": 512, "dropout": 0.2, "learning_rate": 0.001}
 
 @pytest.fixture(scope="module")
 def digits():
-    data = load("digits", None)
+    data = catalog.load("digits", None)
     return Split(data.train_images, data.train_labels), Split(data.test_images, data.test_labels)
 
 
@@ -42,7 +42,7 @@ def formula(asked):
         loss = [-value for value in accuracy]
         history = {"accuracy": accuracy, "loss": loss, "val_accuracy": accuracy, "val_loss": loss}
         history["val_loss_std"] = [0.02] * epochs
-        yield training, State(epochs, [np.zeros(training.hyperparameters["units"])], [], history, [0.1] * epochs)
+        yield training, Checkpoint(epochs, [np.zeros(training.hyperparameters["units"])], [], history, [0.1] * epochs)
 
 
 def holdout(objective="val_accuracy", **changes) -> Holdout:
@@ -65,7 +65,7 @@ def run(settings: Tune, seed=0, function=formula, **changes):
 
 @pytest.mark.parametrize("strategy", ["hyperband", "random", "bayesian", "grid", "sklearn"])
 def test_two_searches_with_one_seed_are_one(strategy):
-    first, oracle = run(tune(strategy=strategy))
+    first, _ = run(tune(strategy=strategy))
     again, _ = run(tune(strategy=strategy))
     assert first == again
     assert [trial.number for trial in first] == list(range(1, len(first) + 1))
@@ -75,7 +75,7 @@ def test_two_searches_with_one_seed_are_one(strategy):
         assert run(tune(strategy=strategy), seed=1)[0] != first
     if strategy != "hyperband":
         assert {trial.budget for trial in first} == {10}
-    assert len(first) == oracles.most_trials(oracle)
+    assert [trial.budget for trial in first] == rehearse(tune(strategy=strategy), 0)
 
 
 def test_hyperband_is_kerastuners():
@@ -165,15 +165,15 @@ def test_a_grid_is_asked_for_at_once_in_kerastuners_order():
 
 def test_a_failed_trial_is_recorded_and_never_the_best():
     def fails(asked):
-        for training, state in formula(asked):
+        for training, checkpoint in formula(asked):
             units = training.hyperparameters["units"]
             if units in (192, 208):
                 yield training, "ValueError: no"
             elif units == 224:
-                bad = {name: [*values[:-1], float("nan")] for name, values in state.history.items()}
-                yield training, State(state.epoch, state.weights, [], bad, [], stopped=True)
+                bad = {name: [*values[:-1], float("nan")] for name, values in checkpoint.history.items()}
+                yield training, Checkpoint(checkpoint.epoch, checkpoint.weights, [], bad, [], stopped=True)
             else:
-                yield training, state
+                yield training, checkpoint
 
     trials, oracle = run(tune(strategy="grid"), function=fails)
     assert len(trials) == 32
@@ -188,28 +188,30 @@ def test_all_trials_failed():
     assert best(trials, oracle.objective) is None
 
 
-def state(*accuracies):
+def checkpoint(*accuracies):
     """A state with these validation accuracies, which took 1, 2, 3, ... seconds."""
     history = {"loss": [0.0] * len(accuracies), "val_accuracy": accuracies, "val_loss": accuracies}
     history["val_loss_std"] = [0.3] * len(accuracies)
-    return State(len(accuracies), [np.zeros(7)], [], history, list(range(1, len(accuracies) + 1)))
+    return Checkpoint(len(accuracies), [np.zeros(7)], [], history, list(range(1, len(accuracies) + 1)))
 
 
 def test_the_standard_error_is_of_the_images_and_of_the_executions():
-    protocol = holdout(train_size=0, size=100)
-    assert evaluate(protocol, [state(0.5, 0.9)], epochs=2).standard_error == pytest.approx(np.sqrt(0.9 * 0.1 / 100))
+    scoring = holdout(train_size=0, size=100)
+    assert evaluate(scoring, [checkpoint(0.5, 0.9)], epochs=2).standard_error == pytest.approx(np.sqrt(0.9 * 0.1 / 100))
     by_loss = holdout("val_loss", train_size=0, size=100)
-    assert evaluate(by_loss, [state(0.9, 0.5)], epochs=2).standard_error == pytest.approx(0.3 / 10)
-    two = evaluate(holdout(train_size=0, size=100, executions=2), [state(0.8), state(0.9)], epochs=1)
+    assert evaluate(by_loss, [checkpoint(0.9, 0.5)], epochs=2).standard_error == pytest.approx(0.3 / 10)
+    two = evaluate(holdout(train_size=0, size=100, executions=2), [checkpoint(0.8), checkpoint(0.9)], epochs=1)
     assert two.standard_error == pytest.approx(np.sqrt((0.16 + 0.09) / 2 / 100 + 0.05**2))
     folds = CrossValidation(np.repeat([0, 1], 9), folds=3, seed=0, executions=1)
-    assert evaluate(folds, [state(0.8), state(0.9), state(0.7)], epochs=1).standard_error == pytest.approx(0.1 / np.sqrt(3))
+    assert evaluate(folds, [checkpoint(0.8), checkpoint(0.9), checkpoint(0.7)], epochs=1).standard_error == pytest.approx(
+        0.1 / np.sqrt(3)
+    )
 
 
 def test_epochs_to_the_target():
-    assert evaluate(holdout(), [state(0.5, 0.9, 0.8)], epochs=3, target=0.8).epochs_to_target == 2
-    assert evaluate(holdout(), [state(0.5, 0.9, 0.8)], epochs=1, target=0.8).epochs_to_target is None
-    both = [state(0.8, 0.9), state(0.5, 0.8)]
+    assert evaluate(holdout(), [checkpoint(0.5, 0.9, 0.8)], epochs=3, target=0.8).epochs_to_target == 2
+    assert evaluate(holdout(), [checkpoint(0.5, 0.9, 0.8)], epochs=1, target=0.8).epochs_to_target is None
+    both = [checkpoint(0.8, 0.9), checkpoint(0.5, 0.8)]
     assert evaluate(holdout(executions=2), both, epochs=2, target=0.8).epochs_to_target == 1.5
 
 
@@ -236,7 +238,7 @@ def test_the_smallest_within_one_standard_error(name, direction):
 
 
 def test_a_score_is_the_mean_of_each_executions_best_epoch():
-    evaluation = evaluate(holdout(executions=2), [state(0.2, 0.6, 0.5), state(0.1, 0.2, 0.4, 0.9)], epochs=3)
+    evaluation = evaluate(holdout(executions=2), [checkpoint(0.2, 0.6, 0.5), checkpoint(0.1, 0.2, 0.4, 0.9)], epochs=3)
     assert evaluation.scores["val_accuracy"] == np.mean([0.6, 0.4])
     assert (evaluation.epochs, evaluation.parameters) == (3, 7)
     assert evaluation.seconds_per_epoch == 2
@@ -246,15 +248,15 @@ def test_a_score_is_the_mean_of_each_executions_best_epoch():
 def test_cross_validation_gives_what_scikit_learn_gives(digits):
     data = digits[0]
     hyperparameters = {**FIXED, "units": 16}
-    protocol = CrossValidation(data.labels, folds=3, seed=4, executions=1)
-    states = []
-    for rows, held_out in protocol.parts.values():
+    scoring = CrossValidation(data.labels, folds=3, seed=4, executions=1)
+    checkpoints = []
+    for rows, held_out in scoring.subsets.values():
         train_split, validation = (Split(data.images[part], data.labels[part]) for part in (rows, held_out))
-        states.append(train(hyperparameters, train_split, epochs=2, batch_size=32, seed=4, validation=validation))
+        checkpoints.append(train(hyperparameters, train_split, epochs=2, batch_size=32, seed=4, validation=validation))
     classifier = NetworkClassifier(hyperparameters, epochs=2, batch_size=32, seed=4)
-    scores = cross_val_score(classifier, data.images, data.labels, cv=protocol.splitter)
-    assert evaluate(protocol, states, epochs=2).scores["val_accuracy"] == np.mean(scores)
-    assert [training.part for training in protocol.trainings(hyperparameters)] == list(protocol.parts)
+    scores = cross_val_score(classifier, data.images, data.labels, cv=scoring.splitter)
+    assert evaluate(scoring, checkpoints, epochs=2).scores["val_accuracy"] == np.mean(scores)
+    assert [training.subset for training in scoring.trainings(hyperparameters)] == list(scoring.subsets)
 
 
 def test_the_classifier_passes_scikit_learns_interface(digits):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import random
 import subprocess
 import sys
@@ -10,11 +11,12 @@ import threading
 import numpy as np
 import pytest
 
-from stages import model, training
-from stages.backend import keras
-from stages.datasets import load
-from stages.splits import Split
-from stages.training import EarlyStopping, train
+from stages.base.splits import Split
+from stages.compute.replicates import save
+from stages.datasets import catalog
+from stages.training import adam, model, trainer
+from stages.training.backend import keras
+from stages.training.trainer import EarlyStopping, train
 
 HYPERPARAMETERS = {"units": 24, "dropout": 0.2, "learning_rate": 0.01}
 
@@ -22,12 +24,12 @@ HYPERPARAMETERS = {"units": 24, "dropout": 0.2, "learning_rate": 0.01}
 @pytest.fixture(scope="module")
 def digits():
     """Real handwritten digits: (train, validation)."""
-    data = load("digits", None)
+    data = catalog.load("digits", None)
     return Split(data.train_images, data.train_labels), Split(data.test_images, data.test_labels)
 
 
 def build(data, seed, state=None, **changes):
-    return training.build({**HYPERPARAMETERS, **changes}, data.images.shape[1:], data.classes, seed, state)
+    return trainer.build({**HYPERPARAMETERS, **changes}, data.images.shape[1:], data.classes, seed, state)
 
 
 def digest(state) -> str:
@@ -46,14 +48,14 @@ def test_going_on_from_a_state_is_training_in_one_go(digits, seed, batch_size):
     whole = train(HYPERPARAMETERS, data, epochs=5, **settings)
     part = train(HYPERPARAMETERS, data, epochs=2, **settings)
     kept = digest(part)
-    assert digest(train(HYPERPARAMETERS, data, epochs=5, state=part, **settings)) == digest(whole)
+    assert digest(train(HYPERPARAMETERS, data, epochs=5, checkpoint=part, **settings)) == digest(whole)
     assert digest(part) == kept
     assert part.history["loss"] == whole.history["loss"][:2]
 
 
 def test_another_process_and_other_work_before_change_nothing(digits):
     code = (
-        "import sys; sys.path.insert(0, 'tests'); from test_training import *; data = load('digits', None); "
+        "import sys; sys.path.insert(0, 'tests'); from test_training import *; data = catalog.load('digits', None); "
         "print(digest(train(HYPERPARAMETERS, Split(data.train_images, data.train_labels), epochs=2, batch_size=32, seed=3)))"
     )
     there = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
@@ -105,12 +107,12 @@ def test_the_fused_optimizer_is_adam(digits):
         np.random.default_rng(i).normal(size=v.shape).astype(np.float32) for i, v in enumerate(network.trainable_variables)
     ]
     results = []
-    for optimizer in (training._fused(network), network.optimizer):
+    for optimizer in (adam.fused(network), network.optimizer):
         start = [variable.numpy() for variable in network.trainable_variables]
         for _ in range(3):
             optimizer.apply([keras.ops.convert_to_tensor(gradient) for gradient in gradients], network.trainable_variables)
         results.append([variable.numpy() for variable in network.trainable_variables + optimizer.variables])
-        training._assign(network.trainable_variables, start)
+        trainer._assign(network.trainable_variables, start)
     for fused, keras_own in zip(*results, strict=True):
         np.testing.assert_allclose(fused, keras_own, rtol=1e-5, atol=1e-6)
 
@@ -119,7 +121,7 @@ def test_the_saved_model_is_keras_own_and_gives_the_accuracy(digits, tmp_path):
     data, validation = digits
     state = train(HYPERPARAMETERS, data, epochs=2, batch_size=32, seed=1, validation=validation)
     for name in ("first", "again"):
-        training.save(build(data, 1, state), tmp_path / f"{name}.keras")
+        save(build(data, 1, state), tmp_path / f"{name}.keras")
     assert (tmp_path / "first.keras").read_bytes() == (tmp_path / "again.keras").read_bytes()
     loaded = keras.models.load_model(tmp_path / "first.keras")
     loss, accuracy = loaded.evaluate(validation.images, validation.labels, verbose=0)
@@ -134,7 +136,7 @@ def test_the_saved_model_is_keras_own_and_gives_the_accuracy(digits, tmp_path):
 def test_any_keras_model_will_do(digits, monkeypatch):
     """Batch normalisation has state that is not trained, the optimizer is another one, two layers draw random numbers."""
 
-    def build(image_shape, classes, units):
+    def build(image_shape, classes, hyperparameters):
         network = keras.Sequential(
             [
                 keras.Input((*image_shape, 1)),
@@ -142,7 +144,7 @@ def test_any_keras_model_will_do(digits, monkeypatch):
                 keras.layers.BatchNormalization(),
                 keras.layers.Flatten(),
                 keras.layers.Dropout(0.1),
-                keras.layers.Dense(units, activation="relu", kernel_regularizer="l2"),
+                keras.layers.Dense(hyperparameters.units, activation="relu", kernel_regularizer="l2"),
                 keras.layers.Dropout(0.1),
                 keras.layers.Dense(classes, activation="softmax"),
             ]
@@ -153,10 +155,47 @@ def test_any_keras_model_will_do(digits, monkeypatch):
     monkeypatch.setattr(model, "build", build)
     data = Split(digits[0].images, digits[0].labels)
     settings = {"batch_size": 32, "seed": 1, "validation": digits[1]}
-    whole = train({"units": 16}, data, epochs=3, **settings)
-    part = train({"units": 16}, data, epochs=1, **settings)
-    assert digest(train({"units": 16}, data, epochs=3, state=part, **settings)) == digest(whole)
+    whole = train(HYPERPARAMETERS, data, epochs=3, **settings)
+    part = train(HYPERPARAMETERS, data, epochs=1, **settings)
+    assert digest(train(HYPERPARAMETERS, data, epochs=3, checkpoint=part, **settings)) == digest(whole)
     assert whole.history["val_accuracy"][-1] > 0.8
+
+
+OPTIMIZERS = [
+    *("SGD", "RMSprop", "Adam", "AdamW", "Adadelta", "Adagrad", "Adamax", "Adafactor", "Nadam", "Ftrl", "Lion", "Lamb", "Muon"),
+    "LossScaleOptimizer",
+]
+
+
+@pytest.mark.parametrize("accumulate", [None, 3])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_goes_on_from_a_checkpoint(digits, monkeypatch, name, accumulate):
+    """To the bit, and with gradients accumulated over 3 batches of an epoch's 10, so that some are left at its end."""
+
+    def build(image_shape, classes, hyperparameters):
+        network = original(image_shape, classes, hyperparameters)
+        inner = getattr(keras.optimizers, "Adam" if name == "LossScaleOptimizer" else name)
+        optimizer = inner(learning_rate=0.01, gradient_accumulation_steps=accumulate, use_ema=name == "SGD")
+        if name == "LossScaleOptimizer":
+            optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+        network.compile(optimizer, loss="sparse_categorical_crossentropy")
+        return network
+
+    original = model.build
+    monkeypatch.setattr(model, "build", build)
+    data = Split(digits[0].images[:300], digits[0].labels[:300])
+    whole = train(HYPERPARAMETERS, data, epochs=3, batch_size=32, seed=1)
+    part = train(HYPERPARAMETERS, data, epochs=1, batch_size=32, seed=1)
+    assert digest(train(HYPERPARAMETERS, data, epochs=3, checkpoint=part, batch_size=32, seed=1)) == digest(whole)
+    assert not any(map(np.array_equal, part.weights, whole.weights))
+
+
+def test_another_backend_and_precision_of_keras_are_overruled(tmp_path):
+    (tmp_path / "keras.json").write_text('{"backend": "jax", "floatx": "float64", "image_data_format": "channels_first"}')
+    code = "from stages.training.backend import keras; c = keras.config; print(c.backend(), c.floatx(), c.image_data_format())"
+    environment = {**os.environ, "KERAS_BACKEND": "jax", "KERAS_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True)
+    assert done.stdout.split() == ["tensorflow", "float32", "channels_last"]
 
 
 @pytest.mark.parametrize(
@@ -193,5 +232,5 @@ def test_a_pause_does_not_reset_patience(digits):
     assert whole.epoch < 12
     state = None
     for epoch in range(1, 13):
-        state = train(hyperparameters, data, epochs=epoch, state=state, **settings)
+        state = train(hyperparameters, data, epochs=epoch, checkpoint=state, **settings)
     assert digest(state) == digest(whole)

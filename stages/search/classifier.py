@@ -5,18 +5,18 @@ from collections.abc import Mapping
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 
-from stages import training
-from stages.splits import Split
+from stages.base.splits import Split
+from stages.training import trainer
 
 
 class NetworkClassifier(ClassifierMixin, BaseEstimator):
-    """A classifier that trains the network of stages/model.py.
+    """A classifier that trains the network of stages/training/model.py.
 
     Args:
-        hyperparameters: keywords of `model.build`.
-        epochs, batch_size, seed: as of `training.train`.
+        hyperparameters: by name, the fields of `Hyperparameters`.
+        epochs, batch_size, seed: as of `trainer.train`.
 
-    After `fit`: `classes_` (the labels, sorted), `state_` (a `training.State`) and `network_` (a Keras model).
+    After `fit`: `classes_` (the labels, sorted), `checkpoint_` (a `trainer.Checkpoint`) and `network_` (a Keras model).
     """
 
     def __init__(self, hyperparameters: Mapping[str, object], *, epochs: int = 5, batch_size: int = 32, seed: int = 0):
@@ -29,13 +29,14 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
         """Train on `images` (n, height, width) in [0, 1] and their `labels` (n,), of any type that can be sorted."""
         self.classes_, numbers = np.unique(labels, return_inverse=True)
         data = Split(np.asarray(images, np.float32), numbers.astype(np.int32))
-        self.state_ = training.train(self.hyperparameters, data, epochs=self.epochs, batch_size=self.batch_size, seed=self.seed)
-        self.network_ = training.build(self.hyperparameters, data.images.shape[1:], data.classes, self.seed, self.state_)
+        settings = {"epochs": self.epochs, "batch_size": self.batch_size, "seed": self.seed}
+        self.checkpoint_ = trainer.train(self.hyperparameters, data, **settings)
+        self.network_ = trainer.build(self.hyperparameters, data.images.shape[1:], data.classes, self.seed, self.checkpoint_)
         return self
 
     def predict_proba(self, images: np.ndarray) -> np.ndarray:
         """Return the probabilities (n, classes) float32, in the order of `classes_`."""
-        return training.predict(self.network_, np.asarray(images, np.float32))
+        return trainer.predict(self.network_, np.asarray(images, np.float32))
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         """Return the most probable label of each image, (n,)."""

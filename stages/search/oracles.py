@@ -6,12 +6,12 @@ state in memory and prints nothing.
 
 import math
 
-import stages.backend  # noqa: F401 - before KerasTuner starts TensorFlow its own way
+import stages.training.backend  # noqa: F401 - before KerasTuner starts TensorFlow its own way
 
 # isort: split
 import keras_tuner
 
-from stages.params import Boolean, Choice, Dimension, Tune
+from stages.base.params import Boolean, Choice, Dimension, Tune
 
 
 def create(tune: Tune, seed: int) -> keras_tuner.Oracle:
@@ -77,18 +77,3 @@ def values(trial: keras_tuner.engine.trial.Trial) -> dict[str, object]:
 def epochs(trial: keras_tuner.engine.trial.Trial, max_epochs: int) -> int:
     """Return the epoch that `trial` is to be trained to: what Hyperband grants it, `max_epochs` with the other oracles."""
     return trial.hyperparameters.values.get("tuner/epochs", max_epochs)
-
-
-def most_trials(oracle: keras_tuner.Oracle) -> int:
-    """Return how many trials `oracle` will ask for; fewer come if the space has fewer combinations."""
-    if isinstance(oracle, keras_tuner.oracles.HyperbandOracle):
-        rounds = [
-            oracle._get_size(bracket, number)
-            for bracket in range(oracle._get_num_brackets())
-            for number in range(oracle._get_num_rounds(bracket))
-        ]
-        return sum(rounds) * oracle.hyperband_iterations
-    if isinstance(oracle, keras_tuner.oracles.GridSearchOracle):
-        combinations = math.prod(len({hp.default, *hp.values}) for hp in oracle.hyperparameters.space)
-        return min(combinations, oracle.max_trials or combinations)
-    return oracle.max_trials

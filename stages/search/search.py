@@ -7,17 +7,19 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-import stages.backend  # noqa: F401 - before KerasTuner starts TensorFlow its own way
+import stages.training.backend  # noqa: F401 - before KerasTuner starts TensorFlow its own way
 
 # isort: split
 import keras_tuner
 from sklearn.exceptions import ConvergenceWarning
 
+from stages.base.params import Tune
+from stages.compute.worker import Training
 from stages.search import oracles
-from stages.search.evaluation import CrossValidation, Evaluation, Holdout, Training, evaluate
-from stages.training import State
+from stages.search.scoring import CrossValidation, Evaluation, Holdout, evaluate
+from stages.training.trainer import Checkpoint
 
-Run = Callable[[Mapping[Training, int]], Iterable[tuple[Training, State | str]]]
+Run = Callable[[Mapping[Training, int]], Iterable[tuple[Training, Checkpoint | str]]]
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Trial:
 def search(
     oracle: keras_tuner.Oracle,
     run: Run,
-    protocol: Holdout | CrossValidation,
+    scoring: Holdout | CrossValidation,
     *,
     fixed: Mapping[str, object],
     max_epochs: int,
@@ -44,12 +46,12 @@ def search(
     """Return the trials that `oracle` asks for, evaluated, in its order.
 
     Args:
-        run: a function that trains: see `cluster.Runner.run`.
-        protocol: which trainings a trial consists of and how they are scored.
+        run: a function that trains: see `runner.Runner.run`.
+        scoring: which trainings a trial consists of and how they are scored.
         fixed: hyperparameters that are not in the oracle's space.
         max_epochs: of a trial whose epochs the oracle does not decide.
         trials_at_once: asked for before the first of them is told; None for as many as the oracle has.
-        target: see `evaluation.evaluate`.
+        target: see `scoring.evaluate`.
         report: called with each trial as soon as it is done, in any order.
     """
     trials = []
@@ -58,7 +60,7 @@ def search(
             Trial(len(trials) + i, {**fixed, **oracles.values(asked)}, oracles.epochs(asked, max_epochs), Evaluation())
             for i, asked in enumerate(batch, start=1)
         ]
-        done = _evaluate(planned, run, protocol, target, report)
+        done = _evaluate(planned, run, scoring, target, report)
         for asked, trial in zip(batch, done, strict=True):
             _tell(oracle, asked, trial.evaluation)
         trials += done
@@ -94,17 +96,17 @@ def one_standard_error(trials: list[Trial], objective: keras_tuner.Objective) ->
 def _evaluate(
     planned: list[Trial],
     run: Run,
-    protocol: Holdout | CrossValidation,
+    scoring: Holdout | CrossValidation,
     target: float,
     report: Callable[[Trial], None],
 ) -> list[Trial]:
     """Return the `planned` trials with their evaluations, in their order."""
-    trainings = {trial.number: protocol.trainings(trial.hyperparameters) for trial in planned}
+    trainings = {trial.number: scoring.trainings(trial.hyperparameters) for trial in planned}
     asked: dict[Training, int] = {}
     for trial in planned:
         for training in trainings[trial.number]:
             asked[training] = max(trial.budget, asked.get(training, 0))
-    results: dict[Training, State | str] = {}
+    results: dict[Training, Checkpoint | str] = {}
     done: dict[int, Trial] = {}
     for training, result in run(asked):
         results[training] = result
@@ -112,9 +114,9 @@ def _evaluate(
             mine = trainings[trial.number]
             if training not in mine or any(training not in results for training in mine):
                 continue
-            states = [results[training] for training in mine]
-            failure = next((state for state in states if isinstance(state, str)), None)
-            evaluation = Evaluation(failure=failure) if failure else evaluate(protocol, states, trial.budget, target)
+            checkpoints = [results[training] for training in mine]
+            failure = next((failed for failed in checkpoints if isinstance(failed, str)), None)
+            evaluation = Evaluation(failure=failure) if failure else evaluate(scoring, checkpoints, trial.budget, target)
             done[trial.number] = Trial(trial.number, trial.hyperparameters, trial.budget, evaluation)
             report(done[trial.number])
     return [done[trial.number] for trial in planned]
@@ -139,3 +141,20 @@ def _tell(oracle: keras_tuner.Oracle, asked: keras_tuner.engine.trial.Trial, eva
         oracle.update_trial(asked.trial_id, {oracle.objective.name: evaluation.scores[oracle.objective.name]})
         asked.status = "COMPLETED"
     oracle.end_trial(asked)
+
+
+def rehearse(tune: Tune, seed: int) -> list[int]:
+    """Return the epochs of each trial that the search will ask for, its oracle told that all of them are equally good.
+
+    How many trials there are does not depend on how good they are, except that a Gaussian process may come to the same
+    hyperparameters again and then ends early: its strategies are not rehearsed.
+    """
+    if "trials_at_once" in type(getattr(tune, tune.strategy)).model_fields:
+        return [tune.max_epochs] * getattr(tune, tune.strategy).max_trials
+    oracle, budgets = oracles.create(tune, seed), []
+    equal = Evaluation({"val_accuracy": 0.0, "val_loss": 0.0})
+    while batch := _ask(oracle, None):
+        budgets += [oracles.epochs(asked, tune.max_epochs) for asked in batch]
+        for asked in batch:
+            _tell(oracle, asked, equal)
+    return budgets

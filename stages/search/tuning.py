@@ -1,31 +1,30 @@
 """The body of the stage `tune`: from params.yaml and the prepared images to the search's outputs."""
 
 import time
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from stages import console, splits
-from stages.files import shared_root, write_csv, write_json
-from stages.params import Params, Tune
+from stages.base import console, splits
+from stages.base.files import write_csv, write_json
+from stages.base.params import Params, Tune
+from stages.base.splits import Split
+from stages.compute.cluster import Cluster
+from stages.compute.replicates import PREPARED, listed
+from stages.compute.runner import Runner
 from stages.search import oracles
-from stages.search.cluster import Cluster
-from stages.search.evaluation import CrossValidation, Holdout
-from stages.search.runner import Runner
-from stages.search.search import Trial, best, one_standard_error, search
-from stages.search.trials import Store
-from stages.splits import Split
-from stages.training import EarlyStopping
+from stages.search.scoring import CrossValidation, Holdout
+from stages.search.search import Trial, best, one_standard_error, rehearse, search
+from stages.training.trainer import EarlyStopping
 
 
-def data_and_protocol(settings: Params) -> tuple[Split, Holdout | CrossValidation]:
+def data_and_scoring(settings: Params) -> tuple[Split, Holdout | CrossValidation]:
     """Return the training images followed by the validation images, and how a trial is scored on them.
 
     That is on stratified folds of all of them for `sklearn`, on the validation images for all other strategies.
     """
     tune = settings.tune
-    train, validation = (splits.load(Path("data/prepared") / name) for name in ("train", "validation"))
+    train, validation = (splits.load(PREPARED / name) for name in ("train", "validation"))
     data = splits.join(train, validation)
     common = {"seed": settings.seed, "executions": tune.executions_per_trial}
     if tune.strategy == "sklearn":
@@ -56,11 +55,32 @@ def row(trial: Trial, chosen: Trial) -> dict[str, object]:
     }
 
 
+def lines(trials: list[Trial], chosen: Trial, tune: Tune) -> pd.DataFrame:
+    """Return a row for each trial and searched hyperparameter: its value, and its position in the space, from 0 to 1."""
+    space = oracles.search_space(tune.space).space
+    return pd.DataFrame(
+        {
+            "trial": trial.number,
+            "hyperparameter": dimension.name,
+            "value": trial.hyperparameters[dimension.name],
+            "position": round(dimension.value_to_prob(trial.hyperparameters[dimension.name]), 6),
+            "dimensions": len(space),
+            "budget": trial.budget,
+            tune.objective: trial.evaluation.scores[tune.objective],
+            "standard_error": trial.evaluation.standard_error,
+            "chosen": "yes" if trial is chosen else "no",
+        }
+        for trial in trials
+        for dimension in space
+        if not trial.evaluation.failure
+    )
+
+
 def brief(trial: Trial, tune: Tune) -> dict[str, object]:
     """Return what tune.json says of a trial that is worth comparing."""
     return {
         "trial": trial.number,
-        **{name: trial.hyperparameters[name] for name in tune.space},
+        "hyperparameters": {name: trial.hyperparameters[name] for name in tune.space},
         "parameters": trial.evaluation.parameters,
         "score": trial.evaluation.scores[tune.objective],
         "standard_error": trial.evaluation.standard_error,
@@ -88,7 +108,7 @@ class Progress:
 
 
 def tune(settings: Params, cluster: Cluster) -> None:
-    """Search on `cluster`; write data/tune/hyperparameters.json, metrics/tune.json and metrics/plots/trials.csv.
+    """Search on `cluster`; write data/tune/hyperparameters.json, metrics/tune.json and metrics/plots/{trials,space}.csv.
 
     Raises:
         UserError: all trials failed.
@@ -96,17 +116,13 @@ def tune(settings: Params, cluster: Cluster) -> None:
     start = time.perf_counter()
     tune, objective = settings.tune, settings.tune.objective
     oracle = oracles.create(tune, settings.seed)
-    data, protocol = data_and_protocol(settings)
-    store = Store(shared_root() / settings.runtime.store, settings.runtime.store_gigabytes * 1e9)
-    store.prune()
-    runner = Runner(
-        cluster, store, data, protocol.parts, batch_size=settings.train.batch_size, early_stopping=protocol.early_stopping
-    )
-    with console.progress_bar(total=oracles.most_trials(oracle), unit="trial") as bar:
+    data, scoring = data_and_scoring(settings)
+    runner = Runner(cluster, settings, data, scoring.subsets, early_stopping=scoring.early_stopping)
+    with console.progress_bar(total=len(rehearse(tune, settings.seed)), unit="trial") as bar:
         trials = search(
             oracle,
             runner.run,
-            protocol,
+            scoring,
             fixed=settings.baseline.model_dump(),
             max_epochs=tune.max_epochs,
             trials_at_once=getattr(getattr(tune, tune.strategy), "trials_at_once", None),
@@ -118,24 +134,22 @@ def tune(settings: Params, cluster: Cluster) -> None:
     if top is None:
         raise console.UserError(f"all trials ({len(trials)}) failed; the first: {trials[0].evaluation.failure}")
     chosen = as_good[0] if tune.selection == "one_standard_error" else top
-    reaching = [trial for trial in trials if trial.evaluation.epochs_to_target]
-    smallest = min(reaching, key=lambda t: (t.evaluation.parameters, t.evaluation.epochs_to_target), default=None)
     epochs = sum(runner.epochs.values())
     write_csv("metrics/plots/trials.csv", pd.DataFrame(row(trial, chosen) for trial in trials))
+    write_csv("metrics/plots/space.csv", lines(trials, chosen, tune))
     write_json("data/tune/hyperparameters.json", chosen.hyperparameters)
     write_json(
         "metrics/tune.json",
         {
             "strategy": tune.strategy,
             "selection": tune.selection,
-            **chosen.hyperparameters,
+            "hyperparameters": chosen.hyperparameters,
             "parameters": chosen.evaluation.parameters,
             "objective": objective,
             "score": chosen.evaluation.scores[objective],
             "best": brief(top, tune),
             "one_standard_error": {**brief(as_good[0], tune), "as_good_as_the_best": len(as_good)},
             "target_accuracy": tune.target_accuracy,
-            "smallest_to_reach_target": smallest and {**brief(smallest, tune), "epochs": smallest.evaluation.epochs_to_target},
             "trials": len(trials),
             "failed_trials": sum(trial.evaluation.failure is not None for trial in trials),
             "epochs_trained": epochs,
@@ -144,8 +158,7 @@ def tune(settings: Params, cluster: Cluster) -> None:
     )
 
     def found(trial: Trial) -> str:
-        values = ", ".join(f"{name} {trial.hyperparameters[name]}" for name in tune.space)
-        return f"{values} with {objective} {trial.evaluation.scores[objective]:.4f}"
+        return f"{listed(brief(trial, tune)['hyperparameters'])} with {objective} {trial.evaluation.scores[objective]:.4f}"
 
     why = "the best"
     if chosen is not top:

@@ -1,0 +1,47 @@
+"""What a person sees: one line for a mistake, one progress bar for long work.
+
+Every stage script ends in `run(main)`. A `UserError` anywhere below it becomes one line on standard error and exit status 1;
+any other exception is a bug and keeps its traceback.
+"""
+
+import errno
+import sys
+from collections.abc import Callable
+
+from tqdm import tqdm
+
+# What a disk or a folder that cannot be written says; EFBIG is the limit of `ulimit -f`
+UNWRITABLE = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
+    *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
+}
+
+
+class UserError(Exception):
+    """A mistake that the user can mend. The message is one line: key or file, value, what is allowed or what to do."""
+
+
+def run(main: Callable[[], None]) -> None:
+    """Call `main` and end the process with status 1 and one line on `UserError`, with status 130 on Ctrl-C."""
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except OSError as error:
+        if error.errno not in UNWRITABLE or not error.filename:
+            raise
+        sys.exit(f"error: {unwritable(error.filename, error)}")
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def unwritable(path: object, error: OSError) -> str:
+    """Return the message for `path` that could not be written because of `error`."""
+    reason = error.strerror or " ".join(str(error).split())
+    return f"{path} cannot be written ({reason}); free space there or allow writing, and run again: what was there is kept"
+
+
+def progress_bar(**options) -> tqdm:
+    """A tqdm progress bar that is cleared when it is done and draws nothing where standard error is no terminal."""
+    return tqdm(disable=None, leave=False, dynamic_ncols=True, **options)

@@ -1,0 +1,66 @@
+"""Files that appear whole or not at all: each is written beside its place and renamed into it."""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stages.base.console import UNWRITABLE, UserError, unwritable
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def shared_root() -> Path:
+    """Return the repository's top folder; in the temporary copy that DVC runs an experiment in, that of the original."""
+    here = Path.cwd()
+    return next((folder.parents[2] for folder in here.parents if folder.parts[-3:] == (".dvc", "tmp", "exps")), here)
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path in the folder of `path` (made if missing); rename it to `path` if the block ends well.
+
+    The temporary name keeps the suffix of `path`, for writers that go by it. If the block raises, nothing is left behind.
+
+    Raises:
+        UserError: the disk is full, or `path` is not allowed to be written.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".writing-", dir=path.parent) as folder:
+            temporary = Path(folder) / path.name
+            yield temporary
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+    except OSError as error:  # one without a number is NumPy's, which could not write all of an array
+        if error.errno in UNWRITABLE or (type(error) is OSError and error.errno is None):
+            raise UserError(unwritable(path, error)) from None
+        raise
+
+
+def write_json(path: str | Path, content: dict) -> None:
+    """Write `content` as indented JSON, keys in the order given; ValueError if a number is not finite."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> dict:
+    """Return the content of `path`; UserError if it is not there or is no JSON."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; `dvc repro` makes it") from None
+    except ValueError as error:
+        raise UserError(f"{path} is no JSON ({error}); delete it and run `dvc repro`") from None
+
+
+def write_csv(path: str | Path, table: "pd.DataFrame") -> None:
+    """Write `table` as CSV without its index; floats in the shortest form that reads back to the same bits."""
+    with replacing(path) as temporary:
+        table.to_csv(temporary, index=False, lineterminator="\n")

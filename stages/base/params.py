@@ -1,0 +1,352 @@
+"""params.yaml as typed, validated objects; this is the only reader of the file.
+
+Each section of the file is a class below, each key a field with its type and bounds. Unknown keys are refused, so a typo cannot
+pass for a default. `load` reports every mistake in one line of its own, before any work starts.
+"""
+
+import re
+from pathlib import Path, PurePath
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
+
+from stages.base.console import UserError
+from stages.base.hyperparameters import Hyperparameters
+from stages.base.section import LARGEST, PositiveInt, Section, shown
+
+Int = Annotated[int, Field(ge=-LARGEST, le=LARGEST)]
+Epochs = Annotated[int, Field(ge=1, le=10_000)]
+Metric = Literal["accuracy", "loss", "val_accuracy", "val_loss"]
+
+
+class Prepare(Section):
+    """Which data set of stages/datasets/catalog.py, and which share of its training images becomes the validation split."""
+
+    dataset: str
+    validation_split: Annotated[float, Field(gt=0, lt=1)]
+
+
+class Train(Section):
+    """The final trainings, `replicates` of each network with seeds of their own; `batch_size` holds for the search too."""
+
+    epochs: Epochs
+    batch_size: PositiveInt
+    replicates: Annotated[int, Field(ge=3, le=1000)]
+
+
+class Range(Section):
+    """Base of `int` and `float`: bounds included; with `sampling: log`, `step` is a factor."""
+
+    sampling: Literal["linear", "log"] = "linear"
+
+    @model_validator(mode="after")
+    def _bounds(self):
+        if self.min > self.max:
+            raise ValueError(f"min {self.min} should not be greater than max {self.max}")
+        if self.sampling == "log" and self.min <= 0:
+            raise ValueError(f"min {self.min} should be greater than 0 with sampling log")
+        if self.sampling == "log" and self.step is not None and self.step <= 1:
+            raise ValueError(f"step {self.step} should be greater than 1 with sampling log, where it is a factor")
+        return self
+
+    def extremes(self) -> list:
+        """The smallest and the largest value."""
+        return [self.min, self.max]
+
+
+class IntRange(Range):
+    """KerasTuner's `HyperParameters.Int`."""
+
+    type: Literal["int"]
+    min: Int
+    max: Int
+    step: PositiveInt | None = None
+
+
+class FloatRange(Range):
+    """KerasTuner's `HyperParameters.Float`."""
+
+    type: Literal["float"]
+    min: float
+    max: float
+    step: Annotated[float, Field(gt=0)] | None = None
+
+
+def _plain(value: object) -> object:
+    if not isinstance(value, int | float | str) or value != value or value in (float("inf"), -float("inf")):
+        raise ValueError("should be a number, text, true or false")
+    return value
+
+
+class Choice(Section):
+    """KerasTuner's `HyperParameters.Choice`."""
+
+    type: Literal["choice"]
+    values: Annotated[list[Annotated[int | float | str | bool, BeforeValidator(_plain)]], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _one_type(self):
+        if len({type(value) for value in self.values}) > 1:
+            raise ValueError(f"values {shown(self.values)} should be of one type")
+        if len(set(self.values)) < len(self.values):
+            raise ValueError(f"values {shown(self.values)} should differ from each other")
+        return self
+
+    def extremes(self) -> list:
+        """All values."""
+        return self.values
+
+
+class Boolean(Section):
+    """KerasTuner's `HyperParameters.Boolean`."""
+
+    type: Literal["boolean"]
+
+    def extremes(self) -> list:
+        """Both values."""
+        return [False, True]
+
+
+Dimension = Annotated[IntRange | FloatRange | Choice | Boolean, Field(discriminator="type")]
+
+
+class EarlyStopping(Section):
+    """Stop a trial when `monitor` has not improved for `patience` epochs."""
+
+    monitor: Metric
+    patience: Epochs
+
+
+class Hyperband(Section):
+    """Arguments of KerasTuner's `HyperbandOracle` (Li et al., 2018); its `max_epochs` is `tune.max_epochs`."""
+
+    factor: Annotated[int, Field(ge=2, le=LARGEST)]
+    hyperband_iterations: PositiveInt
+
+
+class Random(Section):
+    """Arguments of KerasTuner's `RandomSearchOracle`."""
+
+    max_trials: PositiveInt
+
+
+class Bayesian(Section):
+    """Arguments of KerasTuner's `BayesianOptimizationOracle`; `num_initial_points: null` is 3 for each dimension of the space.
+
+    `trials_at_once` are asked for before the first of them is told: more of them learn less from each other.
+    """
+
+    max_trials: PositiveInt
+    num_initial_points: PositiveInt | None
+    alpha: Annotated[float, Field(gt=0)]
+    beta: Annotated[float, Field(ge=0)]
+    trials_at_once: PositiveInt
+
+
+class Grid(Section):
+    """Arguments of KerasTuner's `GridSearchOracle`. `max_trials: null` is the whole grid."""
+
+    max_trials: PositiveInt | None
+
+
+class Sklearn(Bayesian):
+    """KerasTuner's `SklearnTuner` over its `BayesianOptimizationOracle`: `cv` stratified folds a trial."""
+
+    cv: Annotated[int, Field(ge=2, le=1000)]
+
+
+class Tune(Section):
+    """The search: its strategy, what it maximises or minimises, which trial it chooses, its budget and its space.
+
+    `target_accuracy` decides nothing: it is what the trials' `epochs_to_target` count to.
+    """
+
+    strategy: Literal["hyperband", "random", "bayesian", "grid", "sklearn"]
+    objective: Literal["val_accuracy", "val_loss"]
+    selection: Literal["one_standard_error", "best"]
+    target_accuracy: Annotated[float, Field(gt=0, le=1)]
+    max_epochs: Epochs
+    executions_per_trial: Annotated[int, Field(ge=1, le=1000)]
+    early_stopping: EarlyStopping | None
+    space: Annotated[dict[str, Dimension], Field(min_length=1)]
+    hyperband: Hyperband
+    random: Random
+    bayesian: Bayesian
+    grid: Grid
+    sklearn: Sklearn
+
+
+class Retrain(Section):
+    """Whose hyperparameters retrain uses: the search's, or the baseline's as a control."""
+
+    from_: Annotated[Literal["tune", "baseline"], Field(alias="from")]
+
+
+class Compare(Section):
+    """The comparison: `margin` is the loss of test accuracy that a smaller network is worth."""
+
+    margin: Annotated[float, Field(gt=0, lt=1)]
+
+
+class Runtime(Section):
+    """How trainings run. Nothing here changes a result, so it is in no stage's params in dvc.yaml.
+
+    `workers: null` is one process a core. `store` is where trainings are kept, `store_gigabytes` (1e9 bytes) how many at most.
+    """
+
+    workers: Annotated[int, Field(ge=1, le=1024)] | None
+    store: str
+    store_gigabytes: Annotated[float, Field(gt=0)]
+
+    @field_validator("store")
+    @classmethod
+    def _inside(cls, store):
+        if PurePath(store).is_absolute() or ".." in PurePath(store).parts or not PurePath(store).parts:
+            raise ValueError("should be a folder inside the repository, such as data/trials")
+        return store
+
+
+class Params(Section):
+    """The whole of params.yaml."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**31 - 1000)]
+    prepare: Prepare
+    baseline: Hyperparameters
+    train: Train
+    tune: Tune
+    retrain: Retrain
+    compare: Compare
+    runtime: Runtime
+
+    @model_validator(mode="after")
+    def _space_fits_the_model(self):
+        for name, dimension in self.tune.space.items():
+            if name not in Hyperparameters.model_fields:
+                known = ", ".join(Hyperparameters.model_fields)
+                raise ValueError(f"tune.space.{shown(name)}: unknown hyperparameter; use {known}")
+            for value in dimension.extremes():
+                try:
+                    Hyperparameters.model_validate({**self.baseline.model_dump(), name: value})
+                except ValidationError as error:
+                    raise ValueError(f"tune.space.{name} holds {shown(value)}: {_says(error.errors()[0])}") from None
+        if self.tune.strategy == "sklearn" and self.tune.objective != "val_accuracy":
+            raise ValueError(
+                f"tune.objective is {self.tune.objective}, but tune.strategy sklearn scores by accuracy; use val_accuracy"
+            )
+        return self
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader where YAML 1.1 and YAML 1.2, which DVC reads, agree; it refuses what they read as two things.
+
+    Each value means what it looks like, so tags, anchors and aliases are refused too, and a key may stand once.
+    """
+
+    def compose_node(self, parent, index):
+        event = self.peek_event()
+        if getattr(event, "anchor", None):
+            raise yaml.MarkedYAMLError(None, None, "anchors and aliases are not allowed; write the value out", event.start_mark)
+        if getattr(event, "tag", None):
+            raise yaml.MarkedYAMLError(None, None, f"the tag {event.tag} is not allowed; remove it", event.start_mark)
+        self.depth = getattr(self, "depth", 0) + 1
+        if self.depth > _DEEPEST:
+            raise yaml.MarkedYAMLError(None, None, f"more than {_DEEPEST} levels of nesting", event.start_mark)
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def construct_mapping(self, node, deep=False):
+        seen = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(None, None, "a key should be a plain word", key.start_mark)
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(None, None, f"the key {shown(key.value)} stands twice; remove one", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep=True)
+
+    def construct_plain(self, node):
+        """A number or truth value, if it is one in YAML 1.2 too."""
+        for form, read in _PLAIN.items():
+            if re.fullmatch(form, node.value):
+                return read(node.value)
+        raise yaml.MarkedYAMLError(
+            None,
+            None,
+            f"{node.value[:40]} is read in more than one way; write a plain number, true or false, or put it in quotes",
+            node.start_mark,
+        )
+
+
+_DEEPEST = 20
+_PLAIN = {
+    r"[-+]?(0|[1-9]\d{0,30})": int,
+    r"[-+]?(\d+\.\d*|\.\d+|\d+(?=[eE]))([eE][-+]?\d+)?": float,
+    r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)": lambda text: float(text.replace(".", "")),
+    r"true|True|TRUE": lambda _: True,
+    r"false|False|FALSE": lambda _: False,
+}
+_Loader.yaml_implicit_resolvers = {  # without timestamps and `<<`, which stay text
+    first: [(tag, form) for tag, form in resolvers if not tag.endswith((":timestamp", ":merge", ":value"))]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+for _kind in ("int", "float", "bool"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", _Loader.construct_plain)
+
+
+def load(path: str | Path = "params.yaml") -> Params:
+    """Read and validate `path`.
+
+    Raises:
+        UserError: the file is missing, empty, no YAML, or a key is missing, unknown or out of bounds; one line a mistake.
+    """
+    try:
+        content = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)  # noqa: S506 - _Loader is a safe loader
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; run from the top folder of the repository, or `git checkout {path}`") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        problem = getattr(error, "problem", None) or str(error)
+        raise UserError(f"{path} is not valid YAML: {place}{' '.join(problem.split())}") from None
+    if not isinstance(content, dict):
+        found = "is empty" if content is None else f"holds {shown(content)}"
+        raise UserError(f"{path} {found}, but should hold the keys {', '.join(Params.model_fields)}; `git checkout {path}`")
+    try:
+        return Params.model_validate(content)
+    except ValidationError as error:
+        raise UserError("\nerror: ".join(f"{path}: {_line(mistake, content)}" for mistake in error.errors())) from None
+
+
+def _line(mistake: dict, content: Any) -> str:
+    """One of pydantic's errors as one line: the key as it stands in the file, its value, what it should be."""
+    key = []
+    for part in mistake["loc"]:  # leaves out the parts that pydantic adds for unions: they are in no file
+        if (isinstance(content, dict) and part in content) or (isinstance(content, list) and isinstance(part, int)):
+            key.append(shown(part))
+            content = content[part]
+        elif part == mistake["loc"][-1] and mistake["type"] == "missing":
+            key.append(str(part))
+    where = ".".join(key)
+    if mistake["type"] == "unknown_key":
+        return f"{where}: {mistake['msg']}" if where else mistake["msg"]
+    if mistake["type"] == "missing":
+        return f"{where} is missing; add it"
+    return f"{where} is {shown(mistake['input'])}, but {_says(mistake)}" if where else _says(mistake)
+
+
+def _says(mistake: dict) -> str:
+    """What pydantic has to say of a mistake, in the words of this project."""
+    if mistake["type"] == "union_tag_not_found":
+        return "should have a type: 'int', 'float', 'choice' or 'boolean'"
+    if mistake["type"] == "union_tag_invalid":
+        return f"its type should be one of {mistake['ctx']['expected_tags']}"
+    if mistake["type"] == "model_type":
+        return "should be a section of keys"
+    return re.sub("^(Input|Value error,|Dictionary|List) ?", "", " ".join(mistake["msg"].split()))

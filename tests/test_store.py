@@ -1,0 +1,123 @@
+"""The store: whole entries or none, whatever happens to the process or the file."""
+
+import multiprocessing
+import os
+import subprocess
+import sys
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+
+from stages.base.splits import Split
+from stages.compute import store as trials
+from stages.compute.store import Store
+from stages.training.trainer import Checkpoint
+
+
+def checkpoint(epoch=2, size=10) -> Checkpoint:
+    history = {"loss": [1 / 3] * epoch, "val_loss": [float("nan")] * epoch}
+    weights = [np.arange(size, dtype=np.float32), np.float32([[1, 2], [3, 4]])]
+    return Checkpoint(epoch, weights, [np.int64(7), np.zeros(3, np.float32)], history, [0.5] * epoch, stopped=True)
+
+
+def assert_same(first: Checkpoint, second: Checkpoint) -> None:
+    np.testing.assert_equal(asdict(first), asdict(second))
+    for one, other in zip(first.weights + first.optimizer, second.weights + second.optimizer, strict=True):
+        assert (one.dtype, one.shape) == (other.dtype, other.shape)
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "store", 1e9)
+
+
+def test_a_state_comes_back_to_the_bit(store):
+    assert store.load("key") is None
+    store.save("key", checkpoint())
+    assert_same(store.load("key"), checkpoint())
+    store.save("key", checkpoint(epoch=3))
+    assert store.load("key").epoch == 3
+    assert store.load("other") is None
+
+
+def test_a_damaged_entry_is_ignored_and_made_again(store):
+    store.save("key", checkpoint())
+    (path,) = store.folder.rglob("*.checkpoint")
+    whole = path.read_bytes()
+    for damaged in (b"", whole[:10], whole[:-1], whole + b"\0", b"\x80\x04K\x01.", os.urandom(len(whole))):
+        path.write_bytes(damaged)
+        assert store.load("key") is None
+    for position in range(0, len(whole), 97):
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
+        assert store.load("key") is None
+    store.save("key", checkpoint())
+    assert_same(store.load("key"), checkpoint())
+
+
+def test_a_shorter_training_does_not_throw_out_a_longer_one(store):
+    for epoch in (10, 4, 5, 6):
+        store.save("key", checkpoint(epoch), keep=4)
+    assert sorted(int(path.stem) for path in store.folder.rglob("*.checkpoint")) == [4, 6, 10]
+    assert [store.load("key", epochs).epoch for epochs in (4, 5, 9, 10, None)] == [4, 4, 6, 10, 10]
+    assert store.load("key", 3) is None
+    (store.folder / "key/10.checkpoint").write_bytes(b"damaged")
+    assert store.load("key").epoch == 6
+
+
+@pytest.mark.parametrize("moment", ["os.fsync", "pathlib.Path.replace"])
+def test_killed_before_the_rename_leaves_what_was_there(store, moment):
+    """A process that dies after the write, before or after the file is on the disk, and before it has its name."""
+    store.save("key", checkpoint(epoch=2))
+    code = (
+        "import os, pathlib, signal, sys; sys.path.insert(0, 'tests'); from test_store import *;"
+        f"{moment} = lambda *_: os.kill(os.getpid(), signal.SIGKILL);"
+        f"Store(pathlib.Path({str(store.folder)!r}), 1e9).save('key', checkpoint(epoch=5))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
+    assert len(list(next(store.folder.iterdir()).iterdir())) == 2
+    assert_same(store.load("key"), checkpoint(epoch=2))
+    os.utime(next(store.folder.rglob(".writing-*")), (0, 0))
+    store.prune()
+    assert [path.suffix for path in store.folder.rglob("*") if path.is_file()] == [".checkpoint"]
+
+
+def write_and_read(folder) -> int:
+    store, read = Store(folder, 1e9), 0
+    for _ in range(100):
+        store.save("key", checkpoint(size=10_000))
+        read += store.load("key") is not None
+        store.prune()
+    return read
+
+
+def test_two_searches_at_once_do_not_disturb_each_other(store):
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        assert pool.map(write_and_read, [store.folder] * 2) == [100, 100]
+
+
+def test_the_size_is_bounded_and_what_was_used_last_stays(store):
+    for number in range(4):
+        store.save(str(number), checkpoint(size=1000))
+        os.utime(store.folder / str(number) / "2.checkpoint", (number, number))
+    assert store.load("0")  # which makes it the last that was used
+    store.size_limit = 2.5 * (store.folder / "0/2.checkpoint").stat().st_size
+    store.prune()
+    assert [store.load(str(number)) is not None for number in range(4)] == [True, False, False, True]
+
+
+def test_a_key_depends_on_everything_that_decides():
+    base = {"hyperparameters": {"units": 16, "dropout": 0.2}, "seed": 1, "code": "a"}
+    assert trials.key(**base) == trials.key(code="a", seed=1, hyperparameters={"dropout": 0.2, "units": 16})
+    others = [{**base, "seed": 2}, {**base, "code": "b"}, {**base, "hyperparameters": {"units": 16, "dropout": 0.25}}]
+    assert len({trials.key(**decides) for decides in [base, *others]}) == 4
+
+
+def test_the_digest_of_data_depends_on_each_pixel_and_label():
+    images, labels = np.zeros((4, 2, 2), np.float32), np.zeros(4, np.int32)
+    digests = {trials.data_digest(Split(images, labels)), trials.data_digest(Split(images.reshape(2, 2, 2, 2), labels))}
+    images[3, 1, 1] = 1
+    digests.add(trials.data_digest(Split(images, labels)))
+    labels[0] = 1
+    digests.add(trials.data_digest(Split(images, labels)))
+    assert len(digests) == 4
