@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import ENVIRONMENT
 
 from stages.training.backend import keras
 
@@ -149,6 +150,22 @@ def test_each_strategy_runs_tune_and_retrain_only(project, strategy):
     assert trials["standard_error"].gt(0).all()
 
 
+def test_an_upgrade_makes_stale_what_uses_the_package_and_other_versions_are_refused(project):
+    pyproject = project.folder / "pyproject.toml"
+    pins = pyproject.read_text()
+    assert "tensorflow==" in pins
+    assert "tqdm==" in pins
+    for name, stale in (("tqdm", set()), ("tensorflow", {"baseline", "tune", "retrain"}), ("keras-tuner[bayesian]", {"tune"})):
+        pyproject.write_text(pins.replace(f'"{name}==', f'"{name}==9.'))
+        assert set(json.loads(project.dvc("status", "--json"))) == stale
+    pyproject.write_text(pins.replace('"tensorflow==', '"tensorflow==9.'))
+    done = project.stage("baseline", check=False)
+    assert done.returncode == 1
+    assert re.fullmatch(r"error: tensorflow is \S+, but pyproject.toml pins 9\.\S+; `pip install .+\n", done.stdout), (
+        done.stdout
+    )
+
+
 def test_another_strategys_block_invalidates_nothing(project):
     assert ran(project.dvc("exp", "run", "--set-param", "tune.random.max_trials=2")) == []
 
@@ -225,11 +242,13 @@ def test_the_model_is_registered_and_loaded_as_readme_says(project):
 
 def test_queued_experiments_run(project):
     project.dvc("exp", "run", "--queue", "--set-param", "tune.strategy=hyperband,bayesian,random")
-    project.dvc("queue", "start", "--jobs", "2")
+    start = ["dvc", "queue", "start", "--jobs", "2"]  # its output would be held open by the workers that it leaves behind
+    subprocess.run(start, cwd=project.folder, env=ENVIRONMENT, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 240
     while re.search("Queued|Running", status := project.dvc("queue", "status")) and time.monotonic() < deadline:
         time.sleep(2)
     assert len(re.findall("Success", status)) == 3, status
+    project.dvc("queue", "stop")
 
 
 def test_a_second_run_writes_the_same_bytes(project):

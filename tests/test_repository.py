@@ -62,12 +62,25 @@ def test_nothing_but_docstrings_is_in_the_file_that_no_stage_depends_on():
     assert len(ast.parse((ROOT / "stages/__init__.py").read_text()).body) == 1
 
 
+GROUPS = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
+
+
+@pytest.mark.parametrize(("group", "lock"), [("run", "requirements.txt"), ("dev", "requirements-dev.txt")])
+def test_the_locks_hold_the_direct_packages_in_their_versions(group, lock):
+    """And no other direct packages; every package has hashes."""
+
+    def direct(group: str) -> set[str]:
+        pins = (direct(pin["include-group"]) if isinstance(pin, dict) else {pin} for pin in GROUPS[group])
+        return set().union(*pins)
+
+    entries = re.split(r"\n(?=\S)", (ROOT / lock).read_text().partition("\n")[2])[1:]
+    assert all("--hash=sha256:" in entry for entry in entries)
+    locked = {entry.split()[0] for entry in entries if f"(pyproject.toml:{group})" in entry}
+    assert locked == {re.sub(r"\[.*\]", "", pin) for pin in direct(group)}, "write the locks again: see pyproject.toml"
+
+
 def test_stages_depend_on_the_packages_that_can_change_their_figures():
-    """All direct packages are pinned in pyproject.toml, in groups; requirements.txt has the same pins."""
-    groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
-    pins = sorted(pin for group in groups.values() for pin in group)
-    assert pins == sorted((ROOT / "requirements.txt").read_text().split())
-    assert all("==" in pin for pin in pins)
+    groups = GROUPS
     listed = {
         stage: {
             key.partition(".")[2]
@@ -97,8 +110,3 @@ def test_dvc_lock_and_metrics_belong_to_the_code_and_params(monkeypatch):
     """What DVC itself finds changed; data that is missing, as in a fresh clone, is no change."""
     monkeypatch.chdir(ROOT)
     assert not stale_stages(), "run `dvc repro` and commit dvc.lock and metrics/"
-
-
-def test_development_requirements_are_exact():
-    for line in (ROOT / "requirements-dev.txt").read_text().splitlines():
-        assert "==" in line or line == "-r requirements.txt"
