@@ -9,7 +9,7 @@ from stages.compute.cluster import Cluster
 
 def main() -> None:
     settings = params.load()
-    packages.check()
+    packages.check("numerics", "training")
     with Cluster(settings.runtime.workers) as cluster:
         from stages.compute.replicates import summary, train_and_test  # TensorFlow, which workers import at the same time
 

@@ -29,7 +29,7 @@ def stratified_split(images: np.ndarray, labels: np.ndarray, share: float, seed:
 
 def main() -> None:
     settings = params.load()
-    packages.check()
+    packages.check("numerics")
     name = settings.prepare.dataset
     data = catalog.load(name, Path("data/raw") / name)
     train, validation = stratified_split(data.train_images, data.train_labels, settings.prepare.validation_split, settings.seed)

@@ -17,7 +17,7 @@ from stages.compute.cluster import Cluster
 
 def main() -> None:
     settings = params.load()
-    packages.check()
+    packages.check("numerics", "training")
     found = hyperparameters(settings.retrain.from_)
     with Cluster(settings.runtime.workers) as cluster:
         from stages.comparison import comparison  # TensorFlow, which workers import at the same time

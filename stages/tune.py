@@ -10,7 +10,7 @@ from stages.compute.cluster import Cluster
 
 def main() -> None:
     settings = params.load()
-    packages.check()
+    packages.check("numerics", "training", "search")
     with Cluster(settings.runtime.workers) as cluster:
         from stages.search.tuning import tune  # TensorFlow, which workers import at the same time
 

@@ -170,7 +170,7 @@ def test_a_worker_with_other_versions_is_one_line(project, by_hand, another_kera
     output = search.communicate(timeout=120)[0]
     assert search.returncode == 1
     here = version("keras")
-    line = rf"error: worker tcp://\S+ has keras 9.9 where the client has {here}; workers need the packages .+\n"
+    line = rf"error: worker tcp://\S+ has keras 9.9 where the client has {here}; workers need these versions.+\n"
     assert re.fullmatch(line, output), output
     assert project.outputs() == before
 

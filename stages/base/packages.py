@@ -6,16 +6,14 @@ from pathlib import Path
 
 from stages.base.console import UserError
 
-GROUPS = ("numerics", "training", "search")  # dependency groups of pyproject.toml
 
-
-def check() -> None:
-    """Raise UserError unless the installed versions are the pinned ones, which dvc.lock will say made the figures."""
+def check(*groups: str) -> None:
+    """Raise UserError unless what is installed of these dependency groups is what pyproject.toml pins, and so dvc.lock says."""
     try:
         pinned = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["dependency-groups"]
     except (FileNotFoundError, KeyError, tomllib.TOMLDecodeError) as error:
         raise UserError(f"pyproject.toml has no dependency groups ({error}); `git checkout pyproject.toml`") from None
-    for requirement in (requirement for group in GROUPS for requirement in pinned[group]):
+    for requirement in (requirement for group in groups for requirement in pinned[group]):
         name, _, expected = requirement.partition("==")
         name = name.partition("[")[0]
         try:

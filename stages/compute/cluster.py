@@ -78,7 +78,7 @@ class Cluster:
         here["device"] = next(iter(workers.values()))["device"]
         for address, there in workers.items():
             if differs := remote.difference(here, there):
-                raise UserError(f"worker {address} has {differs}; workers need the packages of requirements.txt, on one device")
+                raise UserError(f"worker {address} has {differs}; workers need these versions, on one device")
         return here
 
     @property
