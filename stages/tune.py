@@ -1,4 +1,4 @@
-"""Search for the hyperparameters: KerasTuner's oracles ask, the validation images decide, the test images are never read.
+"""Search for the hyperparameters: KerasTuner's oracles ask, the validation examples decide, the test examples are never read.
 
 Reads `seed`, `tune`, `train.batch_size` and `baseline` (for what is not in the space); writes data/tune/hyperparameters.json,
 metrics/tune.json and metrics/plots/{trials,space}.csv. The trainings run on a Dask cluster and are kept in the store.

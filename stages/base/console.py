@@ -42,6 +42,7 @@ def unwritable(path: object, error: OSError) -> str:
     return f"{path} cannot be written ({reason}); free space there or allow writing, and run again: what was there is kept"
 
 
-def progress_bar(**options) -> tqdm:
+def progress_bar(title: str, total: int, unit: str = " epochs", **options) -> tqdm:
     """A tqdm progress bar that is cleared when it is done and draws nothing where standard error is no terminal."""
-    return tqdm(disable=None, leave=False, dynamic_ncols=True, **options)
+    form = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{unit} [{elapsed}<{remaining}{postfix}]"
+    return tqdm(desc=title, total=total, unit=unit, bar_format=form, disable=None, leave=False, dynamic_ncols=True, **options)

@@ -17,7 +17,6 @@ from stages.base.section import LARGEST, PositiveInt, Section, shown
 
 Int = Annotated[int, Field(ge=-LARGEST, le=LARGEST)]
 Epochs = Annotated[int, Field(ge=1, le=10_000)]
-Metric = Literal["accuracy", "loss", "val_accuracy", "val_loss"]
 
 
 class Prepare(Section):
@@ -114,7 +113,7 @@ Dimension = Annotated[IntRange | FloatRange | Choice | Boolean, Field(discrimina
 class EarlyStopping(Section):
     """Stop a trial when `monitor` has not improved for `patience` epochs."""
 
-    monitor: Metric
+    monitor: str
     patience: Epochs
 
 
@@ -157,15 +156,11 @@ class Sklearn(Bayesian):
 
 
 class Tune(Section):
-    """The search: its strategy, what it maximises or minimises, which trial it chooses, its budget and its space.
-
-    `target_accuracy` decides nothing: it is what the trials' `epochs_to_target` count to.
-    """
+    """The search: its strategy, what it maximises or minimises, which trial it chooses, its budget and its space."""
 
     strategy: Literal["hyperband", "random", "bayesian", "grid", "sklearn"]
-    objective: Literal["val_accuracy", "val_loss"]
-    selection: Literal["one_standard_error", "best"]
-    target_accuracy: Annotated[float, Field(gt=0, le=1)]
+    objective: str
+    selection: Literal["tolerance", "one_standard_error", "best"]
     max_epochs: Epochs
     executions_per_trial: Annotated[int, Field(ge=1, le=1000)]
     early_stopping: EarlyStopping | None
@@ -184,9 +179,9 @@ class Retrain(Section):
 
 
 class Compare(Section):
-    """The comparison: `margin` is the loss of test accuracy that a smaller network is worth."""
+    """The comparison: `margin` is how much of the score a smaller network may lose, also for `tune.selection: tolerance`."""
 
-    margin: Annotated[float, Field(gt=0, lt=1)]
+    margin: Annotated[float, Field(gt=0, le=LARGEST)]
 
 
 class Runtime(Section):
@@ -230,10 +225,8 @@ class Params(Section):
                     Hyperparameters.model_validate({**self.baseline.model_dump(), name: value})
                 except ValidationError as error:
                     raise ValueError(f"tune.space.{name} holds {shown(value)}: {_says(error.errors()[0])}") from None
-        if self.tune.strategy == "sklearn" and self.tune.objective != "val_accuracy":
-            raise ValueError(
-                f"tune.objective is {self.tune.objective}, but tune.strategy sklearn scores by accuracy; use val_accuracy"
-            )
+        if self.tune.strategy == "sklearn" and self.tune.objective == "val_loss":
+            raise ValueError("tune.objective is val_loss, but tune.strategy sklearn goes by the score; use val_accuracy")
         return self
 
 

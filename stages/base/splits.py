@@ -11,20 +11,25 @@ from stages.base.files import replacing
 
 @dataclass(frozen=True)
 class Split:
-    """Images (n, height, width) float32 in [0, 1] and their labels (n,) int32 in 0..classes-1."""
+    """Examples: inputs (n, ...) float32, and labels (n,), which are classes (int32, from 0) or numbers (float32)."""
 
-    images: np.ndarray
+    inputs: np.ndarray
     labels: np.ndarray
 
     @property
-    def classes(self) -> int:
-        """The number of classes."""
-        return int(self.labels.max()) + 1
+    def classes(self) -> int | None:
+        """The number of classes; None where the labels are numbers."""
+        return int(self.labels.max()) + 1 if self.labels.dtype.kind == "i" else None
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers the network returns for an example: one for each class, or one."""
+        return self.classes or 1
 
 
 def save(folder: Path, split: Split) -> None:
-    """Write `folder`/images.npy and `folder`/labels.npy."""
-    for name, array in (("images", split.images), ("labels", split.labels)):
+    """Write `folder`/inputs.npy and `folder`/labels.npy."""
+    for name, array in (("inputs", split.inputs), ("labels", split.labels)):
         with replacing(folder / f"{name}.npy") as temporary:
             np.save(temporary, array, allow_pickle=False)
 
@@ -32,11 +37,11 @@ def save(folder: Path, split: Split) -> None:
 def load(folder: Path) -> Split:
     """Return the split in `folder`, memory-mapped; UserError if it is not there."""
     try:
-        return Split(*(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ("images", "labels")))
+        return Split(*(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ("inputs", "labels")))
     except FileNotFoundError as error:
         raise UserError(f"{error.filename} is missing; `dvc repro prepare` makes it") from None
 
 
 def join(*splits: Split) -> Split:
     """Return the splits one after the other, in memory."""
-    return Split(np.concatenate([split.images for split in splits]), np.concatenate([split.labels for split in splits]))
+    return Split(np.concatenate([split.inputs for split in splits]), np.concatenate([split.labels for split in splits]))

@@ -21,63 +21,68 @@ from stages.base.splits import Split
 from stages.comparison import inference
 from stages.compute.replicates import PREPARED, listed
 from stages.training.backend import keras, tf
+from stages.training.score import NAME
 from stages.training.trainer import Subset, Trainer, build
 
 NETWORKS = ("baseline", "retrain")
 EPOCH_PART = 10  # a tenth of an epoch is timed
-_MULTIPLYING = [".*MatMul.*", ".*Conv.*", ".*Einsum.*"]  # operations that consist of multiply-adds
+BATCH = 1000  # examples; predictions of one and of so many are timed
 
 
 def check(settings: Params) -> None:
     """Raise UserError unless what `baseline` left belongs to these params."""
     try:
-        shape = np.load("data/baseline/predictions.npy", mmap_mode="r", allow_pickle=False).shape
+        shape = np.load("data/baseline/scores.npy", mmap_mode="r", allow_pickle=False).shape
         Path("data/baseline/model.keras").stat()
     except (OSError, ValueError) as error:
-        name = getattr(error, "filename", None) or "data/baseline/predictions.npy"
+        name = getattr(error, "filename", None) or "data/baseline/scores.npy"
         raise UserError(f"{name} is missing or damaged; `dvc repro baseline` makes it") from None
     expected = settings.train.replicates, len(splits.load(PREPARED / "test").labels)
     if shape != expected:
         raise UserError(
-            f"data/baseline/predictions.npy holds {shape[0]} x {shape[-1]} predictions, but train.replicates and the test "
-            f"images ask for {expected[0]} x {expected[1]}; `dvc repro baseline` makes it again"
+            f"data/baseline/scores.npy holds {shape[0]} x {shape[-1]} scores, but train.replicates and the test "
+            f"examples ask for {expected[0]} x {expected[1]}; `dvc repro baseline` makes it again"
         )
 
 
 def compare(settings: Params, baseline: Hyperparameters, tuned: Hyperparameters) -> dict[str, object]:
     """Return the comparison, from data/baseline, data/retrain and both networks' hyperparameters.
 
-    Writes it to metrics/comparison.json, and metrics/plots/confusion.csv: how many test images of each class the kept tuned
-    network takes for which class. A ratio is the baseline's figure to the tuned one's. What the machine decides has `seconds`
-    in its name, except for the speed in `summary`.
+    Writes it to metrics/comparison.json, and metrics/plots/confusion.csv: how many test examples of each class the kept tuned
+    network takes for which class or, where labels are numbers, each label and its prediction. A ratio is the baseline's figure
+    to the tuned one's. What the machine decides has `seconds` in its name, except for the speed in `summary`.
     """
     test = splits.load(PREPARED / "test")
-    predictions = [np.load(f"data/{name}/predictions.npy", allow_pickle=False) for name in NETWORKS]
-    right = [classes == test.labels for classes in predictions]
-    difference = inference.difference_of_accuracies(*right)
+    scores = [np.load(f"data/{name}/scores.npy", allow_pickle=False) for name in NETWORKS]
+    difference = inference.difference_of_accuracies(*scores)
     kept = [keras.models.load_model(f"data/{name}/model.keras") for name in NETWORKS]
     seconds_per_epoch = compare_seconds(*epochs(settings, baseline, tuned), rounds=7)
-    per_prediction = compare_seconds([predictor(network) for network in kept], 1000, rounds=15, times=100)
+    of_one, of_many = (
+        compare_seconds([predictor(network, examples) for network in kept], 1000, rounds=15, times=times)
+        for examples, times in ((1, 100), (BATCH, 20))
+    )
     compared = {
         "verdict": inference.verdict(difference, settings.compare.margin),
         "superior": "yes" if difference.low > 0 else "no",
         "margin": settings.compare.margin,
-        "test_accuracy": {
-            "baseline": float(right[0].mean()),
-            "tuned": float(right[1].mean()),
+        f"test_{NAME}": {
+            "baseline": float(scores[0].mean(dtype=np.float64)),
+            "tuned": float(scores[1].mean(dtype=np.float64)),
             "difference": difference.estimate,
             "low": difference.low,
             "high": difference.high,
         },
         "parameters": ratio(*(network.count_params() for network in kept)),
-        "multiply_adds_per_image": ratio(*map(multiply_adds, kept)),
         "seconds_per_epoch": seconds_per_epoch,
-        "milliseconds_per_prediction": per_prediction,
+        "milliseconds_per_prediction": of_one,
+        f"milliseconds_per_{BATCH}_predictions": of_many,
     }
     compared["summary"] = summary(compared, baseline, tuned)
-    matrix = confusion_matrix(test.labels, predictions[1][0])
-    actual, predicted = np.indices(matrix.shape).reshape(2, -1)
-    write_csv("metrics/plots/confusion.csv", pd.DataFrame({"actual": actual, "predicted": predicted, "images": matrix.ravel()}))
+    predicted = {"actual": test.labels, "predicted": np.load("data/retrain/predictions.npy", allow_pickle=False)[0]}
+    if test.classes:
+        matrix = confusion_matrix(*predicted.values())
+        predicted = dict(zip(predicted, np.indices(matrix.shape).reshape(2, -1), strict=True)) | {"examples": matrix.ravel()}
+    write_csv("metrics/plots/confusion.csv", pd.DataFrame(predicted))
     write_json("metrics/comparison.json", compared)
     return compared
 
@@ -87,38 +92,29 @@ def ratio(baseline: float, tuned: float) -> dict[str, float]:
     return {"baseline": baseline, "tuned": tuned, "ratio": float(f"{baseline / tuned:.4g}")}
 
 
-def multiply_adds(network: keras.Model) -> int:
-    """Return the multiply-adds of one image's prediction: half of the operations that TensorFlow's profiler counts."""
-    image = tf.TensorSpec((1, *network.input_shape[1:]), tf.float32)
-    graph = tf.function(lambda images: network(images, training=False)).get_concrete_function(image).graph
-    options = tf.compat.v1.profiler.ProfileOptionBuilder(tf.compat.v1.profiler.ProfileOptionBuilder.float_operation())
-    options = options.with_accounted_types(_MULTIPLYING).with_empty_output().build()
-    return tf.compat.v1.profiler.profile(graph, options=options).total_float_ops // 2
-
-
 def epochs(settings: Params, baseline: Hyperparameters, tuned: Hyperparameters) -> tuple[list[Callable[[], object]], float]:
     """Return functions that train the baseline and the tuned network on a part of an epoch, and how many parts it has.
 
-    An epoch is all of train + validation; a part are the first images of train.
+    An epoch is all of train + validation; a part are the first examples of train.
     """
     train, validation = (splits.load(PREPARED / name) for name in ("train", "validation"))
-    images = len(train.labels) + len(validation.labels)
-    size = min(-(-images // EPOCH_PART), len(train.labels))
-    data = Subset.of(Split(train.images[:size], train.labels[:size]))
+    examples = len(train.labels) + len(validation.labels)
+    size = min(-(-examples // EPOCH_PART), len(train.labels))
+    data = Subset.of(Split(train.inputs[:size], train.labels[:size]))
 
     def epoch(hyperparameters: Hyperparameters) -> Callable[[], object]:
-        network = build(hyperparameters.model_dump(), train.images.shape[1:], train.classes, settings.seed)
+        network = build(hyperparameters.model_dump(), train.inputs.shape[1:], train.outputs, settings.seed)
         trainer = Trainer(network, data, batch_size=settings.train.batch_size, seed=settings.seed)
-        return lambda: trainer.train_epoch(0, {"accuracy": [], "loss": []})
+        return lambda: trainer.train_epoch(0, {NAME: [], "loss": []})
 
-    return [epoch(baseline), epoch(tuned)], images / size
+    return [epoch(baseline), epoch(tuned)], examples / size
 
 
-def predictor(network: keras.Model) -> Callable[[], tf.Tensor]:
-    """Return a function that classifies one image: its probabilities (1, classes)."""
-    call = tf.function(lambda image: network(image, training=False), autograph=False)
-    image = tf.zeros((1, *network.input_shape[1:]))
-    return lambda: call(image)
+def predictor(network: keras.Model, examples: int) -> Callable[[], tf.Tensor]:
+    """Return a function that predicts so many examples at once: (examples, outputs)."""
+    call = tf.function(lambda inputs: network(inputs, training=False), autograph=False)
+    inputs = tf.zeros((examples, *network.input_shape[1:]))
+    return lambda: call(inputs)
 
 
 def compare_seconds(
@@ -157,7 +153,7 @@ def summary(compared: dict, baseline: Hyperparameters, tuned: Hyperparameters) -
     """
     before, after = baseline.model_dump(), tuned.model_dump()
     names = [name for name in after if before[name] != after[name]]
-    accuracy, margin = compared["test_accuracy"], compared["margin"]
+    score, margin = compared[f"test_{NAME}"], compared["margin"]
     speed = compared["seconds_per_epoch"]["ratio"]
     conclusion = {
         "non_inferior": f"not inferior by more than {margin}",
@@ -170,7 +166,8 @@ def summary(compared: dict, baseline: Hyperparameters, tuned: Hyperparameters) -
         else "the same hyperparameters:",
         f"{fewer(compared['parameters']['ratio'])} parameters,",
         "as fast per epoch," if f"{speed:.1f}" == "1.0" else f"{speed:.1f} times as fast per epoch,",
-        f"test accuracy {accuracy['difference']:+.4f} (95 % interval {accuracy['low']:+.4f} to {accuracy['high']:+.4f}):",
+        f"test {NAME.replace('_', ' ')} {score['difference']:+.4f}",
+        f"(95 % interval {score['low']:+.4f} to {score['high']:+.4f}):",
         f"{conclusion}{', and superior' if compared['superior'] == 'yes' else ''}",
     ]
 

@@ -52,14 +52,13 @@ def prepare_worker(dask_worker) -> dict[str, str]:
     A worker that Dask pauses, because its memory is above a share of its limit, would never go on: what fills it is
     TensorFlow and the data, which Dask cannot write to disk. So it is not paused; a nanny still ends one that is at its limit.
     """
-    worker = dask_worker
-    worker.memory_manager.memory_pause_fraction = False
-    worker.memory_manager.memory_spill_fraction = False
-    if worker.status.name == "paused":
-        worker.status = type(worker.status).running
-    if not hasattr(worker, "stages_environment"):
-        worker.stages_environment = environment()
-    return worker.stages_environment
+    dask_worker.memory_manager.memory_pause_fraction = False
+    dask_worker.memory_manager.memory_spill_fraction = False
+    if dask_worker.status.name == "paused":
+        dask_worker.status = type(dask_worker.status).running
+    if not hasattr(dask_worker, "stages_environment"):
+        dask_worker.stages_environment = environment()
+    return dask_worker.stages_environment
 
 
 def run(name: str, code: dict[str, bytes], expected: dict[str, str], arguments: bytes, data: dict, checkpoint: dict | None):

@@ -1,4 +1,7 @@
-"""The final trainings of a network, once for each seed: the same for baseline and retrain, so that their figures compare."""
+"""The final trainings of a network, once for each seed: the same for baseline and retrain, so that their figures compare.
+
+Their seeds are not those of the search, whose scores would flatter a network that was lucky with its seed.
+"""
 
 import json
 import statistics
@@ -17,22 +20,25 @@ from stages.compute.cluster import Cluster
 from stages.compute.runner import Runner
 from stages.compute.worker import Training
 from stages.training import trainer
-from stages.training.backend import keras
+from stages.training.backend import keras, tf
+from stages.training.score import NAME, score
 from stages.training.trainer import Checkpoint, Subset
 
 PREPARED = Path("data/prepared")
+FIRST_SEED = 1000  # after `seed`; a trial of the search has at most so many seeds, from `seed` on
 
 
 def train_and_test(name: str, hyperparameters: Hyperparameters, settings: Params, cluster: Cluster) -> dict[str, object]:
-    """Train the network once for each seed on train + validation for `train.epochs`, then touch the test images once.
+    """Train the network once for each seed on train + validation for `train.epochs`, then touch the test examples once.
 
     Writes metrics/NAME.json, metrics/plots/NAME.csv (a row an epoch of each replicate) and, below data/NAME,
-    hyperparameters.json, predictions.npy ((replicates, test images) int32: the predicted classes) and model.keras. That is
-    replicate 1, good or bad: to keep the best by its test accuracy would be to train on the test images.
+    hyperparameters.json, predictions.npy and scores.npy ((replicates, test examples): the predicted classes, int32, or numbers,
+    float32; the score of each, float32) and model.keras. That is replicate 1, good or bad: to keep the best by its test score
+    would be to train on the test examples.
 
     Returns:
-        What is in metrics/NAME.json. `train_accuracy` and `train_loss` are of the last epoch's running means with dropout on,
-        as Keras reports them; `seconds_per_epoch` is the median with as many trainings side by side as there are workers.
+        What is in metrics/NAME.json. Those of training are of the last epoch's running means with dropout on, as Keras reports
+        them; `seconds_per_epoch` is the median with as many trainings side by side as there are workers.
 
     Raises:
         UserError: a training failed.
@@ -40,27 +46,30 @@ def train_and_test(name: str, hyperparameters: Hyperparameters, settings: Params
     chosen = hyperparameters.model_dump()
     checkpoints = train_replicates(name, chosen, settings, cluster)
     test = splits.load(PREPARED / "test")
-    classes = splits.load(PREPARED / "train").classes
-    networks = [trainer.build(chosen, test.images.shape[1:], classes, settings.seed, checkpoint) for checkpoint in checkpoints]
-    predictions = np.stack([trainer.predict(network, test.images).argmax(1) for network in networks]).astype(np.int32)
-    images = Subset.of(test)
-    accuracies, losses, _ = zip(*(trainer.evaluator(network)(images) for network in networks), strict=True)
+    train, subset = splits.load(PREPARED / "train"), Subset.of(test)
+    shape = test.inputs.shape[1:], train.outputs
+    networks = [trainer.build(chosen, *shape, settings.seed, checkpoint) for checkpoint in checkpoints]
+    outputs = [trainer.predict(network, test.inputs) for network in networks]
+    predictions = np.stack([output.argmax(1).astype(np.int32) if train.classes else output[:, 0] for output in outputs])
+    scores, _, losses, _ = zip(*(trainer.evaluator(network)(subset) for network in networks), strict=True)
     metrics = {
         "hyperparameters": chosen,
         "parameters": checkpoints[0].parameters,
         "epochs": checkpoints[0].epoch,
         "replicates": len(checkpoints),
-        "train_accuracy": mean_and_std([checkpoint.history["accuracy"][-1] for checkpoint in checkpoints]),
+        f"train_{NAME}": mean_and_std([checkpoint.history[NAME][-1] for checkpoint in checkpoints]),
         "train_loss": mean_and_std([checkpoint.history["loss"][-1] for checkpoint in checkpoints]),
-        "test_accuracy": mean_and_std(accuracies),
+        f"test_{NAME}": mean_and_std(scores),
         "test_loss": mean_and_std(losses),
-        "kept": {"replicate": 1, "seed": settings.seed, "test_accuracy": accuracies[0], "test_loss": losses[0]},
+        "kept": {"replicate": 1, "seed": settings.seed + FIRST_SEED, f"test_{NAME}": scores[0], "test_loss": losses[0]},
         "seconds_per_epoch": round(statistics.median(second for checkpoint in checkpoints for second in checkpoint.seconds), 3),
     }
     folder = Path("data") / name
     save(networks[0], folder / "model.keras")
-    with replacing(folder / "predictions.npy") as temporary:
-        np.save(temporary, predictions, allow_pickle=False)
+    per_example = np.stack([score(subset.labels, tf.constant(output)).numpy() for output in outputs])
+    for file, array in (("predictions", predictions), ("scores", per_example)):
+        with replacing(folder / f"{file}.npy") as temporary:
+            np.save(temporary, array, allow_pickle=False)
     write_json(folder / "hyperparameters.json", chosen)
     histories = [
         pd.DataFrame({"replicate": number, "epoch": range(1, checkpoint.epoch + 1), **checkpoint.history})
@@ -72,20 +81,20 @@ def train_and_test(name: str, hyperparameters: Hyperparameters, settings: Params
 
 
 def train_replicates(name: str, hyperparameters: dict[str, object], settings: Params, cluster: Cluster) -> list[Checkpoint]:
-    """Return the trained checkpoints, one for each of the seeds `seed`, `seed` + 1, ...; UserError if one failed."""
+    """Return the trained checkpoints, one for each seed; UserError if one failed."""
     data = splits.join(splits.load(PREPARED / "train"), splits.load(PREPARED / "validation"))
     everything = {"everything": (np.arange(len(data.labels)), np.arange(0))}
-    runner = Runner(cluster, settings, data, everything, exact=True)
-    seeds = range(settings.seed, settings.seed + settings.train.replicates)
-    trainings = [Training(hyperparameters, seed, "everything") for seed in seeds]
+    first, replicates, epochs = settings.seed + FIRST_SEED, settings.train.replicates, settings.train.epochs
+    trainings = [Training(hyperparameters, seed, "everything") for seed in range(first, first + replicates)]
     checkpoints: dict[Training, Checkpoint] = {}
-    with console.progress_bar(total=len(trainings), unit="training") as bar:
-        for task, checkpoint in runner.run(dict.fromkeys(trainings, settings.train.epochs)):
+    with console.progress_bar(name, replicates * epochs) as bar:
+        runner = Runner(cluster, settings, data, everything, exact=True, progress=bar.update)
+        print(f"{name}: {replicates} trainings of {epochs} epochs; {runner.store.size()} trainings in {settings.runtime.store}")
+        for task, checkpoint in runner.run(dict.fromkeys(trainings, epochs)):
             failure = checkpoint if isinstance(checkpoint, str) else checkpoint.failure
             if failure:
                 raise console.UserError(f"{name}: the network cannot be trained with {hyperparameters}: {failure}")
             checkpoints[task] = checkpoint
-            bar.update()
     return [checkpoints[task] for task in trainings]
 
 
@@ -120,10 +129,10 @@ def mean_and_std(values) -> dict[str, float]:
 
 def summary(name: str, metrics: dict[str, object]) -> str:
     """Return the result of `train_and_test` in one line."""
-    accuracy = metrics["test_accuracy"]
+    score = metrics[f"test_{NAME}"]
     return (
         f"{name}: {listed(metrics['hyperparameters'])}: {metrics['parameters']:,} parameters, {metrics['replicates']} "
-        f"trainings, test accuracy {accuracy['mean']:.4f} (standard deviation {accuracy['std']:.4f})"
+        f"trainings, test {NAME.replace('_', ' ')} {score['mean']:.4f} (standard deviation {score['std']:.4f})"
     )
 
 

@@ -30,9 +30,9 @@ _ABANDONED = 3600  # seconds after which a temporary folder is of a process that
 
 
 def data_digest(data: Split) -> str:
-    """Return a hash of the images and labels of `data`."""
+    """Return a hash of the inputs and labels of `data`."""
     digest = hashlib.sha256()
-    for array in (data.images, data.labels):
+    for array in (data.inputs, data.labels):
         digest.update(json.dumps([array.shape, str(array.dtype)]).encode())
         digest.update(np.ascontiguousarray(array))
     return digest.hexdigest()
@@ -73,6 +73,10 @@ class Store:
         for epoch, path in self._checkpoints(key).items():
             if keep < epoch < checkpoint.epoch:
                 path.unlink(missing_ok=True)
+
+    def size(self) -> int:
+        """Return how many trainings are stored."""
+        return len({path.parent for path in self.folder.glob(f"*/*{_SUFFIX}")})
 
     def prune(self) -> None:
         """Delete the entries that were not used for longest until all together take at most `size_limit` bytes."""

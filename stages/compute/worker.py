@@ -6,9 +6,10 @@ from functools import lru_cache
 
 import numpy as np
 
+from stages.base.params import EarlyStopping
 from stages.base.splits import Split
 from stages.training.backend import keras, tf
-from stages.training.trainer import Checkpoint, EarlyStopping, Subset, Trainer, build
+from stages.training.trainer import Checkpoint, Subset, Trainer, build
 
 # Networks that stay traced: a worker that takes turns at a few trainings need not start over at each turn
 KEPT = 16
@@ -54,11 +55,13 @@ def dask_setup(_worker) -> None:
     Trainer(network, nothing, batch_size=1, seed=0, validation=nothing).run(1)
 
 
-def train(settings: Settings, training: Training, epoch: int, data: dict, checkpoint: dict | None) -> dict | str:
-    """Return the checkpoint of `training` at `epoch`, going on from `checkpoint`, or why the network failed, in one line.
+def train(
+    settings: Settings, training: Training, epochs: int, seconds_at_most: float, data: dict, checkpoint: dict | None
+) -> dict | str:
+    """Return what `Trainer.run` returns, going on from `checkpoint`, or why the network failed, in one line.
 
     Args:
-        data: `images`, `labels` and `subsets`, all rows of all trainings and (rows to train on, rows to score on) by name.
+        data: `inputs`, `labels` and `subsets`, all rows of all trainings and (rows to train on, rows to score on) by name.
         checkpoint: a `Checkpoint`'s attributes, as is what is returned: plain, so that no worker needs its class to pass it on.
 
     Raises:
@@ -69,9 +72,18 @@ def train(settings: Settings, training: Training, epoch: int, data: dict, checkp
         if training not in kept.trainers:
             while len(kept.trainers) >= KEPT:
                 del kept.trainers[next(iter(kept.trainers))]
-            kept.trainers[training] = _trainer(kept.tensors(data), data["subsets"][training.subset], settings, training)
+            subset, scored = (kept.subset(data, rows) for rows in data["subsets"][training.subset])
+            outputs = Split(data["inputs"], data["labels"]).outputs
+            kept.trainers[training] = Trainer(
+                build(training.hyperparameters, subset.inputs.shape[1:], outputs, training.seed),
+                subset,
+                batch_size=settings.batch_size,
+                seed=training.seed,
+                validation=scored if len(scored.rows) else None,
+                early_stopping=settings.early_stopping,
+            )
         kept.trainers[training] = kept.trainers.pop(training)  # the last of the dictionary is the last that was used
-        return vars(kept.trainers[training].run(epoch, checkpoint and Checkpoint(**checkpoint)))
+        return vars(kept.trainers[training].run(epochs, checkpoint and Checkpoint(**checkpoint), seconds_at_most))
     except INFRASTRUCTURE:
         kept.trainers.clear()
         raise
@@ -84,30 +96,17 @@ class _Kept:
     """What stays in memory between the trainings of one search."""
 
     trainers: dict[Training, Trainer] = field(default_factory=dict)
-    images_and_labels: tuple[tf.Tensor, tf.Tensor] | None = None
+    tensors: Subset | None = None
 
-    def tensors(self, data: dict) -> tuple[tf.Tensor, tf.Tensor]:
-        """Images and labels of `data` as tensors; its arrays become views of them, so that they are in memory once."""
-        if not self.images_and_labels:
-            self.images_and_labels = tf.constant(data["images"]), tf.constant(data["labels"])
-            data["images"], data["labels"] = (tensor.numpy() for tensor in self.images_and_labels)
-        return self.images_and_labels
+    def subset(self, data: dict, rows: np.ndarray) -> Subset:
+        """These rows of `data`, whose arrays become views of the tensors, so that they are in memory once."""
+        if not self.tensors:
+            self.tensors = Subset.of(Split(data["inputs"], data["labels"]))
+            data["inputs"], data["labels"] = self.tensors.inputs.numpy(), self.tensors.labels.numpy()
+        return self.tensors._replace(rows=np.asarray(rows, np.int32))
 
 
 @lru_cache(1)
 def _kept(_settings: Settings) -> _Kept:
     """What is kept for one search; another search's is forgotten."""
     return _Kept()
-
-
-def _trainer(tensors: tuple[tf.Tensor, tf.Tensor], subset: tuple, settings: Settings, training: Training) -> Trainer:
-    images, labels = tensors
-    train, score = (Subset(images, labels, np.asarray(rows, np.int32)) for rows in subset)
-    return Trainer(
-        build(training.hyperparameters, images.shape[1:], int(tf.reduce_max(labels)) + 1, training.seed),
-        train,
-        batch_size=settings.batch_size,
-        seed=training.seed,
-        validation=score if len(score.rows) else None,
-        early_stopping=settings.early_stopping,
-    )

@@ -14,18 +14,17 @@ import numpy as np
 
 from stages.base.console import UserError
 from stages.base.section import shown
+from stages.base.splits import Split
 from stages.datasets import idx
 from stages.datasets.sources import DebianPackage, IdxDataset, Mirror, NpmPackage, fetch
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images (n, height, width) float32 in [0, 1], labels (n,) int32, in the official parts; raw files' SHA-256."""
+    """The official parts of a data set, images in [0, 1]; and the SHA-256 of its raw files, by name."""
 
-    train_images: np.ndarray
-    train_labels: np.ndarray
-    test_images: np.ndarray
-    test_labels: np.ndarray
+    train: Split
+    test: Split
     digests: dict[str, str]
 
 
@@ -73,13 +72,11 @@ def load(name: str, raw: Path) -> Dataset:
 def _idx(name: str, raw: Path) -> Dataset:
     fetch(name, IDX_DATASETS[name], raw)
     train_images, train_labels, test_images, test_labels = (idx.read(raw / file) for file in idx.FILES)
-    return Dataset(
-        train_images=_scaled(train_images, 255),
-        train_labels=train_labels.astype(np.int32),
-        test_images=_scaled(test_images, 255),
-        test_labels=test_labels.astype(np.int32),
-        digests=dict(zip(idx.FILES, IDX_DATASETS[name].sha256, strict=True)),
+    train, test = (
+        Split(_scaled(images, 255), labels.astype(np.int32))
+        for images, labels in ((train_images, train_labels), (test_images, test_labels))
     )
+    return Dataset(train, test, dict(zip(idx.FILES, IDX_DATASETS[name].sha256, strict=True)))
 
 
 def _scaled(images: np.ndarray, white: int) -> np.ndarray:
@@ -95,9 +92,8 @@ def _digits(_raw: Path) -> Dataset:
     if hashlib.sha256(file.read_bytes()).hexdigest() != digest:
         raise UserError("digits: scikit-learn's digits.csv.gz has a wrong SHA-256; install the version in requirements.txt")
     digits = load_digits()
-    images, labels, train = _scaled(digits.images, 16), digits.target.astype(np.int32), slice(-360)
-    test = slice(-360, None)
-    return Dataset(images[train], labels[train], images[test], labels[test], {"digits.csv.gz": digest})
+    images, labels = _scaled(digits.images, 16), digits.target.astype(np.int32)
+    return Dataset(Split(images[:-360], labels[:-360]), Split(images[-360:], labels[-360:]), {"digits.csv.gz": digest})
 
 
 # From a name to a function of the folder for raw files

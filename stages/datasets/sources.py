@@ -36,7 +36,7 @@ class Mirror:
     def get(self, name: str, folder: Path) -> Path:
         """Download the file `name` into `folder`; raises requests.RequestException."""
         path = folder / f"{name}.gz"
-        with progress_bar(desc=name, total=1, unit="B", unit_scale=True) as bar:
+        with progress_bar(name, 1, "B", unit_scale=True) as bar:
             pooch.HTTPDownloader(progressbar=bar, chunk_size=2**16, timeout=TIMEOUT)(f"{self.url}/{name}.gz", path, None)
         return path
 

@@ -7,6 +7,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 
 from stages.base.splits import Split
 from stages.training import trainer
+from stages.training.trainer import Subset, Trainer
 
 
 class NetworkClassifier(ClassifierMixin, BaseEstimator):
@@ -14,7 +15,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
 
     Args:
         hyperparameters: by name, the fields of `Hyperparameters`.
-        epochs, batch_size, seed: as of `trainer.train`.
+        epochs, batch_size, seed: as of `Trainer`.
 
     After `fit`: `classes_` (the labels, sorted), `checkpoint_` (a `trainer.Checkpoint`) and `network_` (a Keras model).
     """
@@ -25,19 +26,19 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
         self.batch_size = batch_size
         self.seed = seed
 
-    def fit(self, images: np.ndarray, labels: np.ndarray) -> "NetworkClassifier":
-        """Train on `images` (n, height, width) in [0, 1] and their `labels` (n,), of any type that can be sorted."""
+    def fit(self, inputs: np.ndarray, labels: np.ndarray) -> "NetworkClassifier":
+        """Train on `inputs` (n, ...) and their `labels` (n,), of any type that can be sorted."""
         self.classes_, numbers = np.unique(labels, return_inverse=True)
-        data = Split(np.asarray(images, np.float32), numbers.astype(np.int32))
-        settings = {"epochs": self.epochs, "batch_size": self.batch_size, "seed": self.seed}
-        self.checkpoint_ = trainer.train(self.hyperparameters, data, **settings)
-        self.network_ = trainer.build(self.hyperparameters, data.images.shape[1:], data.classes, self.seed, self.checkpoint_)
+        data = Split(np.asarray(inputs, np.float32), numbers.astype(np.int32))
+        self.network_ = trainer.build(self.hyperparameters, data.inputs.shape[1:], data.outputs, self.seed)
+        training = Trainer(self.network_, Subset.of(data), batch_size=self.batch_size, seed=self.seed)
+        self.checkpoint_ = training.run(self.epochs)
         return self
 
-    def predict_proba(self, images: np.ndarray) -> np.ndarray:
+    def predict_proba(self, inputs: np.ndarray) -> np.ndarray:
         """Return the probabilities (n, classes) float32, in the order of `classes_`."""
-        return trainer.predict(self.network_, np.asarray(images, np.float32))
+        return trainer.predict(self.network_, np.asarray(inputs, np.float32))
 
-    def predict(self, images: np.ndarray) -> np.ndarray:
-        """Return the most probable label of each image, (n,)."""
-        return self.classes_[self.predict_proba(images).argmax(axis=1)]
+    def predict(self, inputs: np.ndarray) -> np.ndarray:
+        """Return the most probable label of each example, (n,)."""
+        return self.classes_[self.predict_proba(inputs).argmax(axis=1)]

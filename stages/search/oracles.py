@@ -26,7 +26,7 @@ def create(tune: Tune, seed: int) -> keras_tuner.Oracle:
         "grid": _GridSearchOracle,
         "sklearn": keras_tuner.oracles.BayesianOptimizationOracle,
     }[tune.strategy](
-        objective=keras_tuner.Objective(tune.objective, "max" if tune.objective == "val_accuracy" else "min"),
+        objective=keras_tuner.Objective(tune.objective, "min" if tune.objective == "val_loss" else "max"),
         hyperparameters=search_space(tune.space),
         tune_new_entries=False,
         seed=seed + 1,  # KerasTuner takes 0 for no seed

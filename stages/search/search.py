@@ -4,6 +4,7 @@ What comes out depends on the oracle and the trainings alone, not on which of th
 """
 
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -17,7 +18,7 @@ from stages.base.params import Tune
 from stages.compute.worker import Training
 from stages.search import oracles
 from stages.search.scoring import CrossValidation, Evaluation, Holdout, evaluate
-from stages.training.trainer import Checkpoint
+from stages.training.trainer import SCORE, Checkpoint
 
 Run = Callable[[Mapping[Training, int]], Iterable[tuple[Training, Checkpoint | str]]]
 
@@ -40,7 +41,6 @@ def search(
     fixed: Mapping[str, object],
     max_epochs: int,
     trials_at_once: int | None,
-    target: float = 1.0,
     report: Callable[[Trial], None] = lambda trial: None,
 ) -> list[Trial]:
     """Return the trials that `oracle` asks for, evaluated, in its order.
@@ -51,7 +51,6 @@ def search(
         fixed: hyperparameters that are not in the oracle's space.
         max_epochs: of a trial whose epochs the oracle does not decide.
         trials_at_once: asked for before the first of them is told; None for as many as the oracle has.
-        target: see `scoring.evaluate`.
         report: called with each trial as soon as it is done, in any order.
     """
     trials = []
@@ -60,7 +59,7 @@ def search(
             Trial(len(trials) + i, {**fixed, **oracles.values(asked)}, oracles.epochs(asked, max_epochs), Evaluation())
             for i, asked in enumerate(batch, start=1)
         ]
-        done = _evaluate(planned, run, scoring, target, report)
+        done = _evaluate(planned, run, scoring, report)
         for asked, trial in zip(batch, done, strict=True):
             _tell(oracle, asked, trial.evaluation)
         trials += done
@@ -75,29 +74,45 @@ def best(trials: list[Trial], objective: keras_tuner.Objective) -> Trial | None:
 
 
 def one_standard_error(trials: list[Trial], objective: keras_tuner.Objective) -> list[Trial]:
-    """Return the trials that are as good as the best, the one with the fewest parameters first; none if all failed.
+    """Return the trials whose objective is within one standard error of the best one's, smallest first; none if all failed.
 
-    As good is a score within one standard error of the best one's (the 1 SE rule: Breiman, Friedman, Olshen & Stone 1984,
-    "Classification and Regression Trees", section 3.4.3). Only trials of the largest budget take part: a score after two
-    epochs says nothing against one after ten.
+    The 1 SE rule: Breiman, Friedman, Olshen & Stone 1984, "Classification and Regression Trees", section 3.4.3.
+    """
+    return _as_good(trials, objective, objective)
+
+
+def within(trials: list[Trial], objective: keras_tuner.Objective, margin: float) -> list[Trial]:
+    """Return the trials whose validation score is at most `margin` below the best one's, smallest first; none if all failed.
+
+    It asks of the validation examples what the comparison asks of the test examples, whatever the objective of the search: the
+    rule `tolerance` of caret (Kuhn 2008, "Building predictive models in R using the caret package"), its tolerance absolute.
+    """
+    return _as_good(trials, objective, keras_tuner.Objective(SCORE, "max"), margin)
+
+
+def _as_good(
+    trials: list[Trial], objective: keras_tuner.Objective, by: keras_tuner.Objective, tolerance: float | None = None
+) -> list[Trial]:
+    """Return the trials that are worse than the best by at most `tolerance` (None: its standard error), smallest first.
+
+    Only trials of the largest budget take part: a score after two epochs says nothing against one after ten.
     """
     scored = [trial for trial in trials if not trial.evaluation.failure]
-    largest = max((trial.budget for trial in scored), default=0)
-    full = [trial for trial in scored if trial.budget == largest]
+    full = [trial for trial in scored if trial.budget == max(trial.budget for trial in scored)]
     if not full:
         return []
-    sign = 1 if objective.direction == "max" else -1
+    sign = 1 if by.direction == "max" else -1
     top = best(full, objective).evaluation
-    least = sign * top.scores[objective.name] - top.standard_error
-    as_good = [trial for trial in full if sign * trial.evaluation.scores[objective.name] >= least]
-    return sorted(as_good, key=lambda t: (t.evaluation.parameters, -sign * t.evaluation.scores[objective.name]))
+    least = sign * top.scores[by.name] - (top.standard_error if tolerance is None else tolerance)
+    least -= 1e-12  # 0.98 - 0.003 is more than 0.977
+    as_good = [trial for trial in full if sign * trial.evaluation.scores[by.name] >= least]
+    return sorted(as_good, key=lambda t: (t.evaluation.parameters, -sign * t.evaluation.scores[by.name]))
 
 
 def _evaluate(
     planned: list[Trial],
     run: Run,
     scoring: Holdout | CrossValidation,
-    target: float,
     report: Callable[[Trial], None],
 ) -> list[Trial]:
     """Return the `planned` trials with their evaluations, in their order."""
@@ -116,7 +131,7 @@ def _evaluate(
                 continue
             checkpoints = [results[training] for training in mine]
             failure = next((failed for failed in checkpoints if isinstance(failed, str)), None)
-            evaluation = Evaluation(failure=failure) if failure else evaluate(scoring, checkpoints, trial.budget, target)
+            evaluation = Evaluation(failure=failure) if failure else evaluate(scoring, checkpoints, trial.budget)
             done[trial.number] = Trial(trial.number, trial.hyperparameters, trial.budget, evaluation)
             report(done[trial.number])
     return [done[trial.number] for trial in planned]
@@ -143,18 +158,23 @@ def _tell(oracle: keras_tuner.Oracle, asked: keras_tuner.engine.trial.Trial, eva
     oracle.end_trial(asked)
 
 
-def rehearse(tune: Tune, seed: int) -> list[int]:
-    """Return the epochs of each trial that the search will ask for, its oracle told that all of them are equally good.
+def rehearse(tune: Tune, seed: int) -> tuple[list[int], int]:
+    """Return the budget of each trial that the search will ask for, and how many epochs all of them need that are not the same.
+
+    That is what the oracle asks for when it is told that all trials are equally good.
 
     How many trials there are does not depend on how good they are, except that a Gaussian process may come to the same
     hyperparameters again and then ends early: its strategies are not rehearsed.
     """
     if "trials_at_once" in type(getattr(tune, tune.strategy)).model_fields:
-        return [tune.max_epochs] * getattr(tune, tune.strategy).max_trials
-    oracle, budgets = oracles.create(tune, seed), []
-    equal = Evaluation({"val_accuracy": 0.0, "val_loss": 0.0})
+        trials = getattr(tune, tune.strategy).max_trials
+        return [tune.max_epochs] * trials, tune.max_epochs * trials
+    oracle, budgets, longest = oracles.create(tune, seed), [], Counter()
     while batch := _ask(oracle, None):
-        budgets += [oracles.epochs(asked, tune.max_epochs) for asked in batch]
         for asked in batch:
-            _tell(oracle, asked, equal)
-    return budgets
+            budgets.append(oracles.epochs(asked, tune.max_epochs))
+            values = tuple(oracles.values(asked).items())
+            longest[values] = max(longest[values], budgets[-1])
+        for asked in batch:
+            _tell(oracle, asked, Evaluation({tune.objective: 0.0}))
+    return budgets, longest.total()

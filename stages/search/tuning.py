@@ -1,4 +1,4 @@
-"""The body of the stage `tune`: from params.yaml and the prepared images to the search's outputs."""
+"""The body of the stage `tune`: from params.yaml and the prepared data to the search's outputs."""
 
 import time
 
@@ -14,27 +14,35 @@ from stages.compute.replicates import PREPARED, listed
 from stages.compute.runner import Runner
 from stages.search import oracles
 from stages.search.scoring import CrossValidation, Holdout
-from stages.search.search import Trial, best, one_standard_error, rehearse, search
-from stages.training.trainer import EarlyStopping
+from stages.search.search import Trial, best, one_standard_error, rehearse, search, within
+from stages.training.score import NAME
+from stages.training.trainer import LOSS, SCORE
 
 
 def data_and_scoring(settings: Params) -> tuple[Split, Holdout | CrossValidation]:
-    """Return the training images followed by the validation images, and how a trial is scored on them.
+    """Return the training examples followed by the validation examples, and how a trial is scored on them.
 
-    That is on stratified folds of all of them for `sklearn`, on the validation images for all other strategies.
+    That is on folds of all of them for `sklearn`, on the validation examples for all other strategies.
+
+    Raises:
+        UserError: the score or the data do not allow what `tune` in params.yaml says.
     """
     tune = settings.tune
+    known = {"objective": (SCORE, LOSS), "early_stopping.monitor": (SCORE, LOSS, NAME, "loss")}
+    said = {"objective": tune.objective, "early_stopping.monitor": tune.early_stopping and tune.early_stopping.monitor}
+    for name, metrics in known.items():
+        if said[name] and said[name] not in metrics:
+            raise console.UserError(f"params.yaml: tune.{name} is {said[name]}, but should be one of {', '.join(metrics)}")
     train, validation = (splits.load(PREPARED / name) for name in ("train", "validation"))
     data = splits.join(train, validation)
     common = {"seed": settings.seed, "executions": tune.executions_per_trial}
     if tune.strategy == "sklearn":
-        fewest = int(np.bincount(data.labels).min())
+        fewest, where = (np.bincount(data.labels).min(), "a class has") if data.classes else (len(data.labels), "there are")
         if tune.sklearn.cv > fewest:
-            raise console.UserError(f"params.yaml: tune.sklearn.cv is {tune.sklearn.cv}, but a class has {fewest} images only")
+            raise console.UserError(f"params.yaml: tune.sklearn.cv is {tune.sklearn.cv}, but {where} {fewest} examples only")
         return data, CrossValidation(data.labels, tune.sklearn.cv, **common)
-    early_stopping = EarlyStopping(**tune.early_stopping.model_dump()) if tune.early_stopping else None
     sizes = {"train_size": len(train.labels), "size": len(data.labels)}
-    return data, Holdout(**sizes, objective=tune.objective, early_stopping=early_stopping, **common)
+    return data, Holdout(**sizes, objective=tune.objective, early_stopping=tune.early_stopping, **common)
 
 
 def row(trial: Trial, chosen: Trial) -> dict[str, object]:
@@ -47,7 +55,7 @@ def row(trial: Trial, chosen: Trial) -> dict[str, object]:
         "epochs": evaluation.epochs,
         **evaluation.scores,
         "standard_error": evaluation.standard_error,
-        "epochs_to_target": evaluation.epochs_to_target,
+        "best_epoch": evaluation.best_epoch,
         "seconds_per_epoch": evaluation.seconds_per_epoch and round(evaluation.seconds_per_epoch, 3),
         "parameters": evaluation.parameters,
         "chosen": "yes" if trial is chosen else "no",
@@ -83,42 +91,45 @@ def brief(trial: Trial, tune: Tune) -> dict[str, object]:
         "hyperparameters": {name: trial.hyperparameters[name] for name in tune.space},
         "parameters": trial.evaluation.parameters,
         "score": trial.evaluation.scores[tune.objective],
+        "epoch": trial.evaluation.best_epoch,
         "standard_error": trial.evaluation.standard_error,
     }
 
 
 class Progress:
-    """Shows each trial as it is done: in a bar on a terminal, else a line each."""
+    """Shows the best score in the bar and, where there is no terminal to draw it on, each trial in a line as it is done."""
 
-    def __init__(self, bar, names: list[str], objective):
-        self.bar, self.names, self.objective = bar, names, objective
+    def __init__(self, bar, count: int, names: list[str], objective):
+        self.bar, self.count, self.names, self.objective = bar, count, names, objective
         self.trials: list[Trial] = []
 
     def __call__(self, trial: Trial) -> None:
         self.trials.append(trial)
-        tried = " ".join(f"{name}={trial.hyperparameters[name]}" for name in self.names)
-        score = trial.evaluation.failure or f"{trial.evaluation.scores[self.objective.name]:.4f}"
-        line = f"trial {trial.number}: {tried} epochs={trial.evaluation.epochs} {self.objective.name}={score}"
-        top = best(self.trials, self.objective)
-        line += f" best={top.evaluation.scores[self.objective.name]:.4f}" if top else ""
-        self.bar.set_postfix_str(line)
-        self.bar.update()
+        top, name = best(self.trials, self.objective), self.objective.name
+        so_far = f"best={top.evaluation.scores[name]:.4f}" if top else "no score yet"
+        self.bar.set_postfix_str(so_far, refresh=False)
         if self.bar.disable:
-            print(f"{len(self.trials)}/{self.bar.total} {line}", flush=True)
+            tried = " ".join(f"{name}={trial.hyperparameters[name]}" for name in self.names)
+            score = trial.evaluation.failure or f"{trial.evaluation.scores[name]:.4f}"
+            done = f"{len(self.trials)}/{self.count} trial {trial.number}"
+            print(f"{done}: {tried} epochs={trial.evaluation.epochs} {name}={score} {so_far}", flush=True)
 
 
 def tune(settings: Params, cluster: Cluster) -> None:
     """Search on `cluster`; write data/tune/hyperparameters.json, metrics/tune.json and metrics/plots/{trials,space}.csv.
 
     Raises:
-        UserError: all trials failed.
+        UserError: all trials failed, or params.yaml does not fit the score or the data.
     """
     start = time.perf_counter()
-    tune, objective = settings.tune, settings.tune.objective
-    oracle = oracles.create(tune, settings.seed)
+    tune, objective, store = settings.tune, settings.tune.objective, settings.runtime.store
     data, scoring = data_and_scoring(settings)
-    runner = Runner(cluster, settings, data, scoring.subsets, early_stopping=scoring.early_stopping)
-    with console.progress_bar(total=len(rehearse(tune, settings.seed)), unit="trial") as bar:
+    oracle = oracles.create(tune, settings.seed)
+    budgets, epochs = rehearse(tune, settings.seed)
+    epochs *= len(scoring.trainings({}))
+    with console.progress_bar("tune", epochs) as bar:
+        runner = Runner(cluster, settings, data, scoring.subsets, early_stopping=scoring.early_stopping, progress=bar.update)
+        print(f"tune: up to {len(budgets)} trials, {epochs} epochs; {runner.store.size()} trainings in {store}", flush=True)
         trials = search(
             oracle,
             runner.run,
@@ -126,14 +137,18 @@ def tune(settings: Params, cluster: Cluster) -> None:
             fixed=settings.baseline.model_dump(),
             max_epochs=tune.max_epochs,
             trials_at_once=getattr(getattr(tune, tune.strategy), "trials_at_once", None),
-            target=tune.target_accuracy,
-            report=Progress(bar, list(tune.space), oracle.objective),
+            report=Progress(bar, len(budgets), list(tune.space), oracle.objective),
         )
 
-    top, as_good = best(trials, oracle.objective), one_standard_error(trials, oracle.objective)
+    top = best(trials, oracle.objective)
     if top is None:
         raise console.UserError(f"all trials ({len(trials)}) failed; the first: {trials[0].evaluation.failure}")
-    chosen = as_good[0] if tune.selection == "one_standard_error" else top
+    as_good = {
+        "tolerance": within(trials, oracle.objective, settings.compare.margin),
+        "one_standard_error": one_standard_error(trials, oracle.objective),
+        "best": [top],
+    }
+    chosen = as_good[tune.selection][0]
     epochs = sum(runner.epochs.values())
     write_csv("metrics/plots/trials.csv", pd.DataFrame(row(trial, chosen) for trial in trials))
     write_csv("metrics/plots/space.csv", lines(trials, chosen, tune))
@@ -147,9 +162,8 @@ def tune(settings: Params, cluster: Cluster) -> None:
             "parameters": chosen.evaluation.parameters,
             "objective": objective,
             "score": chosen.evaluation.scores[objective],
-            "best": brief(top, tune),
-            "one_standard_error": {**brief(as_good[0], tune), "as_good_as_the_best": len(as_good)},
-            "target_accuracy": tune.target_accuracy,
+            "epoch": chosen.evaluation.best_epoch,
+            **{rule: {**brief(found[0], tune), "candidates": len(found)} for rule, found in as_good.items()},
             "trials": len(trials),
             "failed_trials": sum(trial.evaluation.failure is not None for trial in trials),
             "epochs_trained": epochs,
@@ -162,7 +176,8 @@ def tune(settings: Params, cluster: Cluster) -> None:
 
     why = "the best"
     if chosen is not top:
-        reference = found(best(as_good, oracle.objective))
-        why = f"the smallest of {len(as_good)} within one standard error of the best with the full budget ({reference})"
-    reused = f"{runner.epochs_reused} of them from {settings.runtime.store}"
+        near = f"{settings.compare.margin:g}" if tune.selection == "tolerance" else "one standard error"
+        reference = found(best(as_good[tune.selection], oracle.objective))
+        why = f"the smallest of {len(as_good[tune.selection])} within {near} of the best with the full budget ({reference})"
+    reused = f"{runner.epochs_reused} of them from {store}"
     print(f"tune: {found(chosen)}, {why}; {len(trials)} trials; {epochs} epochs, {reused}")

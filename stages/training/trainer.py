@@ -1,10 +1,10 @@
-"""`train`: pure, deterministic, fast.
+"""One training: pure, deterministic, fast.
 
 What a training comes to depends on its arguments alone, not on the process, the time or what ran before. Shuffling and dropout
 are drawn from the seed and the number of the epoch, so a training that stops after epoch 4 and goes on from its checkpoint to
 epoch 10 is the training to epoch 10, to the bit.
 
-An epoch is one TensorFlow function: images stay in memory and are gathered by a shuffled index, gradients come from
+An epoch is one TensorFlow function: inputs stay in memory and are gathered by a shuffled index, gradients come from
 `GradientTape` over the Keras model, and plain Adam is applied by TensorFlow's fused kernel.
 """
 
@@ -19,32 +19,17 @@ from unittest import mock
 import numpy as np
 
 from stages.base.hyperparameters import Hyperparameters
+from stages.base.params import EarlyStopping
 from stages.base.splits import Split
 from stages.training import model
 from stages.training.adam import fused
 from stages.training.backend import keras, seed_generator, tf
+from stages.training.score import NAME, score
 
-EVALUATION_BATCH = 1000  # images; another number gives other last bits
-SCORES = ("val_accuracy", "val_loss", "val_loss_std")
+EVALUATION_BATCH = 1000  # examples; another number gives other last bits
+SCORE, LOSS = f"val_{NAME}", "val_loss"
+EVALUATED = (SCORE, f"{SCORE}_std", LOSS, f"{LOSS}_std")
 _SHUFFLE, _LAYERS = 0, 1  # what a random stream is for
-
-
-@dataclass(frozen=True)
-class EarlyStopping:
-    """Stop when `monitor` has not improved on its best for `patience` epochs (Keras's `EarlyStopping` with its defaults)."""
-
-    monitor: str
-    patience: int
-
-    def stops(self, history: Mapping[str, list[float]]) -> bool:
-        """Whether training ends with the last epoch of `history`; decided on all of it, so a pause resets nothing."""
-        values = np.asarray(history[self.monitor])
-        if self.monitor.endswith("accuracy"):
-            values = -values
-        best, wait = values[0], 0
-        for value in values[1:]:
-            best, wait = (value, 0) if value < best else (best, wait + 1)
-        return wait >= self.patience
 
 
 @dataclass(frozen=True)
@@ -55,9 +40,10 @@ class Checkpoint:
         epoch: epochs trained.
         weights: the model's variables, random states left out, in the model's order.
         optimizer: the optimizer's variables (iteration, learning rate, slots), in its order.
-        history: per epoch `accuracy` and `loss` (running means over the epoch, dropout on, as Keras reports them) and, with
-            validation data, `val_accuracy`, `val_loss` and `val_loss_std`, the standard deviation of the loss over the images.
+        history: per epoch the score and `loss` (running means over the epoch, dropout on, as Keras reports them) and, with
+            validation data, `EVALUATED`: `_std` is the standard deviation over the examples.
         seconds: per epoch, the time the training step took; the only part that the machine decides.
+        parameters: how many numbers the network has.
         stopped: whether it ended there: by early stopping, or because a loss was not finite.
     """
 
@@ -66,12 +52,8 @@ class Checkpoint:
     optimizer: list[np.ndarray]
     history: dict[str, list[float]]
     seconds: list[float]
+    parameters: int
     stopped: bool = False
-
-    @property
-    def parameters(self) -> int:
-        """How many numbers the network has."""
-        return sum(array.size for array in self.weights)
 
     @property
     def failure(self) -> str | None:
@@ -80,26 +62,40 @@ class Checkpoint:
         return f"{bad[0]} is {self.history[bad[0]][-1]} after epoch {self.epoch}" if bad else None
 
 
-class Subset(NamedTuple):
-    """Some rows of images and labels that stay in memory: tensors (n, height, width) float32 and (n,) int32, and which rows."""
+def stops(early_stopping: EarlyStopping, history: Mapping[str, list[float]]) -> bool:
+    """Whether training ends with the last epoch of `history`, as with Keras's `EarlyStopping` and its defaults.
 
-    images: tf.Tensor
+    Decided on all of the history, so a pause resets nothing.
+    """
+    values = np.asarray(history[early_stopping.monitor])
+    if not early_stopping.monitor.endswith("loss"):
+        values = -values
+    best, wait = values[0], 0
+    for value in values[1:]:
+        best, wait = (value, 0) if value < best else (best, wait + 1)
+    return wait >= early_stopping.patience
+
+
+class Subset(NamedTuple):
+    """Some rows of inputs and labels that stay in memory, as tensors: (n, ...) and (n,); and which rows."""
+
+    inputs: tf.Tensor
     labels: tf.Tensor
     rows: np.ndarray
 
     @classmethod
     def of(cls, split: Split) -> "Subset":
         """All of `split`."""
-        return cls(tf.constant(split.images), tf.constant(split.labels), np.arange(len(split.labels), dtype=np.int32))
+        return cls(tf.constant(split.inputs), tf.constant(split.labels), np.arange(len(split.labels), dtype=np.int32))
 
 
 class Trainer:
     """A network, traced once, that can then be trained from any checkpoint of its training.
 
     Args:
-        network: a compiled Keras model from images to class probabilities, such as `build` returns.
+        network: a compiled Keras model from inputs to outputs, such as `build` returns.
         data: what to train on; the last batch of an epoch is smaller where `batch_size` does not divide its rows.
-        validation: what `val_accuracy` and `val_loss` are computed on after each epoch.
+        validation: what `EVALUATED` is computed on after each epoch.
         early_stopping: None trains all epochs.
     """
 
@@ -120,73 +116,54 @@ class Trainer:
         self._epoch_function = _epoch_function(self.network, self._optimizer, batch_size)
         self._evaluate = evaluator(self.network)
         self._random_states = [variable for variable in self.network.variables if variable.name == "seed_generator_state"]
-        names = ("accuracy", "loss", *(SCORES if validation else ()))
-        self._start = Checkpoint(0, self._weights(), self._slots(), {name: [] for name in names}, [])
+        names = (NAME, "loss", *(EVALUATED if validation else ()))
+        self._start = self._checkpoint(0, {name: [] for name in names}, [], False)
 
-    def run(self, epochs: int, checkpoint: Checkpoint | None = None) -> Checkpoint:
-        """Return the checkpoint at epoch `epochs`, or where it stopped before that, from `checkpoint` (None: the start)."""
+    def run(self, epochs: int, checkpoint: Checkpoint | None = None, seconds_at_most: float = math.inf) -> Checkpoint:
+        """Return the checkpoint at epoch `epochs`, or where it stopped before that, from `checkpoint` (None: the start).
+
+        After `seconds_at_most`, it is the checkpoint at the end of the epoch that is being trained.
+        """
+        start = time.monotonic()
         checkpoint = checkpoint or self._start
         _assign(_weights(self.network), checkpoint.weights)
         _assign(self._optimizer.variables, checkpoint.optimizer)
         history = {name: list(values) for name, values in checkpoint.history.items()}
         seconds, stopped, epoch = list(checkpoint.seconds), checkpoint.stopped, checkpoint.epoch
-        while epoch < epochs and not stopped:
+        while epoch < epochs and not stopped and (epoch == checkpoint.epoch or time.monotonic() - start < seconds_at_most):
             seconds.append(self.train_epoch(epoch, history))
             if self.validation:
-                for name, value in zip(SCORES, self._evaluate(self.validation), strict=True):
+                for name, value in zip(EVALUATED, self._evaluate(self.validation), strict=True):
                     history[name].append(value)
             epoch += 1
             stopped = not all(np.isfinite(values[-1]) for values in history.values())
-            stopped = stopped or (self.early_stopping is not None and self.early_stopping.stops(history))
-        return Checkpoint(epoch, self._weights(), self._slots(), history, seconds, stopped)
+            stopped = stopped or (self.early_stopping is not None and stops(self.early_stopping, history))
+        return self._checkpoint(epoch, history, seconds, stopped)
 
     def train_epoch(self, epoch: int, history: dict[str, list[float]]) -> float:
         """Train epoch number `epoch` (from 0) from where the network is; append to `history`, return the seconds it took."""
         for i, random_state in enumerate(self._random_states):
             random_state.assign([np.random.SeedSequence([self.seed, epoch, _LAYERS, i]).generate_state(1)[0], 0])
         order = np.random.default_rng([self.seed, epoch, _SHUFFLE]).permutation(len(self.data.rows))
-        inputs = self.data.images, self.data.labels, tf.constant(self.data.rows[order])
+        inputs = self.data.inputs, self.data.labels, tf.constant(self.data.rows[order])
         self._epoch_function.get_concrete_function(*inputs)  # traces the first time, which is no training time
         start = time.perf_counter()
-        loss, correct = self._epoch_function(*inputs)
-        history["accuracy"].append(int(correct) / len(order))
+        total, loss = self._epoch_function(*inputs)
+        history[NAME].append(float(total) / len(order))
         history["loss"].append(float(loss) / len(order))
         return time.perf_counter() - start
 
-    def _weights(self) -> list[np.ndarray]:
-        return [variable.numpy() for variable in _weights(self.network)]
-
-    def _slots(self) -> list[np.ndarray]:
-        return [variable.numpy() for variable in self._optimizer.variables]
-
-
-def train(
-    hyperparameters: Mapping[str, object],
-    data: Split,
-    *,
-    epochs: int,
-    batch_size: int,
-    seed: int,
-    validation: Split | None = None,
-    early_stopping: EarlyStopping | None = None,
-    checkpoint: Checkpoint | None = None,
-) -> Checkpoint:
-    """Train the network of model.py on `data` to epoch `epochs`, from `checkpoint` or from the start; see `Trainer`."""
-    trainer = Trainer(
-        build(hyperparameters, data.images.shape[1:], data.classes, seed),
-        Subset.of(data),
-        batch_size=batch_size,
-        seed=seed,
-        validation=Subset.of(validation) if validation else None,
-        early_stopping=early_stopping,
-    )
-    return trainer.run(epochs, checkpoint)
+    def _checkpoint(self, epoch: int, history: dict[str, list[float]], seconds: list[float], stopped: bool) -> Checkpoint:
+        weights, optimizer = (
+            [variable.numpy() for variable in variables] for variables in (_weights(self.network), self._optimizer.variables)
+        )
+        return Checkpoint(epoch, weights, optimizer, history, seconds, sum(array.size for array in weights), stopped)
 
 
 def build(
     hyperparameters: Mapping[str, object],
-    image_shape: tuple[int, ...],
-    classes: int,
+    input_shape: tuple[int, ...],
+    outputs: int,
     seed: int,
     checkpoint: Checkpoint | None = None,
 ) -> keras.Model:
@@ -195,7 +172,7 @@ def build(
     keras.utils.set_random_seed(seed)
     # Keras draws the seeds of layers from Python's one generator, which other threads (Dask's, in a worker) draw from too
     with mock.patch.object(seed_generator, "python_random", random.Random(seed)):  # noqa: S311
-        network = model.build(tuple(image_shape), classes, Hyperparameters.model_validate(hyperparameters))
+        network = model.build(tuple(input_shape), outputs, Hyperparameters.model_validate(hyperparameters))
     network.optimizer.build(network.trainable_variables)
     if checkpoint is not None:
         _assign(_weights(network), checkpoint.weights)
@@ -203,65 +180,65 @@ def build(
     return network
 
 
-def evaluator(network: keras.Model) -> Callable[[Subset], tuple[float, float, float]]:
-    """Return a function of a `Subset` that returns (accuracy, mean loss, its standard deviation) of `network`, dropout off.
+def evaluator(network: keras.Model) -> Callable[[Subset], list[float]]:
+    """Return a function of a `Subset` that returns the score, the loss and their deviations, as in `EVALUATED`, dropout off.
 
-    The standard deviation is over the images, of the loss that the network was compiled with.
+    The loss is the one that the network was compiled with.
     """
     compiled = keras.losses.get(network.loss)
-    per_image = getattr(compiled, "call", compiled)
+    per_example = getattr(compiled, "call", compiled)
 
     @tf.function(autograph=False)
-    def evaluate(images, labels, rows):
-        images, labels = tf.gather(images, rows), tf.gather(labels, rows)
-        probabilities = network(images, training=False)
-        loss = network.compute_loss(images, labels, probabilities, training=False)
-        losses = per_image(labels, probabilities)
-        return _correct(probabilities, labels), loss, tf.reduce_sum(losses), tf.reduce_sum(tf.square(losses))
+    def evaluate(inputs, labels, rows):
+        inputs, labels = tf.gather(inputs, rows), tf.gather(labels, rows)
+        outputs = network(inputs, training=False)
+        loss = network.compute_loss(inputs, labels, outputs, training=False)
+        scores, losses = score(labels, outputs), per_example(labels, outputs)
+        sums = [f(values) for values in (scores, losses) for f in (tf.reduce_sum, lambda x: tf.reduce_sum(tf.square(x)))]
+        return [loss, *sums]
 
-    def on(part: Subset) -> tuple[float, float, float]:
-        correct, loss, total, squares, n = 0, 0.0, 0.0, 0.0, len(part.rows)
+    def on(subset: Subset) -> list[float]:
+        n, total = len(subset.rows), np.zeros(5)
         for start in range(0, n, EVALUATION_BATCH):
-            rows = part.rows[start : start + EVALUATION_BATCH]
-            sums = evaluate(part.images, part.labels, tf.constant(rows))
-            batch_correct, batch_loss, batch_total, batch_squares = (value.numpy().item() for value in sums)
-            correct += batch_correct
-            loss += batch_loss * len(rows)
-            total += batch_total
-            squares += batch_squares
-        return correct / n, loss / n, math.sqrt(max(squares / n - (total / n) ** 2, 0))
+            rows = subset.rows[start : start + EVALUATION_BATCH]
+            mean_loss, *sums = (value.numpy().item() for value in evaluate(subset.inputs, subset.labels, tf.constant(rows)))
+            total += [mean_loss * len(rows), *sums]
+        mean_loss, mean_score, score_squares, mean_own, loss_squares = (total / n).tolist()
+        deviations = [math.sqrt(max(x, 0)) for x in (score_squares - mean_score**2, loss_squares - mean_own**2)]
+        return [mean_score, deviations[0], mean_loss, deviations[1]]
 
     return on
 
 
-def predict(network: keras.Model, images: np.ndarray) -> np.ndarray:
-    """Return the class probabilities (n, classes) float32 of `images`, dropout off."""
+def predict(network: keras.Model, inputs: np.ndarray) -> np.ndarray:
+    """Return the outputs of the network for `inputs`, (n, outputs) float32, dropout off."""
     call = tf.function(lambda batch: network(batch, training=False), autograph=False)
-    batches = [images[start : start + EVALUATION_BATCH] for start in range(0, len(images), EVALUATION_BATCH)]
+    batches = [inputs[start : start + EVALUATION_BATCH] for start in range(0, len(inputs), EVALUATION_BATCH)]
     return np.concatenate([call(tf.constant(batch)).numpy() for batch in batches])
 
 
 def _epoch_function(network: keras.Model, optimizer: keras.optimizers.Optimizer, batch_size: int):
-    """Return a TensorFlow function (images, labels, order) -> (sum of losses float64, number of correct answers)."""
+    """Return a TensorFlow function (inputs, labels, order) -> (sum of scores, sum of losses), both float64."""
     variables = network.trainable_variables
 
-    def step(images, labels, loss_sum, correct):
+    def step(inputs, labels, score_sum, loss_sum):
         with tf.GradientTape() as tape:
-            probabilities = network(images, training=True)
-            loss = network.compute_loss(images, labels, probabilities, training=True)
+            outputs = network(inputs, training=True)
+            loss = network.compute_loss(inputs, labels, outputs, training=True)
             scaled = optimizer.scale_loss(loss)
         optimizer.apply(tape.gradient(scaled, [variable.value for variable in variables]), variables)
         size = tf.cast(tf.shape(labels)[0], tf.float64)
-        return loss_sum + tf.cast(loss, tf.float64) * size, correct + _correct(probabilities, labels)
+        score_sum += tf.cast(tf.reduce_sum(score(labels, outputs)), tf.float64)
+        return score_sum, loss_sum + tf.cast(loss, tf.float64) * size
 
     @tf.function(autograph=False)
-    def run_epoch(images, labels, order):
+    def run_epoch(inputs, labels, order):
         full, rest = divmod(order.shape[0], batch_size)
-        sums = tf.constant(0.0, tf.float64), tf.constant(0)
+        sums = tf.constant(0.0, tf.float64), tf.constant(0.0, tf.float64)
 
         def gathered(start, size):
             batch = order[start : start + size]
-            return tf.gather(images, batch), tf.gather(labels, batch)
+            return tf.gather(inputs, batch), tf.gather(labels, batch)
 
         _, sums = tf.while_loop(
             lambda i, _: i < full,
@@ -272,10 +249,6 @@ def _epoch_function(network: keras.Model, optimizer: keras.optimizers.Optimizer,
         return step(*gathered(full * batch_size, rest), *sums) if rest else sums
 
     return run_epoch
-
-
-def _correct(probabilities, labels):
-    return tf.reduce_sum(tf.cast(tf.argmax(probabilities, -1, output_type=labels.dtype) == labels, tf.int32))
 
 
 def _weights(network: keras.Model) -> list:
