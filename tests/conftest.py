@@ -1,8 +1,10 @@
 """A scratch copy of this repository, on a small real data set with a small budget, for tests that run the real commands."""
 
+import fcntl
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -27,7 +29,6 @@ SMALL = {  # scikit-learn's 1,797 handwritten digits; seven trials of Hyperband
     "compare": {"margin": 0.02},
     "tune": {
         "max_epochs": 4,
-        "target_accuracy": 0.7,
         "space": {"units": {"type": "int", "min": 8, "max": 128, "step": 8}},
         "hyperband": {"factor": 4},
         "random": {"max_trials": 3},
@@ -36,6 +37,11 @@ SMALL = {  # scikit-learn's 1,797 handwritten digits; seven trials of Hyperband
         "sklearn": {"max_trials": 4, "cv": 2},
     },
 }
+
+
+def ran(output: str) -> list[str]:
+    """The stages that DVC says it ran."""
+    return re.findall(r"Running stage '(\w+)'", output)
 
 
 class Project:
@@ -77,6 +83,15 @@ class Project:
         """Forget all trainings."""
         shutil.rmtree(self.folder / "data/trials", ignore_errors=True)
 
+    def metrics(self, name: str) -> dict:
+        """Return the content of metrics/NAME.json."""
+        return json.loads((self.folder / "metrics" / f"{name}.json").read_text())
+
+    def copy(self, folder: Path) -> "Project":
+        """Return a copy of it in the new `folder`."""
+        shutil.copytree(self.folder, folder, symlinks=True)
+        return Project(folder)
+
     def outputs(self) -> dict[str, object]:
         """Return all that the stages wrote, by path, without what the machine decides."""
 
@@ -102,19 +117,21 @@ class Project:
         return {str(path.relative_to(self.folder)): path.read_bytes() for path in paths}
 
 
-@pytest.fixture(scope="session")
-def make_project(tmp_path_factory):
-    """A function that makes a `Project`: the working tree's files as a fresh Git repository, params.yaml made small."""
+def pytest_collection_modifyitems(items):
+    """Tests that need a project are slow: they run `dvc repro` or start from what it leaves."""
+    for item in items:
+        if {"make_project", "cluster"} & set(item.fixturenames):
+            item.add_marker(pytest.mark.slow)
 
-    def make() -> Project:
-        project = Project(tmp_path_factory.mktemp("project"))
-        listed = subprocess.run(
-            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-            cwd=ROOT,
-            check=True,
-            capture_output=True,
-            text=True,
-        )
+
+@pytest.fixture(scope="session")
+def make_project():
+    """A function that makes a `Project` in a folder: the working tree's files as a new Git repository, with small params."""
+
+    def make(folder: Path) -> Project:
+        project = Project(folder)
+        command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+        listed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
         for name in filter(None, listed.stdout.split("\0")):
             if (ROOT / name).exists():
                 (project.folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -128,18 +145,59 @@ def make_project(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def reproduced(make_project) -> Project:
-    """A project after `dvc repro`, committed. Tests that change it put it back."""
-    project = make_project()
-    project.output = project.dvc("repro")
-    project.commit()
+def reproduced(make_project, tmp_path_factory, worker_id) -> Project:
+    """A project after `dvc repro`, committed, for all processes that run tests. Tests only read it."""
+    folder = tmp_path_factory.getbasetemp()
+    folder = (folder if worker_id == "master" else folder.parent) / "reproduced"
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        project = Project(folder)
+        output = folder.with_suffix(".output")
+        if not output.exists():
+            make_project(folder)
+            text = project.dvc("repro")
+            project.commit()
+            output.write_text(text)
+    project.output = output.read_text()
     return project
 
 
 @pytest.fixture
-def project(reproduced) -> Project:
-    """The reproduced project; whatever a test does to its files is undone afterwards."""
-    yield reproduced
-    reproduced.run("git", "reset", "--hard", "--quiet")
-    reproduced.run("git", "clean", "-dfq")
-    reproduced.dvc("checkout", "--force", "--quiet")
+def project(reproduced, tmp_path) -> Project:
+    """A copy of the reproduced project, for tests that change it."""
+    return reproduced.copy(tmp_path / "project")
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory):
+    """Two workers for the tests that are not about the cluster."""
+    from stages.compute.cluster import Cluster
+
+    here = Path.cwd()
+    os.chdir(tmp_path_factory.mktemp("cluster"))
+    try:
+        with Cluster(2) as started:
+            started.client  # noqa: B018 - waits
+            os.chdir(here)
+            yield started
+    finally:
+        os.chdir(here)
+
+
+@pytest.fixture
+def here(project, cluster, monkeypatch, capsys):
+    """A function that changes params.yaml of `project`, runs a stage's work in this process and returns what it printed."""
+    from stages.base import params
+    from stages.compute.replicates import train_and_test
+    from stages.search.tuning import tune
+
+    monkeypatch.chdir(project.folder)
+
+    def run(stage: str, changes: dict | None = None) -> str:
+        project.update_params(changes or {})
+        settings = params.load()
+        capsys.readouterr()
+        tune(settings, cluster) if stage == "tune" else train_and_test(stage, settings.baseline, settings, cluster)
+        return capsys.readouterr().out
+
+    return run

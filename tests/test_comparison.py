@@ -11,17 +11,6 @@ from stages.training.backend import keras
 HYPERPARAMETERS = {"units": 512, "dropout": 0.2, "learning_rate": 0.001}
 
 
-def test_multiply_adds_of_dense_and_convolutional_layers():
-    layers = [
-        keras.Input((8, 8, 1)),
-        keras.layers.Conv2D(4, 3, padding="same"),
-        keras.layers.Flatten(),
-        keras.layers.Dense(10, activation="softmax"),
-    ]
-    assert comparison.multiply_adds(keras.Sequential(layers)) == 8 * 8 * 9 * 4 + 8 * 8 * 4 * 10
-    assert comparison.multiply_adds(keras.Sequential([keras.Input((7,)), keras.layers.Dense(5)])) == 35
-
-
 def test_seconds_are_compared_in_turn():
     order = []
 
@@ -36,9 +25,9 @@ def test_seconds_are_compared_in_turn():
     assert 1.2 < seconds["ratio"] < 2.5
 
 
-def test_a_predictor_classifies_one_image():
+def test_a_predictor_predicts_so_many_examples():
     network = keras.Sequential([keras.Input((4, 4)), keras.layers.Flatten(), keras.layers.Dense(3)])
-    assert comparison.predictor(network)().shape == (1, 3)
+    assert [comparison.predictor(network, examples)().shape for examples in (1, 20)] == [(1, 3), (20, 3)]
 
 
 @pytest.mark.parametrize(

@@ -198,14 +198,14 @@ def test_what_is_no_idx_file_is_refused(tmp_path, content):
 def test_images_are_normalised_and_labels_are_integers(serve, raw, monkeypatch):
     monkeypatch.setitem(catalog.IDX_DATASETS, "mnist", IdxDataset(SHA256, (serve().mirror,)))
     data = catalog.load("mnist", raw)
-    assert data.train_images.dtype == np.float32
-    assert np.array_equal(data.train_images, IMAGES / np.float32(255))
-    assert data.train_labels.dtype == np.int32
-    assert data.test_labels.tolist() == [0, 1]
+    assert data.train.inputs.dtype == np.float32
+    assert np.array_equal(data.train.inputs, IMAGES / np.float32(255))
+    assert data.train.labels.dtype == np.int32
+    assert data.test.labels.tolist() == [0, 1]
     assert list(data.digests.values()) == list(SHA256)
 
 
 def test_digits_are_scaled_to_one():
     data = catalog.load("digits", None)
-    assert (data.train_images.shape, data.test_images.shape) == ((1437, 8, 8), (360, 8, 8))
-    assert (data.train_images.min(), data.train_images.max()) == (0, 1)
+    assert (data.train.inputs.shape, data.test.inputs.shape) == ((1437, 8, 8), (360, 8, 8))
+    assert (data.train.inputs.min(), data.train.inputs.max()) == (0, 1)

@@ -35,7 +35,7 @@ def test_a_disk_that_is_full_is_one_line_and_leaves_what_was_there(tmp_path):
         command = ["bash", "-c", 'ulimit -f 100; exec "$0" -c "$1"', sys.executable, code]
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 1
-        assert re.fullmatch(r"error: \S+/(metrics.json|images.npy) cannot be written \(.+\); free space .+\n", done.stderr), (
+        assert re.fullmatch(r"error: \S+/(metrics.json|inputs.npy) cannot be written \(.+\); free space .+\n", done.stderr), (
             done
         )
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]

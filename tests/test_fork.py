@@ -1,6 +1,7 @@
 """A fork with another network: only model.py, the hyperparameters' class and params.yaml change, and everything works."""
 
 import json
+import re
 
 import pandas as pd
 import pytest
@@ -31,17 +32,17 @@ from stages.layers import augmentation
 from stages.training.backend import keras
 
 
-def build(image_shape: tuple[int, ...], classes: int, hyperparameters: Hyperparameters) -> keras.Model:
+def build(input_shape: tuple[int, ...], outputs: int, hyperparameters: Hyperparameters) -> keras.Model:
     """Return the network, compiled."""
     network = keras.Sequential(
         [
-            keras.Input(image_shape),
-            keras.layers.Reshape((*image_shape, 1)),
+            keras.Input(input_shape),
+            keras.layers.Reshape((*input_shape, 1)),
             *augmentation(),
             keras.layers.Conv2D(hyperparameters.filters, hyperparameters.kernel_size, padding="same", activation="relu"),
             keras.layers.BatchNormalization(),
             keras.layers.GlobalMaxPooling2D(),
-            keras.layers.Dense(classes, activation="softmax"),
+            keras.layers.Dense(outputs, activation="softmax"),
         ]
     )
     network.compile(hyperparameters.optimizer, loss="sparse_categorical_crossentropy", metrics=["accuracy"])
@@ -60,9 +61,9 @@ def augmentation() -> list:
 
 
 @pytest.fixture(scope="module")
-def fork(make_project):
+def fork(make_project, tmp_path_factory):
     """The fork after `dvc repro`."""
-    project = make_project()
+    project = make_project(tmp_path_factory.mktemp("fork"))
     for path, content in {"base/hyperparameters": HYPERPARAMETERS, "training/model": MODEL, "layers": LAYERS}.items():
         (project.folder / f"stages/{path}.py").write_text(content.lstrip())
     content = yaml.safe_load((project.folder / "params.yaml").read_text())
@@ -104,11 +105,8 @@ def test_its_experiments_plots_and_report_work(fork):
 
 def test_an_edit_of_what_its_network_imports_trains_again(fork):
     """Also where the file is in no folder that dvc.yaml lists: the stored trainings' key finds it by its import."""
-    assert fork.stage("tune").stdout.rstrip().endswith("from data/trials")
-    before = fork.stage("tune").stdout
-    assert "; 0 of them" not in before
     layers = fork.folder / "stages/layers.py"
     layers.write_text(layers.read_text().replace("0.05", "0.06"))
     assert ", 0 of them from data/trials" in fork.stage("tune").stdout
     fork.run("git", "checkout", "--", "stages/layers.py")
-    assert fork.stage("tune").stdout == before
+    assert re.search(r"; (\d+) epochs, \1 of them from data/trials", fork.stage("tune").stdout)

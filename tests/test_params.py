@@ -72,7 +72,6 @@ def set_key(path: Path, key: str, value: object) -> None:
             "min 0.0 should be greater than 0 with sampling log",
         ),
         ("tune.space", {}, "tune.space is {}, but should have at least 1 item"),
-        ("tune.objective", "f1", "tune.objective is f1, but should be 'val_accuracy' or 'val_loss'"),
         ("tune.hyperband.max_trials", 3, "tune.hyperband: unknown key max_trials; use factor, hyperband_iter"),
         ("prepare.validation_split", 1.5, "prepare.validation_split is 1.5, but should be less than 1"),
         ("baseline.dropout", float("nan"), "baseline.dropout is .nan, but should be a finite number"),
@@ -82,8 +81,7 @@ def set_key(path: Path, key: str, value: object) -> None:
         ("train.epochs", None, "train.epochs is null, but should be a valid integer"),
         ("train", 5, "train is 5, but should be a section of keys"),
         ("train.replicates", 2, "train.replicates is 2, but should be greater than or equal to 3"),
-        ("tune.selection", "smallest", "tune.selection is smallest, but should be 'one_standard_error' or 'best'"),
-        ("tune.target_accuracy", 97, "tune.target_accuracy is 97, but should be less than or equal to 1"),
+        ("tune.selection", "smallest", "tune.selection is smallest, but should be 'tolerance', 'one_standard_error' or 'best'"),
         ("compare.margin", 0.0, "compare.margin is 0.0, but should be greater than 0"),
         ("train.epochs", 10**30, "train.epochs is 1000000000000000000000000000000, but should be less than or equal to 10000"),
         ("runtime.workers", 10**30, "but should be less than or equal to 1024"),
@@ -105,7 +103,7 @@ def test_sklearn_refuses_another_objective_than_accuracy(path):
     set_key(path, "tune.strategy", "sklearn")
     set_key(path, "tune.objective", "val_loss")
     assert mistake(path) == (
-        "params.yaml: tune.objective is val_loss, but tune.strategy sklearn scores by accuracy; use val_accuracy"
+        "params.yaml: tune.objective is val_loss, but tune.strategy sklearn goes by the score; use val_accuracy"
     )
 
 

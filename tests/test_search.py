@@ -5,6 +5,7 @@ from pathlib import Path
 import keras_tuner
 import numpy as np
 import pytest
+import trainings
 import yaml
 from sklearn.base import clone
 from sklearn.model_selection import cross_val_score
@@ -12,12 +13,11 @@ from sklearn.model_selection import cross_val_score
 from stages.base import params
 from stages.base.params import Tune
 from stages.base.splits import Split
-from stages.datasets import catalog
 from stages.search import oracles
 from stages.search.classifier import NetworkClassifier
 from stages.search.scoring import CrossValidation, Evaluation, Holdout, evaluate
-from stages.search.search import Trial, best, one_standard_error, rehearse, search
-from stages.training.trainer import Checkpoint, train
+from stages.search.search import Trial, best, one_standard_error, rehearse, search, within
+from stages.training.trainer import Checkpoint
 
 ROOT = Path(__file__).parent.parent
 FIXED = {"units": 512, "dropout": 0.2, "learning_rate": 0.001}
@@ -25,8 +25,7 @@ FIXED = {"units": 512, "dropout": 0.2, "learning_rate": 0.001}
 
 @pytest.fixture(scope="module")
 def digits():
-    data = catalog.load("digits", None)
-    return Split(data.train_images, data.train_labels), Split(data.test_images, data.test_labels)
+    return trainings.digits()
 
 
 def tune(**changes) -> Tune:
@@ -41,8 +40,8 @@ def formula(asked):
         accuracy = [1 / (1 + distance + 1 / epoch) for epoch in range(1, epochs + 1)]
         loss = [-value for value in accuracy]
         history = {"accuracy": accuracy, "loss": loss, "val_accuracy": accuracy, "val_loss": loss}
-        history["val_loss_std"] = [0.02] * epochs
-        yield training, Checkpoint(epochs, [np.zeros(training.hyperparameters["units"])], [], history, [0.1] * epochs)
+        history["val_loss_std"] = history["val_accuracy_std"] = [0.02] * epochs
+        yield training, Checkpoint(epochs, [], [], history, [0.1] * epochs, training.hyperparameters["units"])
 
 
 def holdout(objective="val_accuracy", **changes) -> Holdout:
@@ -75,7 +74,13 @@ def test_two_searches_with_one_seed_are_one(strategy):
         assert run(tune(strategy=strategy), seed=1)[0] != first
     if strategy != "hyperband":
         assert {trial.budget for trial in first} == {10}
-    assert [trial.budget for trial in first] == rehearse(tune(strategy=strategy), 0)
+    budgets, epochs = rehearse(tune(strategy=strategy), 0)
+    assert [trial.budget for trial in first] == budgets
+    if strategy == "hyperband":
+        longest = {trial.hyperparameters["units"]: trial.budget for trial in sorted(first, key=lambda trial: trial.budget)}
+        assert epochs == sum(longest.values()) < sum(budgets)
+    else:
+        assert epochs == 10 * len(first)
 
 
 def test_hyperband_is_kerastuners():
@@ -171,7 +176,7 @@ def test_a_failed_trial_is_recorded_and_never_the_best():
                 yield training, "ValueError: no"
             elif units == 224:
                 bad = {name: [*values[:-1], float("nan")] for name, values in checkpoint.history.items()}
-                yield training, Checkpoint(checkpoint.epoch, checkpoint.weights, [], bad, [], stopped=True)
+                yield training, Checkpoint(checkpoint.epoch, [], [], bad, [], 1, stopped=True)
             else:
                 yield training, checkpoint
 
@@ -191,8 +196,9 @@ def test_all_trials_failed():
 def checkpoint(*accuracies):
     """A state with these validation accuracies, which took 1, 2, 3, ... seconds."""
     history = {"loss": [0.0] * len(accuracies), "val_accuracy": accuracies, "val_loss": accuracies}
+    history["val_accuracy_std"] = [np.sqrt(accuracy * (1 - accuracy)) for accuracy in accuracies]
     history["val_loss_std"] = [0.3] * len(accuracies)
-    return Checkpoint(len(accuracies), [np.zeros(7)], [], history, list(range(1, len(accuracies) + 1)))
+    return Checkpoint(len(accuracies), [], [], history, list(range(1, len(accuracies) + 1)), 7)
 
 
 def test_the_standard_error_is_of_the_images_and_of_the_executions():
@@ -206,13 +212,6 @@ def test_the_standard_error_is_of_the_images_and_of_the_executions():
     assert evaluate(folds, [checkpoint(0.8), checkpoint(0.9), checkpoint(0.7)], epochs=1).standard_error == pytest.approx(
         0.1 / np.sqrt(3)
     )
-
-
-def test_epochs_to_the_target():
-    assert evaluate(holdout(), [checkpoint(0.5, 0.9, 0.8)], epochs=3, target=0.8).epochs_to_target == 2
-    assert evaluate(holdout(), [checkpoint(0.5, 0.9, 0.8)], epochs=1, target=0.8).epochs_to_target is None
-    both = [checkpoint(0.8, 0.9), checkpoint(0.5, 0.8)]
-    assert evaluate(holdout(executions=2), both, epochs=2, target=0.8).epochs_to_target == 1.5
 
 
 def trial(number, budget, score, parameters, error=0.01, failure=None):
@@ -235,12 +234,15 @@ def test_the_smallest_within_one_standard_error(name, direction):
     assert [t.number for t in one_standard_error(trials, objective)] == [7, 1, 2, 3]
     assert best(trials, objective).number == 5
     assert one_standard_error(trials[5:6], objective) == []
+    for margin, numbers in ((0.009, [7, 1, 2, 3]), (0.004, [7, 3]), (0.0039, [3]), (0.02, [4, 7, 1, 2, 3])):
+        assert [t.number for t in within(trials, objective, margin)] == numbers
+    assert within(trials[5:6], objective, 1) == []
 
 
 def test_a_score_is_the_mean_of_each_executions_best_epoch():
     evaluation = evaluate(holdout(executions=2), [checkpoint(0.2, 0.6, 0.5), checkpoint(0.1, 0.2, 0.4, 0.9)], epochs=3)
     assert evaluation.scores["val_accuracy"] == np.mean([0.6, 0.4])
-    assert (evaluation.epochs, evaluation.parameters) == (3, 7)
+    assert (evaluation.epochs, evaluation.parameters, evaluation.best_epoch) == (3, 7, 3)
     assert evaluation.seconds_per_epoch == 2
     assert [training.seed for training in holdout(executions=2).trainings(FIXED)] == [0, 1]
 
@@ -251,10 +253,12 @@ def test_cross_validation_gives_what_scikit_learn_gives(digits):
     scoring = CrossValidation(data.labels, folds=3, seed=4, executions=1)
     checkpoints = []
     for rows, held_out in scoring.subsets.values():
-        train_split, validation = (Split(data.images[part], data.labels[part]) for part in (rows, held_out))
-        checkpoints.append(train(hyperparameters, train_split, epochs=2, batch_size=32, seed=4, validation=validation))
+        train_split, validation = (Split(data.inputs[part], data.labels[part]) for part in (rows, held_out))
+        checkpoints.append(
+            trainings.train(hyperparameters, train_split, epochs=2, batch_size=32, seed=4, validation=validation)
+        )
     classifier = NetworkClassifier(hyperparameters, epochs=2, batch_size=32, seed=4)
-    scores = cross_val_score(classifier, data.images, data.labels, cv=scoring.splitter)
+    scores = cross_val_score(classifier, data.inputs, data.labels, cv=scoring.splitter)
     assert evaluate(scoring, checkpoints, epochs=2).scores["val_accuracy"] == np.mean(scores)
     assert [training.subset for training in scoring.trainings(hyperparameters)] == list(scoring.subsets)
 
@@ -265,12 +269,12 @@ def test_the_classifier_passes_scikit_learns_interface(digits):
     labels = names[digits[0].labels]
     copy = clone(classifier).set_params(epochs=4)
     assert copy.get_params() == {**classifier.get_params(), "epochs": 4}
-    assert classifier.fit(digits[0].images, labels) is classifier
+    assert classifier.fit(digits[0].inputs, labels) is classifier
     assert list(classifier.classes_) == sorted(names)
-    probabilities = classifier.predict_proba(digits[1].images)
+    probabilities = classifier.predict_proba(digits[1].inputs)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
-    assert set(classifier.predict(digits[1].images)) <= set(names)
-    assert classifier.score(digits[1].images, names[digits[1].labels]) > 0.8
+    assert set(classifier.predict(digits[1].inputs)) <= set(names)
+    assert classifier.score(digits[1].inputs, names[digits[1].labels]) > 0.8
 
 
 def test_the_oracles_are_kerastuners_own_and_write_nothing(tmp_path, monkeypatch, capsys):

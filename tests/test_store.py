@@ -18,7 +18,7 @@ from stages.training.trainer import Checkpoint
 def checkpoint(epoch=2, size=10) -> Checkpoint:
     history = {"loss": [1 / 3] * epoch, "val_loss": [float("nan")] * epoch}
     weights = [np.arange(size, dtype=np.float32), np.float32([[1, 2], [3, 4]])]
-    return Checkpoint(epoch, weights, [np.int64(7), np.zeros(3, np.float32)], history, [0.5] * epoch, stopped=True)
+    return Checkpoint(epoch, weights, [np.int64(7), np.zeros(3, np.float32)], history, [0.5] * epoch, size + 4, stopped=True)
 
 
 def assert_same(first: Checkpoint, second: Checkpoint) -> None:

@@ -10,26 +10,25 @@ import threading
 
 import numpy as np
 import pytest
+import trainings
+from trainings import train
 
+from stages.base.params import EarlyStopping
 from stages.base.splits import Split
 from stages.compute.replicates import save
-from stages.datasets import catalog
-from stages.training import adam, model, trainer
-from stages.training.backend import keras
-from stages.training.trainer import EarlyStopping, train
+from stages.training import adam, model, score, trainer
+from stages.training.backend import keras, tf
 
 HYPERPARAMETERS = {"units": 24, "dropout": 0.2, "learning_rate": 0.01}
 
 
 @pytest.fixture(scope="module")
 def digits():
-    """Real handwritten digits: (train, validation)."""
-    data = catalog.load("digits", None)
-    return Split(data.train_images, data.train_labels), Split(data.test_images, data.test_labels)
+    return trainings.digits()
 
 
 def build(data, seed, state=None, **changes):
-    return trainer.build({**HYPERPARAMETERS, **changes}, data.images.shape[1:], data.classes, seed, state)
+    return trainer.build({**HYPERPARAMETERS, **changes}, data.inputs.shape[1:], data.outputs, seed, state)
 
 
 def digest(state) -> str:
@@ -55,8 +54,8 @@ def test_going_on_from_a_state_is_training_in_one_go(digits, seed, batch_size):
 
 def test_another_process_and_other_work_before_change_nothing(digits):
     code = (
-        "import sys; sys.path.insert(0, 'tests'); from test_training import *; data = catalog.load('digits', None); "
-        "print(digest(train(HYPERPARAMETERS, Split(data.train_images, data.train_labels), epochs=2, batch_size=32, seed=3)))"
+        "import sys; sys.path.insert(0, 'tests'); from test_training import *; "
+        "print(digest(train(HYPERPARAMETERS, trainings.digits()[0], epochs=2, batch_size=32, seed=3)))"
     )
     there = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
     train({**HYPERPARAMETERS, "units": 7}, digits[0], epochs=1, batch_size=10, seed=9)
@@ -95,7 +94,7 @@ def test_it_learns_what_keras_learns(digits):
         state = train(HYPERPARAMETERS, data, epochs=5, batch_size=32, seed=seed, validation=validation)
         ours.append(state.history["accuracy"][-1])
         network = build(data, seed)
-        keras_own.append(network.fit(data.images, data.labels, epochs=5, verbose=0).history["accuracy"][-1])
+        keras_own.append(network.fit(data.inputs, data.labels, epochs=5, verbose=0).history["accuracy"][-1])
     spread = np.std(keras_own, ddof=1) + np.std(ours, ddof=1)
     assert abs(np.mean(ours) - np.mean(keras_own)) < 2 * spread
 
@@ -124,10 +123,10 @@ def test_the_saved_model_is_keras_own_and_gives_the_accuracy(digits, tmp_path):
         save(build(data, 1, state), tmp_path / f"{name}.keras")
     assert (tmp_path / "first.keras").read_bytes() == (tmp_path / "again.keras").read_bytes()
     loaded = keras.models.load_model(tmp_path / "first.keras")
-    loss, accuracy = loaded.evaluate(validation.images, validation.labels, verbose=0)
+    loss, accuracy = loaded.evaluate(validation.inputs, validation.labels, verbose=0)
     assert accuracy == pytest.approx(state.history["val_accuracy"][-1], abs=1e-6)
     assert loss == pytest.approx(state.history["val_loss"][-1], rel=1e-5)
-    losses = keras.losses.sparse_categorical_crossentropy(validation.labels, loaded.predict(validation.images, verbose=0))
+    losses = keras.losses.sparse_categorical_crossentropy(validation.labels, loaded.predict(validation.inputs, verbose=0))
     assert state.history["val_loss_std"][-1] == pytest.approx(np.std(losses), rel=1e-3)
     assert loaded.count_params() == state.parameters
     assert int(loaded.optimizer.iterations) == 2 * 45
@@ -136,24 +135,24 @@ def test_the_saved_model_is_keras_own_and_gives_the_accuracy(digits, tmp_path):
 def test_any_keras_model_will_do(digits, monkeypatch):
     """Batch normalisation has state that is not trained, the optimizer is another one, two layers draw random numbers."""
 
-    def build(image_shape, classes, hyperparameters):
+    def build(input_shape, outputs, hyperparameters):
         network = keras.Sequential(
             [
-                keras.Input((*image_shape, 1)),
+                keras.Input((*input_shape, 1)),
                 keras.layers.Conv2D(4, 3, activation="relu"),
                 keras.layers.BatchNormalization(),
                 keras.layers.Flatten(),
                 keras.layers.Dropout(0.1),
                 keras.layers.Dense(hyperparameters.units, activation="relu", kernel_regularizer="l2"),
                 keras.layers.Dropout(0.1),
-                keras.layers.Dense(classes, activation="softmax"),
+                keras.layers.Dense(outputs, activation="softmax"),
             ]
         )
         network.compile(keras.optimizers.SGD(0.05, momentum=0.9), loss="sparse_categorical_crossentropy")
         return network
 
     monkeypatch.setattr(model, "build", build)
-    data = Split(digits[0].images, digits[0].labels)
+    data = Split(digits[0].inputs, digits[0].labels)
     settings = {"batch_size": 32, "seed": 1, "validation": digits[1]}
     whole = train(HYPERPARAMETERS, data, epochs=3, **settings)
     part = train(HYPERPARAMETERS, data, epochs=1, **settings)
@@ -167,13 +166,14 @@ OPTIMIZERS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accumulate", [None, 3])
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_optimizer_goes_on_from_a_checkpoint(digits, monkeypatch, name, accumulate):
     """To the bit, and with gradients accumulated over 3 batches of an epoch's 10, so that some are left at its end."""
 
-    def build(image_shape, classes, hyperparameters):
-        network = original(image_shape, classes, hyperparameters)
+    def build(input_shape, outputs, hyperparameters):
+        network = original(input_shape, outputs, hyperparameters)
         inner = getattr(keras.optimizers, "Adam" if name == "LossScaleOptimizer" else name)
         optimizer = inner(learning_rate=0.01, gradient_accumulation_steps=accumulate, use_ema=name == "SGD")
         if name == "LossScaleOptimizer":
@@ -183,7 +183,7 @@ def test_every_optimizer_goes_on_from_a_checkpoint(digits, monkeypatch, name, ac
 
     original = model.build
     monkeypatch.setattr(model, "build", build)
-    data = Split(digits[0].images[:300], digits[0].labels[:300])
+    data = Split(digits[0].inputs[:300], digits[0].labels[:300])
     whole = train(HYPERPARAMETERS, data, epochs=3, batch_size=32, seed=1)
     part = train(HYPERPARAMETERS, data, epochs=1, batch_size=32, seed=1)
     assert digest(train(HYPERPARAMETERS, data, epochs=3, checkpoint=part, batch_size=32, seed=1)) == digest(whole)
@@ -220,13 +220,53 @@ def test_early_stopping_stops_where_keras_does(monitor, values, stops):
     for epoch, value in enumerate(values):
         callback.on_epoch_end(epoch, {monitor: value})
     assert callback.model.stop_training is stops
-    assert EarlyStopping(monitor, 2).stops({monitor: values}) is stops
+    assert trainer.stops(EarlyStopping(monitor=monitor, patience=2), {monitor: values}) is stops
+
+
+def test_seconds_end_a_training_after_the_epoch(digits):
+    settings = {"batch_size": 32, "seed": 1}
+    built = trainer.build(HYPERPARAMETERS, digits[0].inputs.shape[1:], 10, 1)
+    training = trainer.Trainer(built, trainer.Subset.of(digits[0]), **settings)
+    checkpoint, epochs = None, []
+    while not epochs or epochs[-1] < 3:
+        checkpoint = training.run(3, checkpoint, seconds_at_most=0)
+        epochs.append(checkpoint.epoch)
+    assert epochs == [1, 2, 3]
+    assert digest(checkpoint) == digest(train(HYPERPARAMETERS, digits[0], epochs=3, **settings))
+
+
+def test_the_score_is_one_number_an_example():
+    outputs = tf.constant([[0.2, 0.5, 0.3], [0.6, 0.3, 0.1]])
+    assert score.score(tf.constant([1, 2]), outputs).numpy().tolist() == [1, 0]
+    assert (score.NAME, trainer.SCORE) == ("accuracy", "val_accuracy")
+
+
+def test_another_score_is_in_the_history(digits, monkeypatch):
+    """Numbers to predict, scored by their negative absolute error."""
+
+    def build(input_shape, outputs, hyperparameters):
+        network = keras.Sequential([keras.Input(input_shape), keras.layers.Flatten(), keras.layers.Dense(outputs)])
+        network.compile("adam", loss="mean_absolute_error")
+        return network
+
+    monkeypatch.setattr(model, "build", build)
+    monkeypatch.setattr(trainer, "score", lambda labels, outputs: -tf.abs(labels - outputs[:, 0]))
+    data, validation = (Split(split.inputs, split.labels.astype(np.float32)) for split in digits)
+    history = train(HYPERPARAMETERS, data, epochs=2, batch_size=32, seed=1, validation=validation).history
+    for prefix in ("", "val_"):
+        np.testing.assert_allclose(history[f"{prefix}accuracy"], [-value for value in history[f"{prefix}loss"]], rtol=1e-5)
+    np.testing.assert_allclose(history["val_accuracy_std"], history["val_loss_std"], rtol=1e-4)
 
 
 def test_a_pause_does_not_reset_patience(digits):
     data, validation = digits
     hyperparameters = {**HYPERPARAMETERS, "learning_rate": 0.3}  # too high: the loss soon rises
-    settings = {"batch_size": 32, "seed": 1, "validation": validation, "early_stopping": EarlyStopping("val_loss", 2)}
+    settings = {
+        "batch_size": 32,
+        "seed": 1,
+        "validation": validation,
+        "early_stopping": EarlyStopping(monitor="val_loss", patience=2),
+    }
     whole = train(hyperparameters, data, epochs=12, **settings)
     assert whole.stopped
     assert whole.epoch < 12

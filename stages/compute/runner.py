@@ -128,7 +128,7 @@ class Runner:
             if len(writing) > MOST_UNWRITTEN:
                 next(iter(writing.values())).result()
             if done or task not in writing:
-                writing[task] = writer.submit(self.store.save, self._key(task), checkpoint, keep=waiting[task])
+                writing[task] = writer.submit(self.store.save, self.key(task), checkpoint, keep=waiting[task])
 
         for task in waiting:
             go_on_from_store(task)
@@ -199,7 +199,7 @@ class Runner:
 
     def _load(self, task: Training, epochs: int) -> Checkpoint | None:
         """The stored checkpoint that `task` can go on from."""
-        return self.store.load(self._key(task), epochs if self._exact else None)
+        return self.store.load(self.key(task), epochs if self._exact else None)
 
     def _connect(self) -> None:
         if not self._client:
@@ -215,7 +215,8 @@ class Runner:
         """Put `value` on workers; in a list, since Dask takes a dictionary for many values and their keys."""
         return self._client.scatter([value], hash=False, **options)[0]
 
-    def _key(self, task: Training) -> str:
+    def key(self, task: Training) -> str:
+        """Return the name of `task` in the store: a hash of all that decides what it comes to."""
         return store.key(
             hyperparameters=dict(task.hyperparameters), seed=task.seed, data=self._subsets[task.subset], **self._decides
         )

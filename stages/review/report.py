@@ -19,19 +19,19 @@ from stages.review import pictures
 from stages.review.commands import dvc, run, succeeds
 
 # The metrics to decide by, in this order: file and key -> whether more (1) or less (-1) is better; 0 where neither is.
-# `*` is any key below; all other metrics are folded away, and no direction is said to be better.
+# `*` is any name, of a hyperparameter or of the score; all other metrics are folded away, with no direction that is better.
 HEADLINES = {
     "comparison.verdict": 0,
     "comparison.superior": 0,
     "comparison.margin": 0,
     "comparison.parameters.ratio": 1,
-    "comparison.test_accuracy.difference": 1,
-    "comparison.test_accuracy.low": 1,
-    "comparison.test_accuracy.high": 1,
+    "comparison.test_*.difference": 1,
+    "comparison.test_*.low": 1,
+    "comparison.test_*.high": 1,
     "retrain.hyperparameters.*": 0,
     "retrain.parameters": -1,
-    "retrain.test_accuracy.mean": 1,
     "retrain.test_loss.mean": -1,
+    "retrain.test_*.mean": 1,
     "tune.score": 1,
     "tune.failed_trials": -1,
     "tune.trials": 0,

@@ -1,0 +1,67 @@
+"""Experiments as a user queues, runs, lists and repeats them: each strategy is one."""
+
+import io
+import json
+import re
+import shlex
+import subprocess
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from conftest import ENVIRONMENT, ran
+
+ROOT = Path(__file__).parent.parent
+STRATEGIES = {"random": 3, "bayesian": 5, "grid": 4, "sklearn": 4}  # and how many trials they have
+
+
+@pytest.fixture(scope="module")
+def experimented(reproduced, tmp_path_factory):
+    """A copy in which one experiment for each strategy was queued and run, two at a time, and kept with its name."""
+    project = reproduced.copy(tmp_path_factory.mktemp("experimented") / "project")
+    for strategy in STRATEGIES:
+        project.dvc("exp", "run", "--queue", "--name", strategy, "--set-param", f"tune.strategy={strategy}")
+    start = ["dvc", "queue", "start", "--jobs", "2"]  # its output would be held open by the workers that it leaves behind
+    subprocess.run(start, cwd=project.folder, env=ENVIRONMENT, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 240
+    while re.search("Queued|Running", status := project.dvc("queue", "status")) and time.monotonic() < deadline:
+        time.sleep(1)
+    assert len(re.findall("Success", status)) == len(STRATEGIES), status
+    project.dvc("queue", "stop")
+    return project
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_each_strategy_is_an_experiment(experimented, strategy):
+    refs = experimented.run("git", "for-each-ref", "--format=%(refname)", "refs/exps").stdout.split()
+    (ref,) = (ref for ref in refs if ref.endswith(f"/{strategy}"))
+    files = {
+        name: experimented.run("git", "show", f"{ref}:metrics/{name}").stdout for name in ("tune.json", "plots/trials.csv")
+    }
+    tune, trials = json.loads(files["tune.json"]), pd.read_csv(io.StringIO(files["plots/trials.csv"]))
+    assert tune["strategy"] == strategy
+    assert tune["trials"] == len(trials) == STRATEGIES[strategy]
+    assert trials["units"].between(8, 128).all()
+    assert (trials["units"] % 8 == 0).all()
+    assert trials["val_accuracy"].gt(0.5).any()
+    assert tune["best"]["score"] == trials["val_accuracy"].max()
+    assert trials["standard_error"].gt(0).all()
+
+
+def test_the_documentations_table_of_experiments(experimented):
+    command = next(
+        line for line in (ROOT / "docs/experiments.md").read_text().splitlines() if line.startswith("dvc exp show --drop")
+    )
+    shown = experimented.dvc(*shlex.split(command)[1:], "--csv")
+    head, *rows = [line.split(",") for line in shown.splitlines()]
+    assert len(head) == 8
+    assert {"verdict", "tune.strategy", "test_accuracy.low"} <= set(head)
+    assert [row[0] for row in rows[:2]] == ["", ""]  # the workspace and the commit
+    assert {row[0] for row in rows[2:]} == set(STRATEGIES)
+
+
+def test_a_strategy_that_was_run_before_comes_from_the_run_cache(experimented):
+    assert ran(experimented.dvc("exp", "run", "--set-param", "tune.strategy=random")) == []
+    assert experimented.metrics("tune")["strategy"] == "random"
+    experimented.run("git", "reset", "--hard", "--quiet")
