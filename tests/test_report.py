@@ -264,6 +264,35 @@ def test_file_names_of_pictures():
 
 
 def test_pictures_are_the_same_bytes_again(merged):
-    drawn = [merged.run("python", "-m", "stages.review.pictures") and merged.files("docs") for _ in range(2)]
+    drawn = [merged.run("python", "-m", "stages.review.pictures") and merged.files("docs", "dvc_plots") for _ in range(2)]
     assert drawn[0] == drawn[1]
     assert all(content.startswith(PNG) for name, content in drawn[0].items() if name.endswith(".png"))
+
+
+def page_content(page: str) -> dict:
+    """What a page of plots shows; it must load nothing."""
+    assert not re.search(r"""(src|href)\s*=\s*["']?(https?:)?//|@import|\bimport\s*[("'{*]|\bfrom\s*["']http""", page)
+    assert "default-src 'none'" in page
+    return json.loads(re.search(r"^const \{ summary, plots \} = (.*);$", page, re.MULTILINE)[1])
+
+
+def test_the_page_has_all_plots_and_loads_nothing(merged):
+    told = merged.run("python", "-m", "stages.review.pictures").stdout
+    assert told == f"pictures: {pictures.PAGE} shows all plots, in any browser, without a network\n"
+    content = page_content((merged.folder / pictures.PAGE).read_text())
+    assert content["summary"] == " ".join(json.loads((merged.folder / "metrics/comparison.json").read_text())["summary"])
+    pipeline = yaml.safe_load((ROOT / "dvc.yaml").read_text())
+    of_stages = [name for stage in pipeline["stages"].values() for plot in stage.get("plots", []) for name in plot]
+    assert set(content["plots"]) == {*of_stages, *(name for plot in pipeline["plots"] for name in plot)}
+    assert all(plot["data"]["values"] for plot in content["plots"].values())
+    run_report(merged, "HEAD^1", "--output", "report")
+    changed = page_content((merged.folder / "report/plots.html").read_text())
+    assert {row["rev"] for plot in changed["plots"].values() for row in plot["data"]["values"]} == {"before", "now"}
+
+
+def test_a_page_is_not_ended_by_what_it_shows(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    plots = {"odd": {"title": "$x </script><b>", "data": {"values": []}}}
+    page = pictures.page(plots, "</script> <!-- $libraries")
+    assert page.count("</script>") == 2
+    assert page_content(page) == {"summary": "</script> <!-- $libraries", "plots": plots}

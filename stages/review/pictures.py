@@ -1,28 +1,36 @@
-"""The plots of dvc.yaml as PNG files, drawn without a browser or a network; run as a module, it draws those of the README.
+"""The plots of dvc.yaml without a network: as PNG files, and as one page; run as a module, those of the README and the page.
 
 The specifications come from DVC, which fills the templates in .dvc/plots; vl-convert draws them as a browser would.
 """
 
 import json
 import re
+from contextlib import suppress
 from pathlib import Path
+from string import Template
 
 import vl_convert
 
 from stages.base import console
-from stages.base.files import replacing
+from stages.base.files import read_json, replacing
 from stages.review.commands import dvc
 
 README_PICTURES = {"metrics/plots/space.csv": "docs/trials.png", "training accuracy": "docs/training.png"}
+PAGE = "dvc_plots/offline.html"
+_TEMPLATE = Path(".dvc/plots/page.html")
 _VEGA_LITE = "5.20"
 _SCALE = 1.5
 
 
 def main() -> None:
-    drawn = draw(plots("show"))
+    specifications = plots("show")
+    drawn = draw(specifications)
     for plot, path in README_PICTURES.items():
         with replacing(path) as temporary:
             temporary.write_bytes(drawn[plot])
+    with replacing(PAGE) as temporary:
+        temporary.write_text(page(specifications, conclusion()), encoding="utf-8")
+    print(f"pictures: {PAGE} shows all plots, in any browser, without a network")
 
 
 def plots(*command: str) -> dict[str, dict]:
@@ -32,27 +40,43 @@ def plots(*command: str) -> dict[str, dict]:
         UserError: DVC could not make them.
     """
     found = json.loads(dvc("plots", *command, "--json")).get("data", {})
-    specifications = {name: entry["content"] for name, entries in found.items() for entry in entries if entry["type"] == "vega"}
-    return {name: json.loads(content) if isinstance(content, str) else content for name, content in specifications.items()}
+    vega = {name: entry["content"] for name, entries in found.items() for entry in entries if entry["type"] == "vega"}
+    specifications = {name: json.loads(content) if isinstance(content, str) else content for name, content in vega.items()}
+    for specification in specifications.values():
+        if len({row.get("rev") for row in specification.get("data", {}).get("values", [])}) == 1:
+            _without_names_of_revisions(specification)
+    return specifications
+
+
+def conclusion() -> str:
+    """Return the comparison's summary, nothing if metrics/comparison.json is missing or not whole."""
+    with suppress(console.UserError, KeyError, TypeError):
+        return " ".join(read_json(Path("metrics/comparison.json"))["summary"])
+    return ""
+
+
+def page(specifications: dict[str, dict], summary: str) -> str:
+    """Return one HTML page with each specification as an interactive plot; it holds all that it needs and loads nothing."""
+    content = json.dumps({"summary": summary, "plots": specifications}).replace("<", "\\u003c")  # no end of the script
+    libraries = vl_convert.javascript_bundle(vl_version=_VEGA_LITE)
+    return Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(libraries=libraries, content=content)
 
 
 def draw(specifications: dict[str, dict]) -> dict[str, bytes]:
     """Return each specification as a PNG picture on white, so that it can be read on a dark page too."""
     drawn = {}
     for name, specification in specifications.items():
-        if len({row.get("rev") for row in specification.get("data", {}).get("values", [])}) == 1:
-            _without_legend_of_revisions(specification)
-        specification |= {"background": "white", "padding": 12}
-        drawn[name] = vl_convert.vegalite_to_png(specification, vl_version=_VEGA_LITE, scale=_SCALE)
+        framed = specification | {"background": "white", "padding": 12}
+        drawn[name] = vl_convert.vegalite_to_png(framed, vl_version=_VEGA_LITE, scale=_SCALE)
     return drawn
 
 
-def _without_legend_of_revisions(part: object) -> None:
-    """Remove the legend of `rev`, wherever in a specification it is, which is noise where there is one revision."""
+def _without_names_of_revisions(part: object) -> None:
+    """Remove the legend or header of `rev`, wherever in a specification it is, which is noise where there is one revision."""
     for key, value in part.items() if isinstance(part, dict) else enumerate(part) if isinstance(part, list) else ():
-        if key == "color" and isinstance(value, dict) and value.get("field") == "rev":
-            value["legend"] = None
-        _without_legend_of_revisions(value)
+        if key in ("color", "column") and isinstance(value, dict) and value.get("field") == "rev":
+            value["legend" if key == "color" else "header"] = None
+        _without_names_of_revisions(value)
 
 
 def file_name(plot: str) -> str:

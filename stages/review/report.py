@@ -89,13 +89,16 @@ class Report:
     metrics: list[Change] = field(default_factory=list)
     sign: int = 1
     pictures: dict[str, bytes] = field(default_factory=dict)
+    page: str = ""
     notes: list[str] = field(default_factory=list)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m stages.review.report", description=__doc__.partition("\n")[0])
     parser.add_argument("base", nargs="?", help="a revision to compare with; default: where this branch left main")
-    parser.add_argument("--output", metavar="FOLDER", help="write FOLDER/report.md with its pictures; default: print, without")
+    parser.add_argument(
+        "--output", metavar="FOLDER", help="write FOLDER/report.md, its pictures and plots.html; default: print"
+    )
     parser.add_argument("--pictures-url", metavar="URL", help="link to URL in place of showing the pictures of FOLDER")
     parser.add_argument(
         "--check", action="store_true", help="only say which stages have metrics that are out of date; status 1"
@@ -117,6 +120,9 @@ def main() -> None:
         for plot, name in names.items():
             with replacing(folder / name) as temporary:
                 temporary.write_bytes(report.pictures[plot])
+        if report.page:
+            with replacing(folder / "plots.html") as temporary:
+                temporary.write_text(report.page, encoding="utf-8")
         with replacing(folder / "report.md") as temporary:
             temporary.write_text(markdown(report, names, arguments.pictures_url), encoding="utf-8")
 
@@ -127,9 +133,8 @@ def collect(base: str | None, *, draw: bool) -> Report:
     with noted(report):
         report.stale = stale_stages()
     report.committed = not run("git", "status", "--porcelain", "--", "metrics", "dvc.lock")
-    try:
-        report.summary = " ".join(read_json(Path("metrics/comparison.json"))["summary"])
-    except (console.UserError, KeyError, TypeError):
+    report.summary = pictures.conclusion()
+    if not report.summary:
         report.notes.append("There is no comparison: metrics/comparison.json is missing or not whole. `dvc repro` makes it.")
     try:
         report.base, commit = resolve(base)
@@ -151,6 +156,7 @@ def collect(base: str | None, *, draw: bool) -> Report:
         with noted(report):
             named = json.dumps(pictures.plots("diff", commit)).replace(commit, "before").replace('"workspace"', '"now"')
             report.pictures = pictures.draw(json.loads(named))
+            report.page = pictures.page(json.loads(named), report.summary)
     return report
 
 
