@@ -17,7 +17,7 @@ def main() -> None:
     import numpy as np
 
     def load(split):
-        return tuple(np.load(Path(sys.argv[1]) / split / f"{name}.npy") for name in ("images", "labels"))
+        return tuple(np.load(Path(sys.argv[1]) / split / f"{name}.npy") for name in ("inputs", "labels"))
 
     def build(hp):
         model = keras.Sequential(
