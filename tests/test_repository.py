@@ -1,6 +1,7 @@
 """The repository keeps its promises: dvc.yaml names what the scripts import, dvc.lock and metrics belong to the code."""
 
 import ast
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -111,3 +112,26 @@ def test_dvc_lock_and_metrics_belong_to_the_code_and_params(monkeypatch):
     """What DVC itself finds changed; data that is missing, as in a fresh clone, is no change."""
     monkeypatch.chdir(ROOT)
     assert not stale_stages(), "run `dvc repro` and commit dvc.lock and metrics/"
+
+
+def test_the_readme_has_the_figures_of_the_metrics():
+    """The conclusion, the last lines of the run and the table of results."""
+    baseline, retrain, compared = (
+        json.loads((ROOT / f"metrics/{name}.json").read_text()) for name in ("baseline", "retrain", "comparison")
+    )
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    conclusion = " ".join(compared["summary"])
+    assert f"*{conclusion}.*" in readme
+    assert f"comparison: {conclusion} " in readme
+    accuracy = retrain["test_accuracy"]
+    last = f"5 trainings, test accuracy {accuracy['mean']:.4f} (standard deviation {accuracy['std']:.4f})"
+    assert f"{retrain['parameters']:,} parameters, {last}" in readme
+    rows = [[cell.strip() for cell in line.split("|")] for line in (ROOT / "README.md").read_text().splitlines()]
+    table = {cells[1]: cells[2:4] for cells in rows if len(cells) == 7}
+    assert table["parameters"] == [f"{trained['parameters']:,}" for trained in (baseline, retrain)]
+    means = [trained["test_accuracy"] for trained in (baseline, retrain)]
+    assert table["test accuracy, mean (standard deviation)"] == [f"{m['mean']:.4f} ({m['std']:.4f})" for m in means]
+    difference = compared["test_accuracy"]
+    interval = f"{difference['difference']:+.4f} ({difference['low']:+.4f} to {difference['high']:+.4f})"
+    assert table["difference (95 % interval)"] == ["", interval]
+    assert table["speed of an epoch, one core"] == ["", f"{compared['seconds_per_epoch']['ratio']:.1f} times"]

@@ -38,6 +38,10 @@ HEADLINES = {
 }
 MISSING = ("deleted", "not in cache")  # what DVC calls a file that is not there
 MARKER = "<!-- metrics report -->"
+ONE_LOOK = (
+    "The test figures are fair for one network that was chosen without them. To choose among several branches, go by "
+    "<code>score</code> in tune.json, and confirm the choice with another <code>seed</code>."
+)
 
 
 @dataclass
@@ -226,6 +230,8 @@ def markdown(report: Report, names: dict[str, str], pictures_url: str | None = N
     parts.append(f"Compared with {code(report.base)}:")
     parts.append(table(report.params, "Param"))
     parts.append(table(headlines, "Metric", report.sign))
+    if any("comparison.test_" in change.headline for change in headlines):
+        parts.append(ONE_LOOK)
     for title, rows in (("Other metrics", others), ("Decided by the machine that ran it", machine)):
         if rows:
             parts += [f"<details><summary>{title} ({len(rows)})</summary>", table(rows, "Metric", report.sign), "</details>"]
