@@ -129,7 +129,7 @@ def tune(settings: Params, cluster: Cluster) -> None:
     epochs *= len(scoring.trainings({}))
     with console.progress_bar("tune", epochs) as bar:
         runner = Runner(cluster, settings, data, scoring.subsets, early_stopping=scoring.early_stopping, progress=bar.update)
-        print(f"tune: up to {len(budgets)} trials, {epochs} epochs; {runner.store.size()} trainings in {store}", flush=True)
+        bar.write(f"tune: up to {len(budgets)} trials, {epochs} epochs; {runner.store.size()} trainings in {store}")
         trials = search(
             oracle,
             runner.run,
