@@ -25,7 +25,7 @@ ENVIRONMENT = {
 SMALL = {  # scikit-learn's 1,797 handwritten digits; seven trials of Hyperband
     "prepare": {"dataset": "digits"},
     "baseline": {"units": 96},
-    "train": {"epochs": 2, "replicates": 3},
+    "train": {"epochs": 2, "replicates": 5},
     "compare": {"margin": 0.02},
     "tune": {
         "max_epochs": 4,

@@ -33,13 +33,13 @@ def true_difference(shift: float) -> float:
 @pytest.mark.parametrize("shift", [0.0, -0.3])
 def test_the_interval_covers_the_true_difference(shift):
     truth = true_difference(shift)
-    intervals = [inference.difference_of_accuracies(*pair) for pair in experiments(shift=shift)]
+    intervals = [inference.difference_of_scores(*pair) for pair in experiments(shift=shift)]
     assert 0.93 < np.mean([interval.low <= truth <= interval.high for interval in intervals]) < 0.97
     assert np.mean([interval.estimate for interval in intervals]) == pytest.approx(truth, abs=3e-4)
 
 
 def test_identical_networks_are_seldom_called_inferior():
-    intervals = [inference.difference_of_accuracies(*pair) for pair in experiments()]
+    intervals = [inference.difference_of_scores(*pair) for pair in experiments()]
     for margin in (1e-9, 0.003, 0.01):
         verdicts = [inference.verdict(interval, margin) for interval in intervals]
         assert verdicts.count("inferior") / EXPERIMENTS < 0.035
@@ -48,22 +48,22 @@ def test_identical_networks_are_seldom_called_inferior():
 
 def test_a_network_that_is_inferior_by_the_margin_seldom_passes():
     margin = -true_difference(-0.3)
-    verdicts = [inference.verdict(inference.difference_of_accuracies(*pair), margin) for pair in experiments(shift=-0.3)]
+    verdicts = [inference.verdict(inference.difference_of_scores(*pair), margin) for pair in experiments(shift=-0.3)]
     assert verdicts.count("non_inferior") / EXPERIMENTS < 0.035
     assert verdicts.count("inferior") / EXPERIMENTS < 0.035
 
 
 def test_a_network_and_itself():
     right = np.random.default_rng(0).random((3, 50)) < 0.9
-    assert inference.difference_of_accuracies(right, right) == Interval(0, 0, 0)
-    assert inference.difference_of_accuracies(np.zeros((3, 4), bool), np.ones((3, 4), bool)) == Interval(1, 1, 1)
+    assert inference.difference_of_scores(right, right) == Interval(0, 0, 0)
+    assert inference.difference_of_scores(np.zeros((3, 4), bool), np.ones((3, 4), bool)) == Interval(1, 1, 1)
 
 
 def test_the_interval_is_the_one_sample_t_interval_where_only_seeds_differ():
     """Each seed's network is right on all images or on none, so the images add nothing."""
     baseline, tuned = np.zeros((4, 1000), bool), np.zeros((4, 1000), bool)
     tuned[:1] = True
-    interval = inference.difference_of_accuracies(baseline, tuned)
+    interval = inference.difference_of_scores(baseline, tuned)
     half = 3.182446305284263 * 0.5 / 2  # t(0.975, 3) times the standard deviation of 1, 0, 0, 0 over the root of 4
     assert (interval.estimate, interval.low, interval.high) == pytest.approx((0.25, 0.25 - half, 0.25 + half), rel=1e-3)
 

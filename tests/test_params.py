@@ -80,7 +80,7 @@ def set_key(path: Path, key: str, value: object) -> None:
         ("baseline.units", True, "baseline.units is true, but should be a valid integer"),
         ("train.epochs", None, "train.epochs is null, but should be a valid integer"),
         ("train", 5, "train is 5, but should be a section of keys"),
-        ("train.replicates", 2, "train.replicates is 2, but should be greater than or equal to 3"),
+        ("train.replicates", 4, "train.replicates is 4, but should be greater than or equal to 5"),
         ("tune.selection", "smallest", "tune.selection is smallest, but should be 'tolerance', 'one_standard_error' or 'best'"),
         ("compare.margin", 0.0, "compare.margin is 0.0, but should be greater than 0"),
         ("train.epochs", 10**30, "train.epochs is 1000000000000000000000000000000, but should be less than or equal to 10000"),

@@ -59,7 +59,7 @@ def test_replicates_have_seeds_of_their_own_and_the_first_is_kept(reproduced):
     for name in ("baseline", "retrain"):
         trained = reproduced.metrics(name)
         predictions = np.load(reproduced.folder / f"data/{name}/predictions.npy")
-        assert (predictions.shape, predictions.dtype) == ((3, len(labels)), np.int32)
+        assert (predictions.shape, predictions.dtype) == ((5, len(labels)), np.int32)
         accuracies = (predictions == labels).mean(1)
         assert (np.load(reproduced.folder / f"data/{name}/scores.npy") == (predictions == labels)).all()
         assert len(set(accuracies)) > 1
@@ -68,7 +68,7 @@ def test_replicates_have_seeds_of_their_own_and_the_first_is_kept(reproduced):
         assert trained["kept"]["test_accuracy"] == accuracies[0]
         history = pd.read_csv(reproduced.folder / f"metrics/plots/{name}.csv")
         assert list(history) == ["replicate", "epoch", "accuracy", "loss"]
-        assert list(zip(history["replicate"], history["epoch"], strict=True)) == [(r, e) for r in (1, 2, 3) for e in (1, 2)]
+        assert list(zip(history["replicate"], history["epoch"], strict=True)) == [(r, e) for r in range(1, 6) for e in (1, 2)]
         assert history[history["epoch"] == 2]["accuracy"].mean() == pytest.approx(trained["train_accuracy"]["mean"])
         network = keras.models.load_model(reproduced.folder / f"data/{name}/model.keras")
         inputs = np.load(reproduced.folder / "data/prepared/test/inputs.npy")
@@ -327,10 +327,10 @@ def test_a_missing_input_is_named(project, stage, missing):
 
 
 def test_a_baseline_of_other_params_is_not_compared_with(project):
-    project.update_params({"train": {"replicates": 4}})
+    project.update_params({"train": {"replicates": 6}})
     done = project.stage("retrain", check=False)
     assert done.returncode == 1
-    assert done.stdout.startswith("error: data/baseline/scores.npy holds 3 x 360 scores, but train.replicates and")
+    assert done.stdout.startswith("error: data/baseline/scores.npy holds 5 x 360 scores, but train.replicates and")
     assert done.stdout.count("\n") == 1
 
 

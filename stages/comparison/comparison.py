@@ -54,7 +54,7 @@ def compare(settings: Params, baseline: Hyperparameters, tuned: Hyperparameters)
     """
     test = splits.load(PREPARED / "test")
     scores = [np.load(f"data/{name}/scores.npy", allow_pickle=False) for name in NETWORKS]
-    difference = inference.difference_of_accuracies(*scores)
+    difference = inference.difference_of_scores(*scores)
     kept = [keras.models.load_model(f"data/{name}/model.keras") for name in NETWORKS]
     seconds_per_epoch = compare_seconds(*epochs(settings, baseline, tuned), rounds=7)
     of_one, of_many = (

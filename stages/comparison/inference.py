@@ -20,36 +20,33 @@ class Interval:
     high: float
 
 
-def difference_of_accuracies(baseline: np.ndarray, tuned: np.ndarray) -> Interval:
-    """Return how much more accurate `tuned` is, with a 95 % interval for other seeds and other test images.
+def difference_of_scores(baseline: np.ndarray, tuned: np.ndarray) -> Interval:
+    """Return how much better `tuned` is, with a 95 % interval for other seeds and other test examples.
 
-    Seeds and test images are both samples, and each of the two networks of a seed answers each image: the differences form a
-    table with two crossed random effects. The variance of its mean is that of the seeds' means plus that of the images' means,
-    minus the residual, which is in both (Cornfield & Tukey 1956, "Average values of mean squares in factorials"); seeds whose
-    means vary no more than the residual explains add nothing. Student's t has the degrees of freedom of Satterthwaite (1946,
-    "An approximate distribution of estimates of variance components"). The networks are paired by their seed, which draws the
-    order of the images for both, so that luck which both share cancels.
+    Seeds and test examples are both samples, and each of the two networks of a seed answers each example: the differences form
+    a table with two crossed random effects. The variance of its mean is that of the seeds' means, plus that of the examples'
+    means as far as the residual, which is in both, does not explain it (Cornfield & Tukey 1956, "Average values of mean squares
+    in factorials"). Student's t has the degrees of freedom of Satterthwaite (1946, "An approximate distribution of estimates of
+    variance components"). The networks are paired by their seed, which draws the order of the examples for both, so that luck
+    which both share cancels. How often the interval covers the truth: `python -m benchmarks.coverage`.
 
     Args:
-        baseline: (seeds, images) bool: whether that seed's baseline is right on that image; at least 2 seeds and 2 images.
-        tuned: the same for the tuned network, the same seeds and images in the same order.
+        baseline: (seeds, examples): the score of that seed's baseline on that example; at least 2 seeds and 2 examples.
+        tuned: the same for the tuned network, the same seeds and examples in the same order.
     """
     difference = np.subtract(tuned, baseline, dtype=np.float64)
-    seeds, images = difference.shape
+    seeds, examples = difference.shape
     mean = difference.mean()
-    if np.ptp(difference) == 0:  # as with a network that is compared with itself
+    deviations = difference - mean
+    of_seeds, of_examples = deviations.mean(1, keepdims=True), deviations.mean(0, keepdims=True)
+    residual = ((deviations - of_seeds - of_examples) ** 2).sum() / (seeds - 1) / (examples - 1)
+    seeds_variance = (of_seeds**2).sum() / (seeds - 1) / seeds
+    examples_variance = max((of_examples**2).sum() / (examples - 1) / examples - residual / difference.size, 0)
+    variance = seeds_variance + examples_variance
+    if variance <= 0:  # as with a network that is compared with itself
         return Interval(float(mean), float(mean), float(mean))
-    sum_of_seeds = images * ((difference.mean(1) - mean) ** 2).sum()
-    sum_of_images = seeds * ((difference.mean(0) - mean) ** 2).sum()
-    sums = np.array([sum_of_images, sum_of_seeds, ((difference - mean) ** 2).sum() - sum_of_images - sum_of_seeds])
-    freedom = np.array([images - 1, seeds - 1, (images - 1) * (seeds - 1)])
-    components = sums / freedom / difference.size * [1, 1, -1]
-    if components[1] + components[2] < 0:
-        components, freedom = components[:1], freedom[:1]
-    variance = components.sum()
-    if variance <= 0:
-        return Interval(float(mean), float(mean), float(mean))
-    half = stats.t.ppf((1 + CONFIDENCE) / 2, variance**2 / (components**2 / freedom).sum()) * np.sqrt(variance)
+    freedom = variance**2 / (seeds_variance**2 / (seeds - 1) + examples_variance**2 / (examples - 1))
+    half = stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * np.sqrt(variance)
     return Interval(float(mean), float(mean - half), float(mean + half))
 
 

@@ -89,7 +89,9 @@ def train_replicates(name: str, hyperparameters: dict[str, object], settings: Pa
     checkpoints: dict[Training, Checkpoint] = {}
     with console.progress_bar(name, replicates * epochs) as bar:
         runner = Runner(cluster, settings, data, everything, exact=True, progress=bar.update)
-        bar.write(f"{name}: {replicates} trainings of {epochs} epochs; {runner.store.size()} trainings in {settings.runtime.store}")
+        bar.write(
+            f"{name}: {replicates} trainings of {epochs} epochs; {runner.store.size()} trainings in {settings.runtime.store}"
+        )
         for task, checkpoint in runner.run(dict.fromkeys(trainings, epochs)):
             failure = checkpoint if isinstance(checkpoint, str) else checkpoint.failure
             if failure:
