@@ -40,8 +40,8 @@ MISSING = ("deleted", "not in cache")  # what DVC calls a file that is not there
 MARKER = "<!-- metrics report -->"
 ONE_LOOK = (
     "The test figures are fair for one network that was chosen without them. The best of ten equally good networks looks "
-    "superior in 14 % of simulated cases, one in 2.6 %: to choose among several branches, go by <code>score</code> in tune.json, "
-    "and confirm the choice with another <code>seed</code>."
+    "superior in 14 % of simulated cases, a single one in 2.6 %: to choose among several branches, go by <code>score</code> in "
+    "tune.json, and confirm the choice with another <code>seed</code>."
 )
 
 
