@@ -13,7 +13,9 @@ from importlib.metadata import version
 import pandas as pd
 import psutil
 import pytest
+import s3fs
 from conftest import ENVIRONMENT
+from moto.server import ThreadedMotoServer
 
 from stages.base import params
 from stages.base.console import UserError
@@ -103,6 +105,66 @@ def test_a_cluster_in_other_folders_writes_the_same_bytes(project, by_hand):
     output = search.communicate(timeout=120)[0]
     assert search.returncode == 0, output
     assert project.outputs() == expected
+
+
+@pytest.fixture
+def bucket(monkeypatch):
+    """The URL of an empty bucket on a real server of the S3 protocol, and an environment with what is needed to reach it."""
+    server = ThreadedMotoServer(port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    environment = {"AWS_ACCESS_KEY_ID": "an-id", "AWS_SECRET_ACCESS_KEY": "a-secret", "AWS_DEFAULT_REGION": "us-east-1"}
+    environment["AWS_ENDPOINT_URL"] = f"http://{host}:{port}"
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    files = s3fs.S3FileSystem(skip_instance_cache=True)
+    files.mkdir("bucket")
+    yield "s3://bucket/trials", environment, files
+    server.stop()
+
+
+def test_a_store_in_a_bucket_is_used_by_workers_that_share_no_disk(project, by_hand, bucket, tmp_path):
+    """By two searches at once; nothing but histories passes the client, and what is damaged or half there is made again."""
+    expected = project.outputs()
+    url, environment, files = bucket
+    address, _, start_worker = by_hand
+    start_worker(**environment)
+    start_worker(**environment)
+    project.update_params({"runtime": {"store": url}})
+    other = project.copy(tmp_path / "other")
+    searches = [start(each, DASK_SCHEDULER_ADDRESS=address, **environment) for each in (project, other)]
+    for search in searches:
+        output = search.communicate(timeout=200)[0]
+        assert search.returncode == 0, output
+    assert project.outputs() == other.outputs() == expected
+    stored = [path for path in files.find("bucket/trials") if path.endswith(".checkpoint")]
+    assert len({path.split("/")[-2] for path in stored}) == 6
+    assert not list(project.folder.rglob("*.checkpoint"))
+    files.rm_file(stored[0])
+    for path, content in ((stored[1], files.cat_file(stored[1])[:-9]), (stored[2], b""), (stored[3], b"damaged" * 99)):
+        files.pipe_file(path, content)
+    search = start(project, **environment)
+    output = search.communicate(timeout=200)[0]
+    assert search.returncode == 0, output
+    assert project.outputs() == expected
+    assert "a-secret" not in output
+
+
+def test_a_bucket_that_is_not_there_is_one_line(project, bucket):
+    url, environment, _ = bucket
+    before = project.outputs()
+    missing = {**environment, "AWS_ENDPOINT_URL": "http://127.0.0.1:1"}
+    for store, there, says in (
+        ("s3://another/trials", environment, "NoSuchBucket|does not exist"),
+        (url, missing, "Could not connect"),
+        ("nothing://here", environment, "Protocol not known"),
+    ):
+        project.update_params({"runtime": {"store": store}})
+        search = start(project, **there)
+        output = search.communicate(timeout=120)[0]
+        assert search.returncode == 1
+        assert re.fullmatch(rf"error: params.yaml: runtime.store.*{store}.*({says}).*\n", output), output
+    assert project.outputs() == before
 
 
 def test_two_codes_on_one_cluster_at_once_each_run_their_own(project, by_hand, tmp_path):
@@ -298,9 +360,11 @@ def test_a_trial_that_fails_is_recorded_and_the_others_go_on(project):
 
 def test_workers_that_die_again_and_again_change_nothing(project):
     """Dask gives a training up that several workers died of; the same workers could have died of anything else."""
+    budget = {"strategy": "random", "random": {"max_trials": 4}, "max_epochs": 100, "early_stopping": None}
+    project.update_params({"runtime": {"workers": 1}, "tune": budget})
+    tune(project)
     expected = project.outputs()
     project.empty_store()
-    project.update_params({"runtime": {"workers": 1}})
     search = start(project)
     wait_for_store(project, 1, search)
     killed = set()

@@ -37,8 +37,11 @@ def test_repro_runs_all_stages_and_the_metrics_belong_together(reproduced):
     assert tune["trials"] == len(trials) == 7
     assert tune["best"]["score"] == trials["val_accuracy"].max()
     assert tune["best"]["trial"] == trials["val_accuracy"].idxmax()
-    chosen = trials[trials["chosen"] == "yes"]
+    chosen = trials[trials["choice"].fillna("").str.contains("chosen")]
     assert chosen.index.tolist() == [tune["tolerance"]["trial"]]
+    assert set(trials["baseline_parameters"]) == {baseline["parameters"]}
+    (limit,) = trials["limit"].dropna()
+    assert limit == pytest.approx(trials["val_accuracy"][trials["budget"] == 4].max() - 0.02)
     full = trials[trials["budget"] == 4]
     top = full.loc[full["val_accuracy"].idxmax()]
     for rule, worse in (("one_standard_error", top["standard_error"]), ("tolerance", 0.02)):

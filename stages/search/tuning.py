@@ -15,7 +15,7 @@ from stages.search import oracles
 from stages.search.scoring import CrossValidation, Holdout
 from stages.search.search import Trial, best, one_standard_error, rehearse, search, within
 from stages.training.score import NAME
-from stages.training.trainer import LOSS, SCORE
+from stages.training.trainer import LOSS, SCORE, build
 
 
 def scoring_of(settings: Params) -> Holdout | CrossValidation:
@@ -42,8 +42,8 @@ def scoring_of(settings: Params) -> Holdout | CrossValidation:
     return Holdout(**sizes, objective=tune.objective, early_stopping=tune.early_stopping, **common)
 
 
-def row(trial: Trial, chosen: Trial) -> dict[str, object]:
-    """Return `trial` as a row of trials.csv."""
+def row(trial: Trial, choice: str, limit: float | None, baseline_parameters: int) -> dict[str, object]:
+    """Return `trial` as a row of trials.csv; `limit` is the worst score that the selection takes for as good as this one."""
     evaluation = trial.evaluation
     return {
         "trial": trial.number,
@@ -55,7 +55,9 @@ def row(trial: Trial, chosen: Trial) -> dict[str, object]:
         "best_epoch": evaluation.best_epoch,
         "seconds_per_epoch": evaluation.seconds_per_epoch and round(evaluation.seconds_per_epoch, 3),
         "parameters": evaluation.parameters,
-        "chosen": "yes" if trial is chosen else "no",
+        "choice": choice,
+        "limit": limit,
+        "baseline_parameters": baseline_parameters,
         "failure": evaluation.failure,
     }
 
@@ -146,8 +148,18 @@ def tune(settings: Params, cluster: Cluster) -> None:
         "best": [top],
     }
     chosen = as_good[tune.selection][0]
+    reference = best(as_good[tune.selection], oracle.objective)
+    choices = {reference.number: "best"}
+    choices[chosen.number] = "best, chosen" if chosen is reference else "chosen"
+    margin = settings.compare.margin if objective == SCORE else None  # which is one of the score
+    width = {"tolerance": margin, "one_standard_error": reference.evaluation.standard_error, "best": 0.0}[tune.selection]
+    worse = -1 if oracle.objective.direction == "max" else 1
+    limit = None if width is None else reference.evaluation.scores[objective] + worse * width
+    train = splits.load(splits.TRAINED_ON[0])
+    baseline = build(settings.baseline.model_dump(), train.inputs.shape[1:], train.outputs, settings.seed).count_params()
     epochs = sum(runner.epochs.values())
-    write_csv("metrics/plots/trials.csv", pd.DataFrame(row(trial, chosen) for trial in trials))
+    rows = (row(trial, choices.get(trial.number, ""), limit if trial is reference else None, baseline) for trial in trials)
+    write_csv("metrics/plots/trials.csv", pd.DataFrame(rows))
     write_csv("metrics/plots/space.csv", lines(trials, chosen, tune))
     write_json("data/tune/hyperparameters.json", chosen.hyperparameters)
     write_json(
@@ -174,7 +186,7 @@ def tune(settings: Params, cluster: Cluster) -> None:
     why = "the best"
     if chosen is not top:
         near = f"{settings.compare.margin:g}" if tune.selection == "tolerance" else "one standard error"
-        reference = found(best(as_good[tune.selection], oracle.objective))
-        why = f"the smallest of {len(as_good[tune.selection])} within {near} of the best with the full budget ({reference})"
+        count = len(as_good[tune.selection])
+        why = f"the smallest of {count} within {near} of the best with the full budget ({found(reference)})"
     reused = f"{runner.epochs_reused} of them from {store}"
     print(f"tune: {found(chosen)}, {why}; {len(trials)} trials; {epochs} epochs, {reused}")
