@@ -15,7 +15,7 @@ from stages.base import console
 from stages.base.files import read_json, replacing
 from stages.review.commands import dvc
 
-README_PICTURES = {"metrics/plots/space.csv": "docs/trials.png", "training accuracy": "docs/training.png"}
+README_PICTURES = {"metrics/plots/space.csv": "docs/trials.png", "training score": "docs/training.png"}
 PAGE = "dvc_plots/offline.html"
 _TEMPLATE = Path(".dvc/plots/page.html")
 _VEGA_LITE = "5.20"

@@ -28,11 +28,15 @@ def data_and_scoring(settings: Params) -> tuple[Split, Holdout | CrossValidation
         UserError: the score or the data do not allow what `tune` in params.yaml says.
     """
     tune = settings.tune
-    known = {"objective": (SCORE, LOSS), "early_stopping.monitor": (SCORE, LOSS, NAME, "loss")}
+    known = {
+        "objective": (SCORE,) if tune.strategy == "sklearn" else (SCORE, LOSS),
+        "early_stopping.monitor": (SCORE, LOSS, NAME, "loss"),
+    }
     said = {"objective": tune.objective, "early_stopping.monitor": tune.early_stopping and tune.early_stopping.monitor}
     for name, metrics in known.items():
         if said[name] and said[name] not in metrics:
-            raise console.UserError(f"params.yaml: tune.{name} is {said[name]}, but should be one of {', '.join(metrics)}")
+            allowed = f"with tune.strategy {tune.strategy} should be one of {', '.join(metrics)}"
+            raise console.UserError(f"params.yaml: tune.{name} is {said[name]}, but {allowed}")
     train, validation = (splits.load(PREPARED / name) for name in ("train", "validation"))
     data = splits.join(train, validation)
     common = {"seed": settings.seed, "executions": tune.executions_per_trial}
@@ -99,18 +103,18 @@ def brief(trial: Trial, tune: Tune) -> dict[str, object]:
 class Progress:
     """Shows the best score in the bar and, where there is no terminal to draw it on, each trial in a line as it is done."""
 
-    def __init__(self, bar, count: int, names: list[str], objective):
-        self.bar, self.count, self.names, self.objective = bar, count, names, objective
+    def __init__(self, bar, count: int, names: list[str], objective, form: str):
+        self.bar, self.count, self.names, self.objective, self.form = bar, count, names, objective, form
         self.trials: list[Trial] = []
 
     def __call__(self, trial: Trial) -> None:
         self.trials.append(trial)
         top, name = best(self.trials, self.objective), self.objective.name
-        so_far = f"best={top.evaluation.scores[name]:.4f}" if top else "no score yet"
+        so_far = f"best={top.evaluation.scores[name]:{self.form}}" if top else "no score yet"
         self.bar.set_postfix_str(so_far, refresh=False)
         if self.bar.disable:
             tried = " ".join(f"{name}={trial.hyperparameters[name]}" for name in self.names)
-            score = trial.evaluation.failure or f"{trial.evaluation.scores[name]:.4f}"
+            score = trial.evaluation.failure or f"{trial.evaluation.scores[name]:{self.form}}"
             done = f"{len(self.trials)}/{self.count} trial {trial.number}"
             print(f"{done}: {tried} epochs={trial.evaluation.epochs} {name}={score} {so_far}", flush=True)
 
@@ -121,7 +125,7 @@ def tune(settings: Params, cluster: Cluster) -> None:
     Raises:
         UserError: all trials failed, or params.yaml does not fit the score or the data.
     """
-    start = time.perf_counter()
+    start, form = time.perf_counter(), console.decimals(settings.compare.margin)
     tune, objective, store = settings.tune, settings.tune.objective, settings.runtime.store
     data, scoring = data_and_scoring(settings)
     oracle = oracles.create(tune, settings.seed)
@@ -137,7 +141,7 @@ def tune(settings: Params, cluster: Cluster) -> None:
             fixed=settings.baseline.model_dump(),
             max_epochs=tune.max_epochs,
             trials_at_once=getattr(getattr(tune, tune.strategy), "trials_at_once", None),
-            report=Progress(bar, len(budgets), list(tune.space), oracle.objective),
+            report=Progress(bar, len(budgets), list(tune.space), oracle.objective, form),
         )
 
     top = best(trials, oracle.objective)
@@ -172,7 +176,7 @@ def tune(settings: Params, cluster: Cluster) -> None:
     )
 
     def found(trial: Trial) -> str:
-        return f"{listed(brief(trial, tune)['hyperparameters'])} with {objective} {trial.evaluation.scores[objective]:.4f}"
+        return f"{listed(brief(trial, tune)['hyperparameters'])} with {objective} {trial.evaluation.scores[objective]:{form}}"
 
     why = "the best"
     if chosen is not top:
