@@ -5,6 +5,7 @@ any other exception is a bug and keeps its traceback.
 """
 
 import errno
+import math
 import sys
 from collections.abc import Callable
 
@@ -40,6 +41,11 @@ def unwritable(path: object, error: OSError) -> str:
     """Return the message for `path` that could not be written because of `error`."""
     reason = error.strerror or " ".join(str(error).split())
     return f"{path} cannot be written ({reason}); free space there or allow writing, and run again: what was there is kept"
+
+
+def decimals(scale: float) -> str:
+    """Return the format for numbers that are read against `scale`, a margin or a deviation: it shows two digits of it."""
+    return f".{max(0, 1 - math.floor(math.log10(scale))) if scale else 4}f"
 
 
 def progress_bar(title: str, total: int, unit: str = " epochs", **options) -> tqdm:

@@ -231,8 +231,6 @@ class Params(Section):
                     Hyperparameters.model_validate({**self.baseline.model_dump(), name: value})
                 except ValidationError as error:
                     raise ValueError(f"tune.space.{name} holds {shown(value)}: {_says(error.errors()[0])}") from None
-        if self.tune.strategy == "sklearn" and self.tune.objective == "val_loss":
-            raise ValueError("tune.objective is val_loss, but tune.strategy sklearn goes by the score; use val_accuracy")
         return self
 
 

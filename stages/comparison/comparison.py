@@ -13,7 +13,7 @@ import pandas as pd
 from sklearn.metrics import confusion_matrix
 
 from stages.base import splits
-from stages.base.console import UserError
+from stages.base.console import UserError, decimals
 from stages.base.files import write_csv, write_json
 from stages.base.hyperparameters import Hyperparameters
 from stages.base.params import Params
@@ -80,7 +80,7 @@ def compare(settings: Params, baseline: Hyperparameters, tuned: Hyperparameters)
     compared["summary"] = summary(compared, baseline, tuned)
     predicted = {"actual": test.labels, "predicted": np.load("data/retrain/predictions.npy", allow_pickle=False)[0]}
     if test.classes:
-        matrix = confusion_matrix(*predicted.values())
+        matrix = confusion_matrix(*predicted.values(), labels=range(kept[0].output_shape[-1]))
         predicted = dict(zip(predicted, np.indices(matrix.shape).reshape(2, -1), strict=True)) | {"examples": matrix.ravel()}
     write_csv("metrics/plots/confusion.csv", pd.DataFrame(predicted))
     write_json("metrics/comparison.json", compared)
@@ -153,7 +153,7 @@ def summary(compared: dict, baseline: Hyperparameters, tuned: Hyperparameters) -
     """
     before, after = baseline.model_dump(), tuned.model_dump()
     names = [name for name in after if before[name] != after[name]]
-    score, margin = compared[f"test_{NAME}"], compared["margin"]
+    score, margin, form = compared[f"test_{NAME}"], compared["margin"], f"+{decimals(compared['margin'])}"
     speed = compared["seconds_per_epoch"]["ratio"]
     conclusion = {
         "non_inferior": f"not inferior by more than {margin}",
@@ -166,8 +166,8 @@ def summary(compared: dict, baseline: Hyperparameters, tuned: Hyperparameters) -
         else "the same hyperparameters:",
         f"{fewer(compared['parameters']['ratio'])} parameters,",
         "as fast per epoch," if f"{speed:.1f}" == "1.0" else f"{speed:.1f} times as fast per epoch,",
-        f"test {NAME.replace('_', ' ')} {score['difference']:+.4f}",
-        f"(95 % interval {score['low']:+.4f} to {score['high']:+.4f}):",
+        f"test {NAME.replace('_', ' ')} {score['difference']:{form}}",
+        f"(95 % interval {score['low']:{form}} to {score['high']:{form}}):",
         f"{conclusion}{', and superior' if compared['superior'] == 'yes' else ''}",
     ]
 

@@ -74,7 +74,7 @@ def train_and_test(name: str, hyperparameters: Hyperparameters, settings: Params
         pd.DataFrame({"replicate": number, "epoch": range(1, checkpoint.epoch + 1), **checkpoint.history})
         for number, checkpoint in enumerate(checkpoints, start=1)
     ]
-    write_csv(Path("metrics/plots") / f"{name}.csv", pd.concat(histories))
+    write_csv(Path("metrics/plots") / f"{name}.csv", pd.concat(histories).rename(columns={NAME: "score"}))
     write_json(Path("metrics") / f"{name}.json", metrics)
     return metrics
 
@@ -131,9 +131,10 @@ def mean_and_std(values) -> dict[str, float]:
 def summary(name: str, metrics: dict[str, object]) -> str:
     """Return the result of `train_and_test` in one line."""
     score = metrics[f"test_{NAME}"]
+    form = console.decimals(score["std"])
     return (
         f"{name}: {listed(metrics['hyperparameters'])}: {metrics['parameters']:,} parameters, {metrics['replicates']} "
-        f"trainings, test {NAME.replace('_', ' ')} {score['mean']:.4f} (standard deviation {score['std']:.4f})"
+        f"trainings, test {NAME.replace('_', ' ')} {score['mean']:{form}} (standard deviation {score['std']:{form}})"
     )
 
 

@@ -1,16 +1,18 @@
 """The data sets by name; the one place to add another.
 
-One in MNIST's format is an entry in `IDX_DATASETS`; for any other format, add a function to `DATASETS`.
+One in MNIST's format is an entry in `IDX_DATASETS`; for any other format, add a function to `DATASETS`. For tables, such as CSV
+files, `from_tables` does most of it.
 """
 
 import hashlib
 import importlib.resources
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from stages.base.console import UserError
 from stages.base.section import shown
@@ -21,7 +23,7 @@ from stages.datasets.sources import DebianPackage, IdxDataset, Mirror, NpmPackag
 
 @dataclass(frozen=True)
 class Dataset:
-    """The official parts of a data set, images in [0, 1]; and the SHA-256 of its raw files, by name."""
+    """The two parts of a data set, inputs scaled for a network; and the SHA-256 of its raw files, by name."""
 
     train: Split
     test: Split
@@ -62,11 +64,63 @@ def load(name: str, raw: Path) -> Dataset:
     """Return the data set `name`, downloaded to the folder `raw` unless it is there.
 
     Raises:
-        UserError: there is no such data set, or no source had it; the message names each source with its reason.
+        UserError: there is no such data set, no source had it (the message names each source with its reason), or a network
+            cannot be trained on it.
     """
     if name not in DATASETS:
         raise UserError(f"params.yaml: prepare.dataset is {shown(name)}, but should be one of {', '.join(DATASETS)}")
-    return DATASETS[name](raw)
+    dataset = DATASETS[name](raw)
+    if problem := next(_problems(dataset.train, dataset.test), None):
+        raise UserError(f"{name}: {problem}; mend the data, or how stages/datasets/catalog.py reads them")
+    return dataset
+
+
+def _problems(train: Split, test: Split) -> Iterator[str]:
+    """Yield why a network cannot be trained or tested on these; each reason takes for granted that there was none before it."""
+    for part, split in {"train": train, "test": test}.items():
+        inputs, labels = split.inputs, split.labels
+        if labels.shape != (len(inputs),) or not len(inputs):
+            yield f"the {part} part has {len(inputs)} examples, but labels of shape {labels.shape}"
+        if inputs.dtype != np.float32 or labels.dtype not in (np.int32, np.float32):
+            yield f"the {part} part has {inputs.dtype} inputs and {labels.dtype} labels, not float32 and int32 or float32"
+        if missing := (~np.isfinite(labels) | (labels < 0 if split.classes is not None else False)).sum():
+            yield f"{missing} of {len(labels)} labels of the {part} part are missing (NaN, or a class below 0)"
+        if bad := (~np.isfinite(inputs).reshape(len(inputs), -1).all(1)).sum():
+            yield f"{bad} of {len(inputs)} examples of the {part} part hold NaN or an infinite value"
+    of_train, of_test = (f"inputs of shape {part.inputs.shape[1:]}, {part.labels.dtype} labels" for part in (train, test))
+    if of_train != of_test:
+        yield f"the train part has {of_train}, but the test part {of_test}"
+    if (train.labels == train.labels[0]).all():
+        yield f"all labels of the train part are {train.labels[0]}; there should be two at least"
+    if train.classes and (counts := np.bincount(train.labels)).min() < 2:
+        yield f"the train part has {counts.min()} examples of class {counts.argmin()}, but needs 2, one of them for validation"
+    if train.classes and test.classes > train.classes:
+        yield f"the test part has class {test.classes - 1}, but the train part only classes up to {train.classes - 1}"
+
+
+def from_tables(train: pd.DataFrame, test: pd.DataFrame, label: str, *files: Path) -> Dataset:
+    """Return the data set of two tables with the same columns, read from `files`; column `label` is what to predict.
+
+    Labels that are text are classes, numbered in alphabetical order; numbers are numbers. In other columns, each text becomes a
+    column of 0 and 1, then all are standardised: minus the mean of `train`, divided by its standard deviation.
+
+    Raises:
+        UserError: a column is not in both tables, or lacks a value.
+    """
+    both = pd.concat({"train": train, "test": test})
+    problems = [f"column {name} is not in both parts" for name in sorted(set(train) ^ set(test) | {label} - set(both))]
+    problems += [
+        f"column {name} has no value in {empty} of {len(both)} rows" for name, empty in both.isna().sum().items() if empty
+    ]
+    if problems:
+        raise UserError(f"{', '.join(map(str, files))}: {problems[0]}; mend the file, or leave out the column or those rows")
+    inputs, labels = pd.get_dummies(both.drop(columns=label)).astype(np.float64), both[label]
+    mean, deviation = inputs.loc["train"].mean(), inputs.loc["train"].std(ddof=0).replace(0, 1)
+    inputs = ((inputs - mean) / deviation).astype(np.float32)
+    numeric = pd.api.types.is_numeric_dtype(labels)
+    labels = labels.astype(np.float32) if numeric else labels.astype("category").cat.codes.astype(np.int32)
+    parts = (Split(inputs.loc[part].to_numpy(), labels.loc[part].to_numpy()) for part in ("train", "test"))
+    return Dataset(*parts, {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files})
 
 
 def _idx(name: str, raw: Path) -> Dataset:

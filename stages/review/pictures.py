@@ -15,7 +15,7 @@ from stages.base import console
 from stages.base.files import read_json, replacing
 from stages.review.commands import dvc
 
-README_PICTURES = {"metrics/plots/trials.csv": "docs/trials.png", "training accuracy": "docs/training.png"}
+README_PICTURES = {"metrics/plots/trials.csv": "docs/trials.png", "training score": "docs/training.png"}
 PAGE = "dvc_plots/offline.html"
 _TEMPLATE = Path(".dvc/plots/page.html")
 _VEGA_LITE = "5.20"
@@ -74,8 +74,8 @@ def draw(specifications: dict[str, dict]) -> dict[str, bytes]:
 def _without_names_of_revisions(part: object) -> None:
     """Remove the legend or header of `rev`, wherever in a specification it is, which is noise where there is one revision."""
     for key, value in part.items() if isinstance(part, dict) else enumerate(part) if isinstance(part, list) else ():
-        if key in ("color", "column") and isinstance(value, dict) and value.get("field") == "rev":
-            value["legend" if key == "color" else "header"] = None
+        if key in ("color", "column", "facet") and isinstance(value, dict) and value.get("field") == "rev":
+            value |= {"legend": None} if key == "color" else {"header": {"labels": False}}
         _without_names_of_revisions(value)
 
 

@@ -25,11 +25,15 @@ def scoring_of(settings: Params) -> Holdout | CrossValidation:
         UserError: the score or the data do not allow what `tune` in params.yaml says.
     """
     tune = settings.tune
-    known = {"objective": (SCORE, LOSS), "early_stopping.monitor": (SCORE, LOSS, NAME, "loss")}
+    known = {
+        "objective": (SCORE,) if tune.strategy == "sklearn" else (SCORE, LOSS),
+        "early_stopping.monitor": (SCORE, LOSS, NAME, "loss"),
+    }
     said = {"objective": tune.objective, "early_stopping.monitor": tune.early_stopping and tune.early_stopping.monitor}
     for name, metrics in known.items():
         if said[name] and said[name] not in metrics:
-            raise console.UserError(f"params.yaml: tune.{name} is {said[name]}, but should be one of {', '.join(metrics)}")
+            allowed = f"with tune.strategy {tune.strategy} should be one of {', '.join(metrics)}"
+            raise console.UserError(f"params.yaml: tune.{name} is {said[name]}, but {allowed}")
     train, validation = (splits.load(folder) for folder in splits.TRAINED_ON)
     labels = np.concatenate([train.labels, validation.labels])
     common = {"seed": settings.seed, "executions": tune.executions_per_trial}
@@ -98,18 +102,18 @@ def brief(trial: Trial, tune: Tune) -> dict[str, object]:
 class Progress:
     """Shows the best score in the bar and, where there is no terminal to draw it on, each trial in a line as it is done."""
 
-    def __init__(self, bar, count: int, names: list[str], objective):
-        self.bar, self.count, self.names, self.objective = bar, count, names, objective
+    def __init__(self, bar, count: int, names: list[str], objective, form: str):
+        self.bar, self.count, self.names, self.objective, self.form = bar, count, names, objective, form
         self.trials: list[Trial] = []
 
     def __call__(self, trial: Trial) -> None:
         self.trials.append(trial)
         top, name = best(self.trials, self.objective), self.objective.name
-        so_far = f"best={top.evaluation.scores[name]:.4f}" if top else "no score yet"
+        so_far = f"best={top.evaluation.scores[name]:{self.form}}" if top else "no score yet"
         self.bar.set_postfix_str(so_far, refresh=False)
         if self.bar.disable:
             tried = " ".join(f"{name}={trial.hyperparameters[name]}" for name in self.names)
-            score = trial.evaluation.failure or f"{trial.evaluation.scores[name]:.4f}"
+            score = trial.evaluation.failure or f"{trial.evaluation.scores[name]:{self.form}}"
             done = f"{len(self.trials)}/{self.count} trial {trial.number}"
             print(f"{done}: {tried} epochs={trial.evaluation.epochs} {name}={score} {so_far}", flush=True)
 
@@ -120,7 +124,7 @@ def tune(settings: Params, cluster: Cluster) -> None:
     Raises:
         UserError: all trials failed, or params.yaml does not fit the score or the data.
     """
-    start = time.perf_counter()
+    start, form = time.perf_counter(), console.decimals(settings.compare.margin)
     tune, objective, store = settings.tune, settings.tune.objective, settings.runtime.store
     scoring = scoring_of(settings)
     oracle = oracles.create(tune, settings.seed)
@@ -136,7 +140,7 @@ def tune(settings: Params, cluster: Cluster) -> None:
             fixed=settings.baseline.model_dump(),
             max_epochs=tune.max_epochs,
             trials_at_once=getattr(getattr(tune, tune.strategy), "trials_at_once", None),
-            report=Progress(bar, len(budgets), list(tune.space), oracle.objective),
+            report=Progress(bar, len(budgets), list(tune.space), oracle.objective, form),
         )
 
     top = best(trials, oracle.objective)
@@ -181,7 +185,7 @@ def tune(settings: Params, cluster: Cluster) -> None:
     )
 
     def found(trial: Trial) -> str:
-        return f"{listed(brief(trial, tune)['hyperparameters'])} with {objective} {trial.evaluation.scores[objective]:.4f}"
+        return f"{listed(brief(trial, tune)['hyperparameters'])} with {objective} {trial.evaluation.scores[objective]:{form}}"
 
     why = "the best"
     if chosen is not top:

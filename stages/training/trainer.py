@@ -72,7 +72,7 @@ def stops(early_stopping: EarlyStopping, history: Mapping[str, list[float]]) -> 
     Decided on all of the history, so a pause resets nothing.
     """
     values = np.asarray(history[early_stopping.monitor])
-    if not early_stopping.monitor.endswith("loss"):
+    if early_stopping.monitor not in ("loss", LOSS):
         values = -values
     best, wait = values[0], 0
     for value in values[1:]:
