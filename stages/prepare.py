@@ -36,7 +36,7 @@ def main() -> None:
     train, validation = split(data.train, settings.prepare.validation_split, settings.seed)
     prepared = {"train": train, "validation": validation, "test": data.test}
     for part, examples in prepared.items():
-        splits.save(Path("data/prepared") / part, examples)
+        splits.save(splits.PREPARED / part, examples)
     write_json(
         "metrics/prepare.json",
         {

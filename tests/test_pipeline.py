@@ -200,12 +200,13 @@ def test_early_stopping_and_val_loss_decide_from_end_to_end(here, project):
 def test_the_stores_key_depends_on_all_that_decides_and_on_nothing_else(project, cluster, monkeypatch):
     """And what is stored is asked for by that key: each change in one of them finds nothing."""
     monkeypatch.chdir(project.folder)
-    settings, split = params.load(), splits.load(Path("data/prepared/train"))
+    settings, split = params.load(), splits.join(splits.load(Path("data/prepared/train")))
     hyperparameters, rows = settings.baseline.model_dump(), (np.arange(50), np.arange(50, 60))
 
     def key(*, changed=None, seed=1, data=split, subset=rows, changes=None, early_stopping=settings.tune.early_stopping) -> str:
         project.update_params(changes or {})
-        runner = Runner(cluster, params.load(), data, {"name": subset}, early_stopping=early_stopping)
+        splits.save(Path("data/prepared/train"), data)
+        runner = Runner(cluster, params.load(), {"name": subset}, early_stopping=early_stopping)
         return runner.key(Training({**hyperparameters, **(changed or {})}, seed, "name"))
 
     keys = [key(), key(changes={"runtime": {"workers": 1, "store_gigabytes": 2}})]

@@ -187,7 +187,8 @@ class Compare(Section):
 class Runtime(Section):
     """How trainings run. Nothing here changes a result, so it is in no stage's params in dvc.yaml.
 
-    `workers: null` is one process a core. `store` is where trainings are kept, `store_gigabytes` (1e9 bytes) how many at most.
+    `workers: null` is one process a core. `store` is where trainings are kept: a folder, of which `store_gigabytes` (1e9 bytes)
+    are kept at most, or a URL that workers on other machines reach too.
     """
 
     workers: Annotated[int, Field(ge=1, le=1024)] | None
@@ -196,9 +197,14 @@ class Runtime(Section):
 
     @field_validator("store")
     @classmethod
-    def _inside(cls, store):
-        if PurePath(store).is_absolute() or ".." in PurePath(store).parts or not PurePath(store).parts:
-            raise ValueError("should be a folder inside the repository, such as data/trials")
+    def _place(cls, store):
+        if "://" in store and "@" in store:
+            raise ValueError("should have no credentials in it; give them to the workers and to this machine")
+        inside = PurePath(store).parts and not PurePath(store).is_absolute() and ".." not in PurePath(store).parts
+        if "://" not in store and not inside:
+            raise ValueError(
+                "should be a folder inside the repository, such as data/trials, or a URL, such as s3://bucket/trials"
+            )
         return store
 
 

@@ -8,6 +8,9 @@ import numpy as np
 from stages.base.console import UserError
 from stages.base.files import replacing
 
+PREPARED = Path("data/prepared")  # what `prepare` writes: the splits train, validation and test
+TRAINED_ON = (PREPARED / "train", PREPARED / "validation")  # in this order wherever rows are numbered
+
 
 @dataclass(frozen=True)
 class Split:

@@ -19,7 +19,7 @@ from stages.base.hyperparameters import Hyperparameters
 from stages.base.params import Params
 from stages.base.splits import Split
 from stages.comparison import inference
-from stages.compute.replicates import PREPARED, listed
+from stages.compute.replicates import listed
 from stages.training.backend import keras, tf
 from stages.training.score import NAME
 from stages.training.trainer import Subset, Trainer, build
@@ -37,7 +37,7 @@ def check(settings: Params) -> None:
     except (OSError, ValueError) as error:
         name = getattr(error, "filename", None) or "data/baseline/scores.npy"
         raise UserError(f"{name} is missing or damaged; `dvc repro baseline` makes it") from None
-    expected = settings.train.replicates, len(splits.load(PREPARED / "test").labels)
+    expected = settings.train.replicates, len(splits.load(splits.PREPARED / "test").labels)
     if shape != expected:
         raise UserError(
             f"data/baseline/scores.npy holds {shape[0]} x {shape[-1]} scores, but train.replicates and the test "
@@ -52,7 +52,7 @@ def compare(settings: Params, baseline: Hyperparameters, tuned: Hyperparameters)
     network takes for which class or, where labels are numbers, each label and its prediction. A ratio is the baseline's figure
     to the tuned one's. What the machine decides has `seconds` in its name, except for the speed in `summary`.
     """
-    test = splits.load(PREPARED / "test")
+    test = splits.load(splits.PREPARED / "test")
     scores = [np.load(f"data/{name}/scores.npy", allow_pickle=False) for name in NETWORKS]
     difference = inference.difference_of_scores(*scores)
     kept = [keras.models.load_model(f"data/{name}/model.keras") for name in NETWORKS]
@@ -97,7 +97,7 @@ def epochs(settings: Params, baseline: Hyperparameters, tuned: Hyperparameters) 
 
     An epoch is all of train + validation; a part are the first examples of train.
     """
-    train, validation = (splits.load(PREPARED / name) for name in ("train", "validation"))
+    train, validation = (splits.load(folder) for folder in splits.TRAINED_ON)
     examples = len(train.labels) + len(validation.labels)
     size = min(-(-examples // EPOCH_PART), len(train.labels))
     data = Subset.of(Split(train.inputs[:size], train.labels[:size]))

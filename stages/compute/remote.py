@@ -61,11 +61,20 @@ def prepare_worker(dask_worker) -> dict[str, str]:
     return dask_worker.stages_environment
 
 
-def run(name: str, code: dict[str, bytes], expected: dict[str, str], arguments: bytes, data: dict, checkpoint: dict | None):
-    """Train with `code` on this worker.
+def run(
+    name: str,
+    code: dict[str, bytes],
+    expected: dict[str, str],
+    arguments: bytes,
+    data: dict,
+    checkpoint: dict | None,
+    topic: tuple[str, str],
+):
+    """Train with `code` on this worker, and log the epochs reached as events of `topic[0]`: (`topic[1]`, epoch).
 
     Returns:
-        What stages/compute/worker.py's `train` returns; {"worker", "broken"}, its address and why, if this worker cannot train.
+        What stages/compute/worker.py's `train` returns; {"worker", "broken"}, its address and why, if this worker cannot train;
+        {"mistake"}, what the user has to mend.
     """
     worker = get_worker()
     try:
@@ -76,8 +85,11 @@ def run(name: str, code: dict[str, bytes], expected: dict[str, str], arguments: 
         with state["lock"]:  # a process trains one network at a time, whatever its threads
             _activate(state, name, code, Path(worker.local_directory).absolute())
             train = importlib.import_module("stages.compute.worker").train
-            return train(*pickle.loads(arguments), data, checkpoint)  # noqa: S301 - this search's own, from its own process
+            settings, job = pickle.loads(arguments)  # noqa: S301 - this search's own, from its own process
+            return train(settings, job, data, checkpoint, lambda epoch: worker.log_event(topic[0], (topic[1], epoch)))
     except Exception as error:
+        if type(error).__name__ == "UserError":
+            return {"mistake": str(error)}
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         return {"worker": worker.address, "broken": reason}
 

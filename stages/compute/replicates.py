@@ -24,7 +24,6 @@ from stages.training.backend import keras, tf
 from stages.training.score import NAME, score
 from stages.training.trainer import Checkpoint, Subset
 
-PREPARED = Path("data/prepared")
 FIRST_SEED = 1000  # after `seed`; a trial of the search has at most so many seeds, from `seed` on
 
 
@@ -45,8 +44,8 @@ def train_and_test(name: str, hyperparameters: Hyperparameters, settings: Params
     """
     chosen = hyperparameters.model_dump()
     checkpoints = train_replicates(name, chosen, settings, cluster)
-    test = splits.load(PREPARED / "test")
-    train, subset = splits.load(PREPARED / "train"), Subset.of(test)
+    test = splits.load(splits.PREPARED / "test")
+    train, subset = splits.load(splits.PREPARED / "train"), Subset.of(test)
     shape = test.inputs.shape[1:], train.outputs
     networks = [trainer.build(chosen, *shape, settings.seed, checkpoint) for checkpoint in checkpoints]
     outputs = [trainer.predict(network, test.inputs) for network in networks]
@@ -82,15 +81,15 @@ def train_and_test(name: str, hyperparameters: Hyperparameters, settings: Params
 
 def train_replicates(name: str, hyperparameters: dict[str, object], settings: Params, cluster: Cluster) -> list[Checkpoint]:
     """Return the trained checkpoints, one for each seed; UserError if one failed."""
-    data = splits.join(splits.load(PREPARED / "train"), splits.load(PREPARED / "validation"))
-    everything = {"everything": (np.arange(len(data.labels)), np.arange(0))}
+    examples = sum(len(splits.load(folder).labels) for folder in splits.TRAINED_ON)
+    everything = {"everything": (np.arange(examples), np.arange(0))}
     first, replicates, epochs = settings.seed + FIRST_SEED, settings.train.replicates, settings.train.epochs
     trainings = [Training(hyperparameters, seed, "everything") for seed in range(first, first + replicates)]
     checkpoints: dict[Training, Checkpoint] = {}
     with console.progress_bar(name, replicates * epochs) as bar:
-        runner = Runner(cluster, settings, data, everything, exact=True, progress=bar.update)
+        runner = Runner(cluster, settings, everything, exact=True, progress=bar.update)
         bar.write(
-            f"{name}: {replicates} trainings of {epochs} epochs; {runner.store.size()} trainings in {settings.runtime.store}"
+            f"{name}: {replicates} trainings of {epochs} epochs; {len(runner.stored)} trainings in {settings.runtime.store}"
         )
         for task, checkpoint in runner.run(dict.fromkeys(trainings, epochs)):
             failure = checkpoint if isinstance(checkpoint, str) else checkpoint.failure

@@ -1,11 +1,14 @@
 """Runs trainings on a Dask cluster: from where the store has them, and back into the store every few seconds.
 
-A worker trains until a training has its epochs or `SAVE_EVERY` seconds are over, returns the checkpoint and goes on; a thread
-beside the search writes it. Dask gives a dead worker's trainings to another one. Only the client, which is this process, reads
-and writes the store.
+Workers that can reach the store, which are those of this machine, or all if it is at a URL, read and write it themselves and
+train to the end; this process learns what epoch they are in and, at the end, the history. For other workers it reads and
+writes the store: a checkpoint comes back every few seconds, a thread writes it, and the training goes on from it. Dask gives a
+dead worker's trainings to another one.
 """
 
 import pickle
+import threading
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,26 +17,24 @@ from dataclasses import replace
 import distributed
 import numpy as np
 
+from stages.base import splits
 from stages.base.console import UserError
 from stages.base.files import shared_root
 from stages.base.params import EarlyStopping, Params
-from stages.base.splits import Split
 from stages.compute import remote, store
 from stages.compute.cluster import Cluster
 from stages.compute.code import training_code, worker_code
 from stages.compute.store import Store
-from stages.compute.worker import Settings, Training
+from stages.compute.worker import Job, Settings, Training
 from stages.training.backend import keras
 from stages.training.trainer import Checkpoint
 
-SAVE_EVERY = 3  # seconds of a training between two checkpoints
-MOST_UNWRITTEN = 8  # checkpoints that wait for the disk
 MOST_LOSSES = 3  # times that all workers may be lost between two results
 MOST_BREAKDOWNS = 3  # times that workers may be unable to train one training
 
 
 class Runner:
-    """Runs trainings on `cluster`, each from where the store has it.
+    """Runs trainings on the prepared training and validation examples, in this order, on `cluster`.
 
     Args:
         subsets: (rows to train on, rows to score on after each epoch, which may be none) by name.
@@ -44,27 +45,40 @@ class Runner:
     Attributes:
         epochs: trained of each training so far, in this search or an earlier one.
         epochs_reused: how many of all these came from the store.
-        store: where the trainings are kept.
+        stored: the keys of the trainings that were in the store before.
+
+    Raises:
+        UserError: the data is missing, or the store cannot be read.
     """
 
     def __init__(
         self,
         cluster: Cluster,
         settings: Params,
-        data: Split,
         subsets: Mapping[str, tuple[np.ndarray, np.ndarray]],
         *,
         early_stopping: EarlyStopping | None = None,
         exact: bool = False,
         progress: Callable[[int], object] = lambda epochs: None,
     ):
+        url = settings.runtime.store
         self._cluster, self._exact, self._progress = cluster, exact, progress
-        self.store = Store(shared_root() / settings.runtime.store, settings.runtime.store_gigabytes * 1e9)
-        self.store.prune()
-        self._data = {"inputs": data.inputs, "labels": data.labels, "subsets": dict(subsets)}
+        self._store = Store(url if "://" in url else str(shared_root() / url))
+        self._shared = cluster.local or "://" in url
+        try:
+            self._store.prune(settings.runtime.store_gigabytes * 1e9)
+            self.stored = self._store.keys()
+        except OSError as error:
+            raise UserError(f"params.yaml: {error}") from None
+        data = splits.join(*map(splits.load, splits.TRAINED_ON))
         digest = store.data_digest(data)
+        self._data = {"inputs": data.inputs, "labels": data.labels}
+        if cluster.local:  # whose workers read the files themselves
+            self._data = {"folders": [str(folder.absolute()) for folder in splits.TRAINED_ON]}
+        self._data["subsets"] = dict(subsets)
         self._subsets = {name: store.key(data=digest, rows=[rows.tolist() for rows in both]) for name, both in subsets.items()}
-        self._settings = Settings(store.key(subsets=self._subsets), settings.train.batch_size, early_stopping)
+        reachable = self._store.url if self._shared else None
+        self._settings = Settings(store.key(subsets=self._subsets), settings.train.batch_size, early_stopping, reachable)
         self._environment = cluster.environment
         self._decides = {
             "batch_size": settings.train.batch_size,
@@ -76,6 +90,7 @@ class Runner:
         self._files = worker_code()
         self._code_name = remote.digest(self._files)
         self._client: distributed.Client | None = None
+        self._topic, self._lock = f"epochs-{uuid.uuid4().hex}", threading.Lock()
         self.epochs: dict[Training, int] = {}
         self.epochs_reused = 0
 
@@ -85,121 +100,104 @@ class Runner:
         Unless `exact`, the checkpoint may be one further on. The longest trainings start first.
 
         Raises:
-            UserError: the cluster was lost for good, its workers cannot train, or the store cannot be written.
+            UserError: the cluster was lost for good, its workers cannot train, or the store cannot be read or written.
         """
-        waiting = {}
-        for task, epochs in asked.items():
-            checkpoint, known = self._load(task, epochs), self.epochs.get(task, 0)
-            self._reached(task, min(epochs, checkpoint.epoch) if checkpoint else 0)
-            self.epochs_reused += self.epochs[task] - known
-            if checkpoint and (checkpoint.epoch >= epochs or checkpoint.stopped):
-                yield task, self._wanted(checkpoint)
+        waiting = []
+        for training, epochs in asked.items():
+            job = Job(training, self.key(training), epochs, self._exact)
+            checkpoint, known = None, self.epochs.get(training, 0)
+            if known or job.key in self.stored:
+                checkpoint = self._store.load(job.key, epochs if self._exact else None, arrays=self._exact)
+            self._reached(job, checkpoint.epoch if checkpoint else 0)
+            self.epochs_reused += self.epochs[training] - known
+            if checkpoint and checkpoint.done(epochs):
+                yield training, checkpoint
             else:
-                waiting[task] = checkpoint.epoch if checkpoint and self._exact else 0
+                waiting.append(replace(job, keep=checkpoint.epoch if checkpoint and self._exact else 0))
         if waiting:
             self._connect()
-            with ThreadPoolExecutor(1) as writer:  # at its end, all checkpoints are written
-                yield from self._train(dict(sorted(waiting.items(), key=lambda item: -asked[item[0]])), asked, writer)
+            with ThreadPoolExecutor(1) as writer:
+                yield from self._train(sorted(waiting, key=lambda job: -job.epochs), writer)
 
-    def _train(
-        self, waiting: dict[Training, int], asked: Mapping[Training, int], writer: ThreadPoolExecutor
-    ) -> Iterator[tuple[Training, Checkpoint | str]]:
-        """Train the trainings in `waiting`, most urgent first; the checkpoints up to its epoch stay in the store."""
+    def _train(self, jobs: list[Job], writer: ThreadPoolExecutor) -> Iterator[tuple[Training, Checkpoint | str]]:
+        """Train `jobs`, most urgent first."""
         futures = distributed.as_completed(with_results=True, raise_errors=False, loop=self._client.loop)
-        running: dict[str, Training] = {}
-        priorities = {task: -i for i, task in enumerate(waiting)}
-        writing: dict[Training, Future] = {}
+        by_key, running = {job.key: job for job in jobs}, {}
+        priorities = {job.key: -i for i, job in enumerate(jobs)}
+        writing: dict[str, Future] = {}
         losses, breakdowns = 0, Counter()
 
-        def submit(task: Training, checkpoint: object, avoid: str | None = None) -> None:
-            seconds = SAVE_EVERY * (1 + len(writing))  # less often where the disk is behind
-            future = self._submit((task, asked[task], seconds), checkpoint, priorities[task], avoid)
-            running[future.key] = task
+        def submit(job: Job, checkpoint: object = None, avoid: str | None = None) -> None:
+            """Have a worker train a job, if possible another one than `avoid`."""
+            if checkpoint is None and not self._shared:
+                stored = self._store.load(job.key, job.epochs if self._exact else None)
+                checkpoint = stored and self._scatter(vars(stored))
+            workers = self._client.scheduler_info(n_workers=-1)["workers"] if avoid else ()
+            others = [worker for worker in workers if worker != avoid]
+            arguments = self._environment, pickle.dumps((self._settings, job)), self._sent, checkpoint, (self._topic, job.key)
+            placement = {"workers": others or None, "allow_other_workers": bool(others), "priority": priorities[job.key]}
+            future = self._client.submit(remote.run_anywhere, self._code_name, self._code, *arguments, **placement, pure=False)
+            running[future.key] = job
             futures.add(future)
 
-        def go_on_from_store(task: Training, avoid: str | None = None) -> None:
-            checkpoint = self._load(task, asked[task])
-            submit(task, checkpoint and self._scatter(vars(checkpoint)), avoid)
+        def save(job: Job, checkpoint: Checkpoint, done: bool) -> None:
+            """Have `checkpoint` written, unless another will follow it and the one before it is still being written."""
+            if job.key in writing and (done or writing[job.key].done()):
+                writing.pop(job.key).result()
+            if job.key not in writing:
+                writing[job.key] = writer.submit(self._store.save, job.key, checkpoint, keep=job.keep)
+            if done:
+                writing.pop(job.key).result()
 
-        def save(task: Training, checkpoint: Checkpoint, done: bool) -> None:
-            """Have `checkpoint` written; one that the next will replace only if the last is written."""
-            for written in [task for task, future in writing.items() if future.done()]:
-                writing.pop(written).result()
-            if len(writing) > MOST_UNWRITTEN:
-                next(iter(writing.values())).result()
-            if done or task not in writing:
-                writing[task] = writer.submit(self.store.save, self.key(task), checkpoint, keep=waiting[task])
-
-        for task in waiting:
-            go_on_from_store(task)
+        self._client.subscribe_topic(self._topic, lambda event: self._reached(by_key[event[1][0]], event[1][1]))
+        for job in jobs:
+            submit(job)
         for future, result in futures:
-            task = running.pop(future.key)
+            job = running.pop(future.key)
             if future.status != "finished":  # all workers that had the data are gone, or several that had this training
                 losses += 1
                 try:
                     if future.status == "error" and not isinstance(result[1], distributed.KilledWorker):
                         raise OSError(" ".join(str(result[1]).split()))
-                    if losses > MOST_LOSSES * len(waiting):
+                    if losses > MOST_LOSSES * len(jobs):
                         raise OSError("all workers were lost, again and again")
                     if not self._code.status == self._sent.status == "finished":
                         self._send()
-                    go_on_from_store(task)
+                    submit(job)
                 except OSError as error:  # a TimeoutError is one too
                     raise UserError(f"the cluster is gone ({error}); finished epochs are kept, run again to go on") from None
-            elif isinstance(result, str):
-                losses = 0
-                yield task, result
+                continue
+            if isinstance(result, str):
+                yield job.training, result
+            elif "mistake" in result:
+                raise UserError(result["mistake"])
             elif "broken" in result:
-                breakdowns[task] += 1
-                if breakdowns[task] >= MOST_BREAKDOWNS:
+                breakdowns[job.key] += 1
+                if breakdowns[job.key] >= MOST_BREAKDOWNS:
                     raise UserError(
                         f"worker {result['worker']} cannot train ({result['broken']}), after {MOST_BREAKDOWNS} tries; finished "
                         "epochs are kept, mend or stop the worker and run again to go on"
                     )
-                go_on_from_store(task, avoid=result["worker"])
+                submit(job, avoid=result["worker"])
+                continue
             else:
-                losses = 0
                 checkpoint = Checkpoint(**result)
-                done = checkpoint.epoch >= asked[task] or checkpoint.stopped
+                done = checkpoint.done(job.epochs)
                 if not done:
-                    submit(task, future)
-                save(task, checkpoint, done)
-                self._reached(task, checkpoint.epoch)
+                    submit(job, future)
+                if not self._shared:
+                    save(job, checkpoint, done)
+                self._reached(job, checkpoint.epoch)
                 if done:
-                    yield task, self._wanted(checkpoint)
-        for future in writing.values():
-            future.result()
+                    yield job.training, checkpoint if self._exact else replace(checkpoint, weights=[], optimizer=[])
+            losses = 0
 
-    def _submit(self, arguments: tuple, checkpoint: object, priority: int, avoid: str | None) -> distributed.Future:
-        """Have a worker call `worker.train` with `arguments` and `checkpoint`, if possible another one than `avoid`."""
-        workers = self._client.scheduler_info(n_workers=-1)["workers"] if avoid else ()
-        others = [worker for worker in workers if worker != avoid]
-        return self._client.submit(
-            remote.run_anywhere,
-            self._code_name,
-            self._code,
-            self._environment,
-            pickle.dumps((self._settings, *arguments)),
-            self._sent,
-            checkpoint,
-            workers=others or None,
-            allow_other_workers=bool(others),
-            priority=priority,
-            pure=False,
-        )
-
-    def _reached(self, task: Training, epoch: int) -> None:
-        """Note that `task` has been trained to `epoch`, if it was not known to be further."""
-        known = self.epochs.get(task, 0)
-        self.epochs[task] = max(known, epoch)
-        self._progress(self.epochs[task] - known)
-
-    def _wanted(self, checkpoint: Checkpoint) -> Checkpoint:
-        return checkpoint if self._exact else replace(checkpoint, weights=[], optimizer=[])
-
-    def _load(self, task: Training, epochs: int) -> Checkpoint | None:
-        """The stored checkpoint that `task` can go on from."""
-        return self.store.load(self.key(task), epochs if self._exact else None)
+    def _reached(self, job: Job, epoch: int) -> None:
+        """Note that a training is at `epoch`, or at the one asked for, if it was not known to be further."""
+        with self._lock:  # progress comes in a thread of its own
+            known = self.epochs.get(job.training, 0)
+            self.epochs[job.training] = max(known, min(epoch, job.epochs))
+            self._progress(self.epochs[job.training] - known)
 
     def _connect(self) -> None:
         if not self._client:
@@ -215,8 +213,11 @@ class Runner:
         """Put `value` on workers; in a list, since Dask takes a dictionary for many values and their keys."""
         return self._client.scatter([value], hash=False, **options)[0]
 
-    def key(self, task: Training) -> str:
-        """Return the name of `task` in the store: a hash of all that decides what it comes to."""
+    def key(self, training: Training) -> str:
+        """Return the name of `training` in the store: a hash of all that decides what it comes to."""
         return store.key(
-            hyperparameters=dict(task.hyperparameters), seed=task.seed, data=self._subsets[task.subset], **self._decides
+            hyperparameters=dict(training.hyperparameters),
+            seed=training.seed,
+            data=self._subsets[training.subset],
+            **self._decides,
         )

@@ -4,8 +4,8 @@ A training has a folder named by its key, a hash of all that decides it, with th
 Training goes on from there, so a killed search resumes, a promoted trial continues and another strategy reuses what is there,
 with no code for any of them. Deleting the folder, or any file in it, costs time and changes no result.
 
-A checkpoint is one file: a SHA-256 and, after it, a NumPy archive. It is written whole or not at all; whatever does not match
-its digest is ignored and made again.
+A checkpoint is one file, written whole or not at all: what is known of the training as JSON and, after it, a NumPy archive of
+its arrays, each with its SHA-256. Whatever does not match its digest is ignored and made again.
 """
 
 import contextlib
@@ -15,17 +15,23 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import fsspec
 import numpy as np
+from fsspec.implementations.local import LocalFileSystem
 
+from stages.base.console import UserError
 from stages.base.files import replacing
 from stages.base.splits import Split
 from stages.training.trainer import Checkpoint
 
 _ARRAYS = ("weights", "optimizer")
-_DIGEST_SIZE = hashlib.sha256().digest_size
 _SUFFIX = ".checkpoint"
+_DIGEST = hashlib.sha256().digest_size
+_LENGTH = 3  # bytes that the JSON's length takes
+_START = _DIGEST + _LENGTH
 _ABANDONED = 3600  # seconds after which a temporary folder is of a process that was killed
 
 
@@ -44,72 +50,123 @@ def key(**decides: object) -> str:
 
 
 class Store:
-    """A folder of checkpoints, safe for several processes at once; the oldest go first when it outgrows `size_limit` bytes."""
+    """Checkpoints in a folder of this machine or at a URL of fsspec, such as s3://bucket/trials; safe for many processes.
 
-    def __init__(self, folder: Path, size_limit: float):
-        self.folder = folder
-        self.size_limit = size_limit
+    Raises:
+        UserError: there is no such kind of URL, or its package is not installed.
+        OSError: from all methods, if the URL cannot be reached, read or written.
+    """
 
-    def load(self, key: str, epochs: int | None = None) -> Checkpoint | None:
-        """Return the longest whole checkpoint stored under `key`, of at most `epochs` epochs; None if there is none."""
+    def __init__(self, url: str):
+        self.url = url
+        try:
+            self._files, self._folder = fsspec.core.url_to_fs(url, use_listings_cache=False)
+        except (ImportError, ValueError) as error:
+            raise UserError(f"params.yaml: runtime.store is {url}, which cannot be used: {error}") from None
+        self._local = isinstance(self._files, LocalFileSystem)
+
+    def load(self, key: str, epochs: int | None = None, *, arrays: bool = True) -> Checkpoint | None:
+        """Return the longest whole checkpoint stored under `key`, of at most `epochs` epochs; None if there is none.
+
+        Without `arrays`, only its start is read, and it has none.
+        """
         for epoch, path in sorted(self._checkpoints(key).items(), reverse=True):
             if epochs is None or epoch <= epochs:
-                checkpoint = _read(path)
+                checkpoint = self._read(path, arrays)
                 if checkpoint:
                     return checkpoint
         return None
 
     def save(self, key: str, checkpoint: Checkpoint, *, keep: int = 0) -> None:
         """Store `checkpoint` under `key`, in place of shorter ones that are longer than `keep` epochs."""
-        about = {name: value for name, value in vars(checkpoint).items() if name not in _ARRAYS}
-        about |= {name: len(getattr(checkpoint, name)) for name in _ARRAYS}
-        arrays = {"about": np.frombuffer(json.dumps(about).encode(), np.uint8)}
-        arrays |= {f"{name}{i}": array for name in _ARRAYS for i, array in enumerate(getattr(checkpoint, name))}
         archive = io.BytesIO()
+        arrays = {f"{name}{i}": array for name in _ARRAYS for i, array in enumerate(getattr(checkpoint, name))}
         np.savez(archive, allow_pickle=False, **arrays)
-        with replacing(self.folder / key / f"{checkpoint.epoch}{_SUFFIX}") as temporary, temporary.open("wb") as file:
-            file.write(hashlib.sha256(archive.getbuffer()).digest())
-            file.write(archive.getbuffer())
+        about = vars(checkpoint) | {name: len(getattr(checkpoint, name)) for name in _ARRAYS}
+        about = json.dumps([about, hashlib.sha256(archive.getbuffer()).hexdigest()]).encode()
+        with self._writing(f"{self._folder}/{key}/{checkpoint.epoch}{_SUFFIX}") as file:
+            for part in (hashlib.sha256(about).digest(), len(about).to_bytes(_LENGTH, "big"), about, archive.getbuffer()):
+                file.write(part)
         for epoch, path in self._checkpoints(key).items():
             if keep < epoch < checkpoint.epoch:
-                path.unlink(missing_ok=True)
+                with self._reached(), contextlib.suppress(FileNotFoundError):
+                    self._files.rm_file(path)
 
-    def size(self) -> int:
-        """Return how many trainings are stored."""
-        return len({path.parent for path in self.folder.glob(f"*/*{_SUFFIX}")})
+    def keys(self) -> set[str]:
+        """Return the keys of all trainings that are stored."""
+        with self._reached():
+            return {path.split("/")[-2] for path in self._files.find(self._folder) if path.endswith(_SUFFIX)}
 
-    def prune(self) -> None:
-        """Delete the entries that were not used for longest until all together take at most `size_limit` bytes."""
-        for path in self.folder.glob("*/.writing-*"):
+    def prune(self, size: float) -> None:
+        """Delete what was not used for longest until all takes at most `size` bytes; only of a folder of this machine."""
+        if not self._local:
+            return
+        for path in Path(self._folder).glob("*/.writing-*"):
             if time.time() - _stat(path)[0] > _ABANDONED:
                 shutil.rmtree(path, ignore_errors=True)
-        entries = sorted(((*_stat(path), path) for path in self.folder.glob(f"*/*{_SUFFIX}")), reverse=True)
-        total = 0
-        for _, size, path in entries:
-            total += size
-            if total > self.size_limit:
+        paths = Path(self._folder).glob(f"*/*{_SUFFIX}")
+        for _, bytes_, path in sorted(((*_stat(path), path) for path in paths), reverse=True):
+            size -= bytes_
+            if size < 0:
                 path.unlink(missing_ok=True)
 
-    def _checkpoints(self, key: str) -> dict[int, Path]:
+    def _checkpoints(self, key: str) -> dict[int, str]:
         """The files stored under `key` by their epoch."""
-        return {int(path.stem): path for path in (self.folder / key).glob(f"*{_SUFFIX}") if path.stem.isdecimal()}
+        try:
+            with self._reached():
+                paths = self._files.ls(f"{self._folder}/{key}", detail=False)
+        except FileNotFoundError:
+            return {}
+        names = {path: path.rpartition("/")[2].removesuffix(_SUFFIX) for path in paths if path.endswith(_SUFFIX)}
+        return {int(name): path for path, name in names.items() if name.isdecimal()}
 
+    def _read(self, path: str, arrays: bool) -> Checkpoint | None:
+        """The checkpoint in `path`, None if it is damaged or another process has deleted it."""
+        try:
+            with self._reached():
+                start = self._files.cat_file(path, 0, _START)
+                end = _START + int.from_bytes(start[_DIGEST:], "big")
+                text = self._files.cat_file(path, _START, end)
+                if len(start) < _START or hashlib.sha256(text).digest() != start[:_DIGEST]:
+                    return None
+                archive = self._files.cat_file(path, end) if arrays else b""
+        except OSError as error:
+            if self._local or isinstance(error, FileNotFoundError):
+                return None
+            raise
+        if self._local:
+            with contextlib.suppress(OSError):
+                os.utime(path)  # what was not used for longest goes first
+        about, digest = json.loads(text)
+        if not arrays:
+            return Checkpoint(**about | dict.fromkeys(_ARRAYS, ()))
+        if hashlib.sha256(archive).hexdigest() != digest:
+            return None
+        with np.load(io.BytesIO(archive), allow_pickle=False) as found:
+            return Checkpoint(**about | {name: [found[f"{name}{i}"] for i in range(about[name])] for name in _ARRAYS})
 
-def _read(path: Path) -> Checkpoint | None:
-    """The checkpoint in `path`, None if it is damaged or another process has deleted it."""
-    try:
-        content = path.read_bytes()
-    except OSError:
-        return None
-    with contextlib.suppress(OSError):
-        os.utime(path)  # the oldest is the one that was not used for longest
-    digest, archive = content[:_DIGEST_SIZE], content[_DIGEST_SIZE:]
-    if hashlib.sha256(archive).digest() != digest:
-        return None
-    with np.load(io.BytesIO(archive), allow_pickle=False) as arrays:
-        about = json.loads(arrays["about"].tobytes())
-        lists = {name: [arrays[f"{name}{i}"] for i in range(about.pop(name))] for name in _ARRAYS}
-        return Checkpoint(**lists, **about)
+    @contextlib.contextmanager
+    def _writing(self, path: str) -> Iterator:
+        """A file to write `path` with."""
+        if self._local:
+            with replacing(path) as temporary, temporary.open("wb") as file:
+                yield file
+        else:
+            with self._reached(), self._files.open(path, "wb") as file:
+                yield file
+
+    @contextlib.contextmanager
+    def _reached(self) -> Iterator[None]:
+        """Turn whatever a remote file system raises into an OSError in one line."""
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        except Exception as error:
+            if self._local:
+                raise
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            raise OSError(f"runtime.store {self.url} cannot be used ({reason})") from None
 
 
 def _stat(path: Path) -> tuple[float, int]:

@@ -1,18 +1,23 @@
-"""What runs on a Dask worker: one training, from a checkpoint to a later one."""
+"""What runs on a Dask worker: one training, from where the store has it."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 
+from stages.base import splits
+from stages.base.console import UserError
 from stages.base.params import EarlyStopping
 from stages.base.splits import Split
+from stages.compute.store import Store
 from stages.training.backend import keras, tf
 from stages.training.trainer import Checkpoint, Subset, Trainer, build
 
-# Networks that stay traced: a worker that takes turns at a few trainings need not start over at each turn
-KEPT = 16
+SAVE_EVERY = 3  # seconds of a training between two checkpoints
+KEPT = 16  # networks that stay traced: a trial that is promoted, or takes turns with others, need not start over
 # What no network is to blame for: another worker may do it
 INFRASTRUCTURE = (MemoryError, ImportError, OSError, tf.errors.ResourceExhaustedError)
 
@@ -37,11 +42,38 @@ class Training:
 
 @dataclass(frozen=True)
 class Settings:
-    """What all trainings of a search have in common; `data` is a digest of the data."""
+    """What all trainings of a search have in common.
+
+    Attributes:
+        data: a digest of the data.
+        batch_size: as of `Trainer`.
+        early_stopping: as of `Trainer`.
+        store: where the worker reads and writes checkpoints; None if it cannot: then they come and go with each call.
+    """
 
     data: str
     batch_size: int
     early_stopping: EarlyStopping | None
+    store: str | None
+
+
+@dataclass(frozen=True)
+class Job:
+    """A training to be trained.
+
+    Attributes:
+        training: which one.
+        key: its name in the store.
+        epochs: to which epoch.
+        exact: whether that very epoch is wanted; if not, a stored checkpoint may be further.
+        keep: up to which epoch checkpoints stay in the store beside later ones.
+    """
+
+    training: Training
+    key: str
+    epochs: int
+    exact: bool
+    keep: int = 0
 
 
 def dask_setup(_worker) -> None:
@@ -55,36 +87,40 @@ def dask_setup(_worker) -> None:
     Trainer(network, nothing, batch_size=1, seed=0, validation=nothing).run(1)
 
 
-def train(
-    settings: Settings, training: Training, epochs: int, seconds_at_most: float, data: dict, checkpoint: dict | None
-) -> dict | str:
-    """Return what `Trainer.run` returns, going on from `checkpoint`, or why the network failed, in one line.
+def train(settings: Settings, job: Job, data: dict, checkpoint: dict | None, progress: Callable[[int], object]) -> dict | str:
+    """Return where the training got to, or why the network failed, in one line.
+
+    With a store that is the end, and what is returned has arrays only if `job.exact`. A thread writes a checkpoint every few
+    seconds beside the training, so that no epoch waits for the disk. Without a store it is the checkpoint after `SAVE_EVERY`
+    seconds.
 
     Args:
-        data: `inputs`, `labels` and `subsets`, all rows of all trainings and (rows to train on, rows to score on) by name.
+        data: `subsets`, (rows to train on, rows to score on) by name; and `inputs` and `labels`, or `folders` that have them.
         checkpoint: a `Checkpoint`'s attributes, as is what is returned: plain, so that no worker needs its class to pass it on.
+        progress: called with the epoch reached, every few seconds.
 
     Raises:
+        UserError: the store cannot be written.
         Exception: one of `INFRASTRUCTURE`, for which no network is to blame.
     """
     kept = _kept(settings)
     try:
-        if training not in kept.trainers:
-            while len(kept.trainers) >= KEPT:
-                del kept.trainers[next(iter(kept.trainers))]
-            subset, scored = (kept.subset(data, rows) for rows in data["subsets"][training.subset])
-            outputs = Split(data["inputs"], data["labels"]).outputs
-            kept.trainers[training] = Trainer(
-                build(training.hyperparameters, subset.inputs.shape[1:], outputs, training.seed),
-                subset,
-                batch_size=settings.batch_size,
-                seed=training.seed,
-                validation=scored if len(scored.rows) else None,
-                early_stopping=settings.early_stopping,
-            )
-        kept.trainers[training] = kept.trainers.pop(training)  # the last of the dictionary is the last that was used
-        return vars(kept.trainers[training].run(epochs, checkpoint and Checkpoint(**checkpoint), seconds_at_most))
-    except INFRASTRUCTURE:
+        trainer = kept.trainer(settings, job.training, data)
+        if not settings.store:
+            return vars(trainer.run(job.epochs, checkpoint and Checkpoint(**checkpoint), SAVE_EVERY))
+        store = Store(settings.store)
+        reached = store.load(job.key, job.epochs if job.exact else None)
+        with ThreadPoolExecutor(1) as writer:
+            writing = None
+            while not reached or not reached.done(job.epochs):
+                reached = trainer.run(job.epochs, reached, SAVE_EVERY)
+                progress(reached.epoch)
+                if reached.done(job.epochs) or not writing or writing.done():
+                    writing and writing.result()
+                    writing = writer.submit(store.save, job.key, reached, keep=job.keep)
+            writing and writing.result()
+        return vars(reached if job.exact else replace(reached, weights=[], optimizer=[]))
+    except (*INFRASTRUCTURE, UserError):
         kept.trainers.clear()
         raise
     except Exception as error:
@@ -97,13 +133,38 @@ class _Kept:
 
     trainers: dict[Training, Trainer] = field(default_factory=dict)
     tensors: Subset | None = None
+    outputs: int = 0
 
-    def subset(self, data: dict, rows: np.ndarray) -> Subset:
-        """These rows of `data`, whose arrays become views of the tensors, so that they are in memory once."""
+    def trainer(self, settings: Settings, training: Training, data: dict) -> Trainer:
+        """Return the trainer of `training`, built and traced unless it was used lately."""
+        if training in self.trainers:
+            self.trainers[training] = self.trainers.pop(training)  # the last of the dictionary is the last that was used
+            return self.trainers[training]
+        while len(self.trainers) >= KEPT:
+            del self.trainers[next(iter(self.trainers))]
         if not self.tensors:
-            self.tensors = Subset.of(Split(data["inputs"], data["labels"]))
-            data["inputs"], data["labels"] = self.tensors.inputs.numpy(), self.tensors.labels.numpy()
-        return self.tensors._replace(rows=np.asarray(rows, np.int32))
+            self.tensors, self.outputs = self._load(data)
+        subset, scored = (self.tensors._replace(rows=np.asarray(r, np.int32)) for r in data["subsets"][training.subset])
+        self.trainers[training] = Trainer(
+            build(training.hyperparameters, subset.inputs.shape[1:], self.outputs, training.seed),
+            subset,
+            batch_size=settings.batch_size,
+            seed=training.seed,
+            validation=scored if len(scored.rows) else None,
+            early_stopping=settings.early_stopping,
+        )
+        return self.trainers[training]
+
+    @staticmethod
+    def _load(data: dict) -> tuple[Subset, int]:
+        """All rows of `data`, which are in memory once, and how many numbers the network returns for each."""
+        if "folders" in data:
+            split = splits.join(*(splits.load(Path(folder)) for folder in data["folders"]))
+            return Subset.of(split), split.outputs
+        split = Split(data["inputs"], data["labels"])
+        tensors = Subset.of(split)
+        data["inputs"], data["labels"] = tensors.inputs.numpy(), tensors.labels.numpy()  # views of the tensors
+        return tensors, split.outputs
 
 
 @lru_cache(1)

@@ -8,9 +8,8 @@ import pandas as pd
 from stages.base import console, splits
 from stages.base.files import write_csv, write_json
 from stages.base.params import Params, Tune
-from stages.base.splits import Split
 from stages.compute.cluster import Cluster
-from stages.compute.replicates import PREPARED, listed
+from stages.compute.replicates import listed
 from stages.compute.runner import Runner
 from stages.search import oracles
 from stages.search.scoring import CrossValidation, Holdout
@@ -19,10 +18,8 @@ from stages.training.score import NAME
 from stages.training.trainer import LOSS, SCORE
 
 
-def data_and_scoring(settings: Params) -> tuple[Split, Holdout | CrossValidation]:
-    """Return the training examples followed by the validation examples, and how a trial is scored on them.
-
-    That is on folds of all of them for `sklearn`, on the validation examples for all other strategies.
+def scoring_of(settings: Params) -> Holdout | CrossValidation:
+    """Return how a trial is scored: for `sklearn` on folds, for all other strategies on the validation examples.
 
     Raises:
         UserError: the score or the data do not allow what `tune` in params.yaml says.
@@ -33,16 +30,16 @@ def data_and_scoring(settings: Params) -> tuple[Split, Holdout | CrossValidation
     for name, metrics in known.items():
         if said[name] and said[name] not in metrics:
             raise console.UserError(f"params.yaml: tune.{name} is {said[name]}, but should be one of {', '.join(metrics)}")
-    train, validation = (splits.load(PREPARED / name) for name in ("train", "validation"))
-    data = splits.join(train, validation)
+    train, validation = (splits.load(folder) for folder in splits.TRAINED_ON)
+    labels = np.concatenate([train.labels, validation.labels])
     common = {"seed": settings.seed, "executions": tune.executions_per_trial}
     if tune.strategy == "sklearn":
-        fewest, where = (np.bincount(data.labels).min(), "a class has") if data.classes else (len(data.labels), "there are")
+        fewest, where = (np.bincount(labels).min(), "a class has") if train.classes else (len(labels), "there are")
         if tune.sklearn.cv > fewest:
             raise console.UserError(f"params.yaml: tune.sklearn.cv is {tune.sklearn.cv}, but {where} {fewest} examples only")
-        return data, CrossValidation(data.labels, tune.sklearn.cv, **common)
-    sizes = {"train_size": len(train.labels), "size": len(data.labels)}
-    return data, Holdout(**sizes, objective=tune.objective, early_stopping=tune.early_stopping, **common)
+        return CrossValidation(labels, tune.sklearn.cv, **common)
+    sizes = {"train_size": len(train.labels), "size": len(labels)}
+    return Holdout(**sizes, objective=tune.objective, early_stopping=tune.early_stopping, **common)
 
 
 def row(trial: Trial, chosen: Trial) -> dict[str, object]:
@@ -123,13 +120,13 @@ def tune(settings: Params, cluster: Cluster) -> None:
     """
     start = time.perf_counter()
     tune, objective, store = settings.tune, settings.tune.objective, settings.runtime.store
-    data, scoring = data_and_scoring(settings)
+    scoring = scoring_of(settings)
     oracle = oracles.create(tune, settings.seed)
     budgets, epochs = rehearse(tune, settings.seed)
     epochs *= len(scoring.trainings({}))
     with console.progress_bar("tune", epochs) as bar:
-        runner = Runner(cluster, settings, data, scoring.subsets, early_stopping=scoring.early_stopping, progress=bar.update)
-        bar.write(f"tune: up to {len(budgets)} trials, {epochs} epochs; {runner.store.size()} trainings in {store}")
+        runner = Runner(cluster, settings, scoring.subsets, early_stopping=scoring.early_stopping, progress=bar.update)
+        bar.write(f"tune: up to {len(budgets)} trials, {epochs} epochs; {len(runner.stored)} trainings in {store}")
         trials = search(
             oracle,
             runner.run,

@@ -55,6 +55,10 @@ class Checkpoint:
     parameters: int
     stopped: bool = False
 
+    def done(self, epochs: int) -> bool:
+        """Whether a training to `epochs` ends here."""
+        return self.stopped or self.epoch >= epochs
+
     @property
     def failure(self) -> str | None:
         """Why nothing came of the training: a loss that is not finite; None if all is well."""
