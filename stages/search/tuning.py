@@ -32,13 +32,13 @@ def scoring_of(settings: Params) -> Holdout | CrossValidation:
             raise console.UserError(f"params.yaml: tune.{name} is {said[name]}, but should be one of {', '.join(metrics)}")
     train, validation = (splits.load(folder) for folder in splits.TRAINED_ON)
     labels = np.concatenate([train.labels, validation.labels])
-    common = {"seed": settings.seed, "executions": tune.executions_per_trial}
     if tune.strategy == "sklearn":
         fewest, where = (np.bincount(labels).min(), "a class has") if train.classes else (len(labels), "there are")
         if tune.sklearn.cv > fewest:
             raise console.UserError(f"params.yaml: tune.sklearn.cv is {tune.sklearn.cv}, but {where} {fewest} examples only")
-        return CrossValidation(labels, tune.sklearn.cv, **common)
+        return CrossValidation(labels, tune.sklearn.cv, settings.seed, tune.executions_per_trial)
     sizes = {"train_size": len(train.labels), "size": len(labels)}
+    common = {"seed": settings.seed, "executions": tune.executions_per_trial}
     return Holdout(**sizes, objective=tune.objective, early_stopping=tune.early_stopping, **common)
 
 
@@ -81,7 +81,7 @@ def lines(trials: list[Trial], chosen: Trial, tune: Tune) -> pd.DataFrame:
     )
 
 
-def brief(trial: Trial, tune: Tune) -> dict[str, object]:
+def brief(trial: Trial, tune: Tune) -> dict:
     """Return what tune.json says of a trial that is worth comparing."""
     return {
         "trial": trial.number,
@@ -174,7 +174,7 @@ def tune(settings: Params, cluster: Cluster) -> None:
     why = "the best"
     if chosen is not top:
         near = f"{settings.compare.margin:g}" if tune.selection == "tolerance" else "one standard error"
-        reference = found(best(as_good[tune.selection], oracle.objective))
+        reference = found(best(as_good[tune.selection], oracle.objective) or top)
         why = f"the smallest of {len(as_good[tune.selection])} within {near} of the best with the full budget ({reference})"
     reused = f"{runner.epochs_reused} of them from {store}"
     print(f"tune: {found(chosen)}, {why}; {len(trials)} trials; {epochs} epochs, {reused}")
