@@ -22,7 +22,7 @@ def images_and_labels() -> tuple[np.ndarray, np.ndarray]:
     return RNG.random((IMAGES, 28, 28), dtype=np.float32), RNG.integers(0, 10, IMAGES).astype(np.int32)
 
 
-def fit(units: int, **compile_options: object) -> Callable[[], None]:
+def fit(units: int, **compile_options: object) -> Callable[[], object]:
     """`model.fit` as the tutorial writes it, TensorFlow's own threads."""
     import keras
 
@@ -40,12 +40,12 @@ def fit(units: int, **compile_options: object) -> Callable[[], None]:
     return lambda: model.fit(images, labels, batch_size=BATCH, verbose=0)
 
 
-def fit_100(units: int) -> Callable[[], None]:
+def fit_100(units: int) -> Callable[[], object]:
     """`model.fit` with 100 steps in one call of TensorFlow."""
     return fit(units, steps_per_execution=100)
 
 
-def this_project(units: int) -> Callable[[], None]:
+def this_project(units: int) -> Callable[[], object]:
     """`stages.training.trainer.Trainer`, one thread."""
     from stages.base.splits import Split
     from stages.training.trainer import Subset, Trainer, build
@@ -61,7 +61,7 @@ def this_project(units: int) -> Callable[[], None]:
     return epoch
 
 
-def by_hand(units: int, *, arithmetic_only: bool = False) -> Callable[[], None]:
+def by_hand(units: int, *, arithmetic_only: bool = False) -> Callable[[], object]:
     """The same network written out without Keras, one TensorFlow function an epoch, one thread."""
     from stages.training.backend import tf
 
@@ -115,7 +115,7 @@ def by_hand(units: int, *, arithmetic_only: bool = False) -> Callable[[], None]:
     return lambda: (epoch(tf.constant(RNG.permutation(IMAGES).astype(np.int32))), weights[0].numpy())
 
 
-def arithmetic(units: int) -> Callable[[], None]:
+def arithmetic(units: int) -> Callable[[], object]:
     """The matrix products and Adam updates of an epoch alone, one thread: what no program goes below."""
     return by_hand(units, arithmetic_only=True)
 

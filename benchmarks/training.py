@@ -25,7 +25,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=3)
     rounds = parser.parse_args().rounds
-    measured = {(way, units): [] for units in WIDTHS for way in WAYS}
+    measured: dict[tuple[str, int], list[float]] = {(way, units): [] for units in WIDTHS for way in WAYS}
     for _ in range(rounds):
         for way, units in measured:
             measured[way, units] += seconds(way, units)

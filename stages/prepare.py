@@ -25,7 +25,7 @@ def split(data: Split, share: float, seed: int) -> tuple[Split, Split]:
         train, validation = train_test_split(rows, test_size=share, stratify=classes, random_state=seed)
     except ValueError as error:
         raise console.UserError(f"params.yaml: prepare.validation_split is {share}, too near 0 or 1: {error}") from None
-    return tuple(Split(data.inputs[rows], data.labels[rows]) for rows in (train, validation))
+    return Split(data.inputs[train], data.labels[train]), Split(data.inputs[validation], data.labels[validation])
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """A scratch copy of this repository, on a small real data set with a small budget, for tests that run the real commands."""
 
 import fcntl
+import importlib
 import io
 import json
 import os
@@ -8,7 +9,10 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
+
+os.environ["OPENBLAS_NUM_THREADS"] = "1"  # before NumPy: its threads wait for each other where two tests run side by side
 
 import pandas as pd
 import pytest
@@ -117,11 +121,26 @@ class Project:
         return {str(path.relative_to(self.folder)): path.read_bytes() for path in paths}
 
 
+SHARED = [
+    "experimented",
+    "pull_request",
+    "fork",
+    "cluster",
+]  # fixtures that take long to make: one process runs all that use one
+
+
 def pytest_collection_modifyitems(items):
-    """Tests that need a project are slow: they run `dvc repro` or start from what it leaves."""
-    for item in items:
+    """Tests that need a project are slow: they run `dvc repro` or start from what it leaves. They come first."""
+
+    def place(item) -> int:
+        shared = next((name for name in SHARED if name in item.fixturenames), None)
+        if shared:
+            item.add_marker(pytest.mark.xdist_group(shared))
         if {"make_project", "cluster"} & set(item.fixturenames):
             item.add_marker(pytest.mark.slow)
+        return SHARED.index(shared) if shared else len(SHARED) + (not item.get_closest_marker("slow"))
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")
@@ -186,18 +205,15 @@ def cluster(tmp_path_factory):
 
 @pytest.fixture
 def here(project, cluster, monkeypatch, capsys):
-    """A function that changes params.yaml of `project`, runs a stage's work in this process and returns what it printed."""
-    from stages.base import params
-    from stages.compute.replicates import train_and_test
-    from stages.search.tuning import tune
-
+    """A function that changes params.yaml of `project`, runs a stage here, on `cluster`, and returns what it printed."""
     monkeypatch.chdir(project.folder)
 
     def run(stage: str, changes: dict | None = None) -> str:
         project.update_params(changes or {})
-        settings = params.load()
+        script = importlib.import_module(f"stages.{stage}")
+        monkeypatch.setattr(script, "Cluster", lambda _: nullcontext(cluster), raising=False)
         capsys.readouterr()
-        tune(settings, cluster) if stage == "tune" else train_and_test(stage, settings.baseline, settings, cluster)
+        script.main()
         return capsys.readouterr().out
 
     return run

@@ -1,5 +1,7 @@
 """The statistics, against simulation: thousands of experiments whose truth is known."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 
@@ -24,6 +26,12 @@ def experiments(*, shift=0.0, luck=0.2, own=0.1, number=EXPERIMENTS):
         yield answers(rng, difficulty, both, own=own), answers(rng, difficulty, both, own=own, shift=shift)
 
 
+@cache
+def intervals(shift: float) -> list[Interval]:
+    return [inference.difference_of_scores(*pair) for pair in experiments(shift=shift)]
+
+
+@cache
 def true_difference(shift: float) -> float:
     rng = np.random.default_rng(1)
     log_odds = rng.normal(7, np.sqrt(3**2 + 0.2**2 + 0.1**2), 4_000_000)
@@ -33,22 +41,20 @@ def true_difference(shift: float) -> float:
 @pytest.mark.parametrize("shift", [0.0, -0.3])
 def test_the_interval_covers_the_true_difference(shift):
     truth = true_difference(shift)
-    intervals = [inference.difference_of_scores(*pair) for pair in experiments(shift=shift)]
-    assert 0.93 < np.mean([interval.low <= truth <= interval.high for interval in intervals]) < 0.97
-    assert np.mean([interval.estimate for interval in intervals]) == pytest.approx(truth, abs=3e-4)
+    assert 0.93 < np.mean([interval.low <= truth <= interval.high for interval in intervals(shift)]) < 0.97
+    assert np.mean([interval.estimate for interval in intervals(shift)]) == pytest.approx(truth, abs=3e-4)
 
 
 def test_identical_networks_are_seldom_called_inferior():
-    intervals = [inference.difference_of_scores(*pair) for pair in experiments()]
     for margin in (1e-9, 0.003, 0.01):
-        verdicts = [inference.verdict(interval, margin) for interval in intervals]
+        verdicts = [inference.verdict(interval, margin) for interval in intervals(0.0)]
         assert verdicts.count("inferior") / EXPERIMENTS < 0.035
     assert verdicts.count("non_inferior") > 0.8 * EXPERIMENTS
 
 
 def test_a_network_that_is_inferior_by_the_margin_seldom_passes():
     margin = -true_difference(-0.3)
-    verdicts = [inference.verdict(inference.difference_of_scores(*pair), margin) for pair in experiments(shift=-0.3)]
+    verdicts = [inference.verdict(interval, margin) for interval in intervals(-0.3)]
     assert verdicts.count("non_inferior") / EXPERIMENTS < 0.035
     assert verdicts.count("inferior") / EXPERIMENTS < 0.035
 

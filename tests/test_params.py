@@ -30,12 +30,16 @@ def mistake(path: Path) -> str:
 
 
 def set_key(path: Path, key: str, value: object) -> None:
-    content = section = yaml.safe_load(path.read_text())
-    *parents, last = key.split(".")
-    for parent in parents:
-        section = section[parent]
-    section[last] = value
-    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    write_with(path, yaml.safe_load(path.read_text()), key, value)
+
+
+def write_with(path: Path, content: dict, key: str, value: object) -> None:
+    """Write `content` to `path`, with `value` at `key`."""
+
+    def changed(section: dict, name: str, *below: str) -> dict:
+        return {**section, name: changed(section[name], *below) if below else value}
+
+    path.write_text(yaml.dump(changed(content, *key.split(".")), Dumper=yaml.CSafeDumper, sort_keys=False))
 
 
 @pytest.mark.parametrize(
@@ -197,10 +201,9 @@ def keys(section: dict, above: str = "") -> list[str]:
 @pytest.mark.parametrize("odd", ODD, ids=range(len(ODD)))
 def test_any_odd_value_at_any_key_is_read_or_refused_in_lines(path, odd):
     """Hundreds of files: none makes a traceback, and each line of what is said names the file."""
-    original = path.read_text()
-    for key in keys(yaml.safe_load(original)):
-        path.write_text(original)
-        set_key(path, key, odd)
+    content = yaml.safe_load(path.read_text())
+    for key in keys(content):
+        write_with(path, content, key, odd)
         try:
             load(path)
             said = "params.yaml: nothing"

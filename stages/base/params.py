@@ -51,7 +51,7 @@ class Range(Section):
 
     def extremes(self) -> list:
         """The smallest and the largest value."""
-        return [self.min, self.max]
+        return [vars(self)["min"], vars(self)["max"]]
 
 
 class IntRange(Range):
@@ -318,7 +318,7 @@ def load(path: str | Path = "params.yaml") -> Params:
     try:
         return Params.model_validate(content)
     except ValidationError as error:
-        raise UserError("\nerror: ".join(f"{path}: {_line(mistake, content)}" for mistake in error.errors())) from None
+        raise UserError("\nerror: ".join(f"{path}: {_line(dict(mistake), content)}" for mistake in error.errors())) from None
 
 
 def _line(mistake: dict, content: Any) -> str:

@@ -45,7 +45,7 @@ def check(settings: Params) -> None:
         )
 
 
-def compare(settings: Params, baseline: Hyperparameters, tuned: Hyperparameters) -> dict[str, object]:
+def compare(settings: Params, baseline: Hyperparameters, tuned: Hyperparameters) -> dict:
     """Return the comparison, from data/baseline, data/retrain and both networks' hyperparameters.
 
     Writes it to metrics/comparison.json, and metrics/plots/confusion.csv: how many test examples of each class the kept tuned
@@ -61,7 +61,7 @@ def compare(settings: Params, baseline: Hyperparameters, tuned: Hyperparameters)
         compare_seconds([predictor(network, examples) for network in kept], 1000, rounds=15, times=times)
         for examples, times in ((1, 100), (BATCH, 20))
     )
-    compared = {
+    compared: dict = {
         "verdict": inference.verdict(difference, settings.compare.margin),
         "superior": "yes" if difference.low > 0 else "no",
         "margin": settings.compare.margin,

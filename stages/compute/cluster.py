@@ -61,7 +61,7 @@ class Cluster:
         if self.local:
             _start_forkserver()
         thread = self._connections.enter_context(ThreadPoolExecutor(1))
-        connection = _start(self._workers) if self.local else _connect(self._address)
+        connection = _connect(self._address) if self._address else _start(self._workers)
         self._connected = thread.submit(self._connections.enter_context, connection)
         return self
 

@@ -28,7 +28,7 @@ def imported(module: str) -> dict[str, bytes]:
         name = waiting.pop()
         path = ROOT / name.replace(".", "/")
         file = next((file for file in (path / "__init__.py", path.with_suffix(".py")) if name and file.is_file()), None)
-        relative = file and file.relative_to(ROOT).as_posix()
+        relative = file.relative_to(ROOT).as_posix() if file else ""
         if file is None or relative in found:
             continue
         found[relative] = file.read_bytes()

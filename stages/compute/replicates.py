@@ -93,7 +93,7 @@ def train_replicates(name: str, hyperparameters: dict[str, object], settings: Pa
         )
         for task, checkpoint in runner.run(dict.fromkeys(trainings, epochs)):
             failure = checkpoint if isinstance(checkpoint, str) else checkpoint.failure
-            if failure:
+            if isinstance(checkpoint, str) or failure:
                 raise console.UserError(f"{name}: the network cannot be trained with {hyperparameters}: {failure}")
             checkpoints[task] = checkpoint
     return [checkpoints[task] for task in trainings]
@@ -104,7 +104,7 @@ def save(network: keras.Model, path: Path) -> None:
 
     It is Keras's own file without the time it was saved at, and with memory addresses (`shared_object_id`) as plain numbers.
     """
-    numbers = {}
+    numbers: dict[int, int] = {}
 
     def reproducible(entry: dict) -> dict:
         entry.pop("date_saved", None)
@@ -128,7 +128,7 @@ def mean_and_std(values) -> dict[str, float]:
     return {"mean": float(np.mean(values)), "std": float(np.std(values, ddof=1))}
 
 
-def summary(name: str, metrics: dict[str, object]) -> str:
+def summary(name: str, metrics: dict) -> str:
     """Return the result of `train_and_test` in one line."""
     score = metrics[f"test_{NAME}"]
     form = console.decimals(score["std"])

@@ -72,7 +72,7 @@ class Runner:
             raise UserError(f"params.yaml: {error}") from None
         data = splits.join(*map(splits.load, splits.TRAINED_ON))
         digest = store.data_digest(data)
-        self._data = {"inputs": data.inputs, "labels": data.labels}
+        self._data: dict[str, object] = {"inputs": data.inputs, "labels": data.labels}
         if cluster.local:  # whose workers read the files themselves
             self._data = {"folders": [str(folder.absolute()) for folder in splits.TRAINED_ON]}
         self._data["subsets"] = dict(subsets)
@@ -89,7 +89,6 @@ class Runner:
         }
         self._files = worker_code()
         self._code_name = remote.digest(self._files)
-        self._client: distributed.Client | None = None
         self._topic, self._lock = f"epochs-{uuid.uuid4().hex}", threading.Lock()
         self.epochs: dict[Training, int] = {}
         self.epochs_reused = 0
@@ -125,7 +124,8 @@ class Runner:
         by_key, running = {job.key: job for job in jobs}, {}
         priorities = {job.key: -i for i, job in enumerate(jobs)}
         writing: dict[str, Future] = {}
-        losses, breakdowns = 0, Counter()
+        breakdowns: Counter[str] = Counter()
+        losses = 0
 
         def submit(job: Job, checkpoint: object = None, avoid: str | None = None) -> None:
             """Have a worker train a job, if possible another one than `avoid`."""
@@ -200,7 +200,7 @@ class Runner:
             self._progress(self.epochs[job.training] - known)
 
     def _connect(self) -> None:
-        if not self._client:
+        if not hasattr(self, "_client"):
             self._client = self._cluster.client
             self._send()
 

@@ -40,7 +40,7 @@ def data_digest(data: Split) -> str:
     digest = hashlib.sha256()
     for array in (data.inputs, data.labels):
         digest.update(json.dumps([array.shape, str(array.dtype)]).encode())
-        digest.update(np.ascontiguousarray(array))
+        digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
 
 
@@ -82,8 +82,8 @@ class Store:
         archive = io.BytesIO()
         arrays = {f"{name}{i}": array for name in _ARRAYS for i, array in enumerate(getattr(checkpoint, name))}
         np.savez(archive, allow_pickle=False, **arrays)
-        about = vars(checkpoint) | {name: len(getattr(checkpoint, name)) for name in _ARRAYS}
-        about = json.dumps([about, hashlib.sha256(archive.getbuffer()).hexdigest()]).encode()
+        known = vars(checkpoint) | {name: len(getattr(checkpoint, name)) for name in _ARRAYS}
+        about = json.dumps([known, hashlib.sha256(archive.getbuffer()).hexdigest()]).encode()
         with self._writing(f"{self._folder}/{key}/{checkpoint.epoch}{_SUFFIX}") as file:
             for part in (hashlib.sha256(about).digest(), len(about).to_bytes(_LENGTH, "big"), about, archive.getbuffer()):
                 file.write(part)

@@ -107,7 +107,7 @@ def train(settings: Settings, job: Job, data: dict, checkpoint: dict | None, pro
     try:
         trainer = kept.trainer(settings, job.training, data)
         if not settings.store:
-            return vars(trainer.run(job.epochs, checkpoint and Checkpoint(**checkpoint), SAVE_EVERY))
+            return vars(trainer.run(job.epochs, Checkpoint(**checkpoint) if checkpoint else None, SAVE_EVERY))
         store = Store(settings.store)
         reached = store.load(job.key, job.epochs if job.exact else None)
         with ThreadPoolExecutor(1) as writer:

@@ -122,7 +122,7 @@ def fetch(name: str, dataset: IdxDataset, raw: Path) -> None:
                     _keep(source.get(file, Path(folder)), raw / file, digests[file])
                     missing.remove(file)
             except _FAILURES as error:
-                if getattr(error, "errno", None) in UNWRITABLE:
+                if isinstance(error, OSError) and error.errno in UNWRITABLE:
                     raise UserError(unwritable(raw, error)) from None
                 tried.append(f"{source}: {_reason(error)}")
                 print(f"{name}: {tried[-1]}", flush=True)

@@ -58,7 +58,7 @@ def conclusion() -> str:
 def page(specifications: dict[str, dict], summary: str) -> str:
     """Return one HTML page with each specification as an interactive plot; it holds all that it needs and loads nothing."""
     content = json.dumps({"summary": summary, "plots": specifications}).replace("<", "\\u003c")  # no end of the script
-    libraries = vl_convert.javascript_bundle(vl_version=_VEGA_LITE)
+    libraries = vl_convert.javascript_bundle(vl_version=_VEGA_LITE)  # type: ignore[call-arg] # its stub lacks a default
     return Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(libraries=libraries, content=content)
 
 

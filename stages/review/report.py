@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 from stages.base import console
 from stages.base.files import read_json, replacing
@@ -51,14 +52,14 @@ class Change:
 
     file: str
     key: str
-    old: object
-    new: object
+    old: Any
+    new: Any
 
     @property
-    def headline(self) -> str | None:
-        """Its key in `HEADLINES`, None for none."""
+    def headline(self) -> str:
+        """Its key in `HEADLINES`, nothing for none."""
         name = f"{Path(self.file).stem}.{self.key}"
-        return next((pattern for pattern in HEADLINES if fnmatchcase(name, pattern)), None)
+        return next((pattern for pattern in HEADLINES if fnmatchcase(name, pattern)), "")
 
     @property
     def numeric(self) -> bool:

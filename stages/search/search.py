@@ -53,7 +53,7 @@ def search(
         trials_at_once: asked for before the first of them is told; None for as many as the oracle has.
         report: called with each trial as soon as it is done, in any order.
     """
-    trials = []
+    trials: list[Trial] = []
     while batch := _ask(oracle, trials_at_once):
         planned = [
             Trial(len(trials) + i, {**fixed, **oracles.values(asked)}, oracles.epochs(asked, max_epochs), Evaluation())
@@ -99,11 +99,12 @@ def _as_good(
     """
     scored = [trial for trial in trials if not trial.evaluation.failure]
     full = [trial for trial in scored if trial.budget == max(trial.budget for trial in scored)]
-    if not full:
+    top = best(full, objective)
+    if top is None:
         return []
     sign = 1 if by.direction == "max" else -1
-    top = best(full, objective).evaluation
-    least = sign * top.scores[by.name] - (top.standard_error if tolerance is None else tolerance)
+    error = (top.evaluation.standard_error or 0.0) if tolerance is None else tolerance
+    least = sign * top.evaluation.scores[by.name] - error
     least -= 1e-12  # 0.98 - 0.003 is more than 0.977
     as_good = [trial for trial in full if sign * trial.evaluation.scores[by.name] >= least]
     return sorted(as_good, key=lambda t: (t.evaluation.parameters, -sign * t.evaluation.scores[by.name]))
@@ -129,8 +130,8 @@ def _evaluate(
             mine = trainings[trial.number]
             if training not in mine or any(training not in results for training in mine):
                 continue
-            checkpoints = [results[training] for training in mine]
-            failure = next((failed for failed in checkpoints if isinstance(failed, str)), None)
+            checkpoints = [reached for training in mine if not isinstance(reached := results[training], str)]
+            failure = next((failed for training in mine if isinstance(failed := results[training], str)), None)
             evaluation = Evaluation(failure=failure) if failure else evaluate(scoring, checkpoints, trial.budget)
             done[trial.number] = Trial(trial.number, trial.hyperparameters, trial.budget, evaluation)
             report(done[trial.number])
@@ -138,7 +139,7 @@ def _evaluate(
 
 
 def _ask(oracle: keras_tuner.Oracle, most: int | None) -> list[keras_tuner.engine.trial.Trial]:
-    batch = []
+    batch: list[keras_tuner.engine.trial.Trial] = []
     while most is None or len(batch) < most:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # of the Gaussian process, and nothing a user can mend
@@ -169,7 +170,8 @@ def rehearse(tune: Tune, seed: int) -> tuple[list[int], int]:
     if "trials_at_once" in type(getattr(tune, tune.strategy)).model_fields:
         trials = getattr(tune, tune.strategy).max_trials
         return [tune.max_epochs] * trials, tune.max_epochs * trials
-    oracle, budgets, longest = oracles.create(tune, seed), [], Counter()
+    oracle, budgets = oracles.create(tune, seed), []
+    longest: Counter[tuple] = Counter()
     while batch := _ask(oracle, None):
         for asked in batch:
             budgets.append(oracles.epochs(asked, tune.max_epochs))

@@ -36,13 +36,13 @@ def scoring_of(settings: Params) -> Holdout | CrossValidation:
             raise console.UserError(f"params.yaml: tune.{name} is {said[name]}, but {allowed}")
     train, validation = (splits.load(folder) for folder in splits.TRAINED_ON)
     labels = np.concatenate([train.labels, validation.labels])
-    common = {"seed": settings.seed, "executions": tune.executions_per_trial}
     if tune.strategy == "sklearn":
         fewest, where = (np.bincount(labels).min(), "a class has") if train.classes else (len(labels), "there are")
         if tune.sklearn.cv > fewest:
             raise console.UserError(f"params.yaml: tune.sklearn.cv is {tune.sklearn.cv}, but {where} {fewest} examples only")
-        return CrossValidation(labels, tune.sklearn.cv, **common)
+        return CrossValidation(labels, tune.sklearn.cv, settings.seed, tune.executions_per_trial)
     sizes = {"train_size": len(train.labels), "size": len(labels)}
+    common = {"seed": settings.seed, "executions": tune.executions_per_trial}
     return Holdout(**sizes, objective=tune.objective, early_stopping=tune.early_stopping, **common)
 
 
@@ -87,7 +87,7 @@ def lines(trials: list[Trial], chosen: Trial, tune: Tune) -> pd.DataFrame:
     )
 
 
-def brief(trial: Trial, tune: Tune) -> dict[str, object]:
+def brief(trial: Trial, tune: Tune) -> dict:
     """Return what tune.json says of a trial that is worth comparing."""
     return {
         "trial": trial.number,
