@@ -9,6 +9,7 @@ import socket
 import subprocess
 import time
 from importlib.metadata import version
+from uuid import uuid4
 
 import dask
 import pandas as pd
@@ -124,9 +125,9 @@ def bucket(monkeypatch):
     environment["AWS_ENDPOINT_URL"] = f"http://{host}:{port}"
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    files = s3fs.S3FileSystem(skip_instance_cache=True)
-    files.mkdir("bucket")
-    yield "s3://bucket/trials", environment, files
+    files, name = s3fs.S3FileSystem(skip_instance_cache=True, use_listings_cache=False), f"bucket-{uuid4().hex}"
+    files.mkdir(name)
+    yield f"s3://{name}/trials", environment, files
     server.stop()
 
 
@@ -144,7 +145,7 @@ def test_a_store_in_a_bucket_is_used_by_workers_that_share_no_disk(project, by_h
         output = search.communicate(timeout=200)[0]
         assert search.returncode == 0, output
     assert project.outputs() == other.outputs() == expected
-    stored = [path for path in files.find("bucket/trials") if path.endswith(".checkpoint")]
+    stored = [path for path in files.find(url) if path.endswith(".checkpoint")]
     assert len({path.split("/")[-2] for path in stored}) == 6
     assert not list(project.folder.rglob("*.checkpoint"))
     files.rm_file(stored[0])

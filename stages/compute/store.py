@@ -31,7 +31,7 @@ _ARRAYS = ("weights", "optimizer")
 _SUFFIX = ".checkpoint"
 _DIGEST = hashlib.sha256().digest_size
 _LENGTH = 3  # bytes that the JSON's length takes
-_START = _DIGEST + _LENGTH
+_BLOCK = 2**16  # bytes that are read at once from a URL
 _ABANDONED = 3600  # seconds after which a temporary folder is of a process that was killed
 
 
@@ -94,8 +94,11 @@ class Store:
 
     def keys(self) -> set[str]:
         """Return the keys of all trainings that are stored."""
-        with self._reached():
-            return {path.split("/")[-2] for path in self._files.find(self._folder) if path.endswith(_SUFFIX)}
+        try:
+            with self._reached():
+                return {path.split("/")[-2] for path in self._files.find(self._folder) if path.endswith(_SUFFIX)}
+        except FileNotFoundError as error:  # such as a bucket
+            raise OSError(f"runtime.store {self.url} cannot be used ({error})") from None
 
     def prune(self, size: float) -> None:
         """Delete what was not used for longest until all takes at most `size` bytes; only of a folder of this machine."""
@@ -123,13 +126,12 @@ class Store:
     def _read(self, path: str, arrays: bool) -> Checkpoint | None:
         """The checkpoint in `path`, None if it is damaged or another process has deleted it."""
         try:
-            with self._reached():
-                start = self._files.cat_file(path, 0, _START)
-                end = _START + int.from_bytes(start[_DIGEST:], "big")
-                text = self._files.cat_file(path, _START, end)
-                if len(start) < _START or hashlib.sha256(text).digest() != start[:_DIGEST]:
+            with self._reached(), self._files.open(path, "rb", block_size=_BLOCK) as file:
+                digest, length = file.read(_DIGEST), file.read(_LENGTH)
+                text = file.read(int.from_bytes(length, "big"))
+                if hashlib.sha256(text).digest() != digest:
                     return None
-                archive = self._files.cat_file(path, end) if arrays else b""
+                archive = file.read() if arrays else b""
         except OSError as error:
             if self._local or isinstance(error, FileNotFoundError):
                 return None

@@ -152,7 +152,7 @@ def tune(settings: Params, cluster: Cluster) -> None:
         "best": [top],
     }
     chosen = as_good[tune.selection][0]
-    reference = best(as_good[tune.selection], oracle.objective)
+    reference = best(as_good[tune.selection], oracle.objective) or top
     choices = {reference.number: "best"}
     choices[chosen.number] = "best, chosen" if chosen is reference else "chosen"
     margin = settings.compare.margin if objective == SCORE else None  # which is one of the score
