@@ -129,6 +129,7 @@ SHARED = [
 ]  # fixtures that take long to make: one process runs all that use one
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items):
     """Tests that need a project are slow: they run `dvc repro` or start from what it leaves. They come first."""
 
