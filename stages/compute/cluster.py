@@ -151,9 +151,8 @@ def _connect(address: str) -> Iterator[Client]:
 
 def _certificates(address: str) -> str:
     """Which certificates a scheduler at `address` has to accept; of one that is text, not a file, only its first line."""
-    tls = dask.config.get("distributed.comm.tls")
-    files = {"ca-file": tls["ca-file"], **{f"client.{kind}": tls["client"][kind] for kind in ("cert", "key")}}
-    named = ", ".join(f"{key} {str(file).partition(chr(10))[0]}" for key, file in files.items())
+    files = {key: str(dask.config.get(f"distributed.comm.tls.{key}")) for key in ("ca-file", "client.cert", "client.key")}
+    named = ", ".join(f"{key} {file.partition(chr(10))[0]}" for key, file in files.items())
     return f" that accepts these of distributed.comm.tls: {named}" if address.startswith("tls:") else ""
 
 
