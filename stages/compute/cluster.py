@@ -75,7 +75,7 @@ class Cluster:
         """What all workers have in common; see `remote.environment`. UserError as for `client`, or if one differs."""
         if self.local:
             return remote.environment()
-        python = {"Python": "{}.{}".format(*sys.version_info)}  # code that is sent by value runs on no other
+        python = {"Python": "{}.{}".format(*sys.version_info)}  # which is asked first: no other runs code that is sent to it
         for address, about in self.client.get_versions()["workers"].items():
             _same(address, python, {"Python": ".".join(about["host"]["python"].split(".")[:2])})
         here, workers = remote.environment(), self.client.run(remote.prepare_anywhere)
