@@ -7,8 +7,11 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import time
+from contextlib import contextmanager
 from importlib.metadata import version
+from pathlib import Path
 from uuid import uuid4
 
 import dask
@@ -16,7 +19,7 @@ import pandas as pd
 import psutil
 import pytest
 import s3fs
-from conftest import ENVIRONMENT
+from conftest import ENVIRONMENT, ROOT
 from moto.server import ThreadedMotoServer
 
 import stages.tune
@@ -24,10 +27,10 @@ from stages.base.console import UserError
 from stages.compute import code
 
 
-def start(project, **environment) -> subprocess.Popen:
+def start(project, before: tuple[str, ...] = (), **environment) -> subprocess.Popen:
     """Start the search in a process group of its own."""
     return subprocess.Popen(
-        ["python", "-m", "stages.tune"],
+        [*before, "python", "-m", "stages.tune"],
         cwd=project.folder,
         env={**ENVIRONMENT, **environment},
         text=True,
@@ -72,32 +75,42 @@ def its_code(project, monkeypatch):
     return replace
 
 
-@pytest.fixture
-def by_hand(tmp_path):
-    """A scheduler and a worker, started where this repository is not: the address, and a function to start more of either."""
+@contextmanager
+def cluster_by_hand(folder: Path, scheme="tcp", host="127.0.0.1", before: tuple[str, ...] = (), **environment):
+    """A scheduler in `folder`, where this repository is not: the address, the scheduler, and a function to start workers.
+
+    Args:
+        before: what to put before the command.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    address, started = f"tcp://127.0.0.1:{port}", []
+    address, started = f"{scheme}://{host}:{port}", []
 
-    def dask(*arguments: str, **environment) -> subprocess.Popen:
-        folder = tmp_path / str(len(started))
-        folder.mkdir()
-        command = ["dask", *arguments]
-        with (folder / "log").open("w") as log:
-            environment = {**ENVIRONMENT, **environment}
-            started.append(subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT))
+    def dask(*arguments: str, before: tuple[str, ...] = (), **more) -> subprocess.Popen:
+        place = folder / str(len(started))
+        place.mkdir()
+        with (place / "log").open("w") as log:
+            command, environ = [*before, "dask", *arguments], {**ENVIRONMENT, **environment, **more}
+            started.append(subprocess.Popen(command, cwd=place, env=environ, stdout=log, stderr=subprocess.STDOUT))
         return started[-1]
 
-    scheduler = dask("scheduler", "--host", "127.0.0.1", "--port", str(port), "--dashboard-address", "127.0.0.1:0")
-    yield (
-        address,
-        scheduler,
-        lambda *options, **environment: dask("worker", address, "--nthreads", "1", *options, **environment),
-    )
-    for process in reversed(started):
-        process.terminate()
-        process.wait(30)
+    def worker(*options: str, **more) -> subprocess.Popen:
+        return dask("worker", address, "--nthreads", "1", *options, **more)
+
+    scheduler = dask("scheduler", "--host", host, "--port", str(port), "--dashboard-address", "127.0.0.1:0", before=before)
+    try:
+        yield address, scheduler, worker
+    finally:
+        for process in reversed(started):
+            process.terminate()
+            process.wait(30)
+
+
+@pytest.fixture
+def by_hand(tmp_path):
+    with cluster_by_hand(tmp_path) as started:
+        yield started
 
 
 def test_a_cluster_in_other_folders_writes_the_same_bytes(project, by_hand):
@@ -221,13 +234,28 @@ def another_keras(tmp_path) -> dict[str, str]:
     return {"PYTHONPATH": str(tmp_path / "packages")}
 
 
-def test_a_worker_with_other_versions_is_one_line(project, by_hand, another_keras, monkeypatch):
+@pytest.fixture
+def another_python(tmp_path) -> dict[str, str]:
+    """An environment in which Dask says that Python has version 3.9."""
+    (tmp_path / "packages").mkdir()
+    (tmp_path / "packages/sitecustomize.py").write_text(
+        "import sys, types, distributed.versions\n"
+        "distributed.versions.sys = types.SimpleNamespace(**{**vars(sys), 'version_info': (3, 9, 0, 'final', 0)})\n"
+    )
+    return {"PYTHONPATH": str(tmp_path / "packages")}
+
+
+@pytest.mark.parametrize(
+    ("environment", "there", "here"),
+    [("another_keras", "keras 9.9", version("keras")), ("another_python", "Python 3.9", "3.{1}".format(*sys.version_info))],
+)
+def test_a_worker_with_other_versions_is_one_line(project, by_hand, request, monkeypatch, environment, there, here):
     before = project.outputs()
     project.empty_store()
     address, _, start_worker = by_hand
-    start_worker(**another_keras)
+    start_worker(**request.getfixturevalue(environment))
     monkeypatch.chdir(project.folder)
-    line = rf"^worker tcp://\S+ has keras 9.9 where the client has {version('keras')}; workers need these versions.+$"
+    line = rf"^worker tcp://\S+ has {there} where the client has {here}; workers need these versions.+$"
     with dask.config.set({"scheduler-address": address}), pytest.raises(UserError, match=line):
         stages.tune.main()
     assert project.outputs() == before
@@ -377,3 +405,106 @@ def test_a_scheduler_that_cannot_be_reached_is_one_line(project, monkeypatch, ad
     with dask.config.set({"scheduler-address": address}), pytest.raises(UserError, match=line):
         stages.tune.main()
     assert project.outputs() == before
+
+
+def commands(section: str) -> str:
+    """The shell lines of a section of docs/cluster.md."""
+    return (ROOT / "docs/cluster.md").read_text().partition(f"\n## {section}\n")[2].partition("```sh\n")[2].partition("```")[0]
+
+
+def certificates(home: Path) -> dict[str, str]:
+    """Make certificates as docs/cluster.md says, in a home of their own; return the variables that say where they are."""
+    home.mkdir()
+    script, environment = f"set -e\n{commands('TLS')}\nexec env -0", {**ENVIRONMENT, "HOME": str(home)}
+    done = subprocess.run(["sh", "-c", script], env=environment, check=True, capture_output=True, text=True)
+    variables = dict(line.split("=", 1) for line in done.stdout.rstrip("\0").split("\0"))
+    return {name: value for name, value in variables.items() if name.startswith("DASK_DISTRIBUTED__COMM__")}
+
+
+def test_with_tls_the_same_bytes_and_without_the_right_certificates_one_line(project, tmp_path):
+    expected = project.outputs()
+    project.empty_store()
+    right, others = certificates(tmp_path / "home"), certificates(tmp_path / "other")
+    with cluster_by_hand(tmp_path, "tls", **right) as (address, _, start_worker):
+        start_worker()
+        search = start(project, DASK_SCHEDULER_ADDRESS=address, **right)
+        output = search.communicate(timeout=200)[0]
+        assert search.returncode == 0, output
+        assert project.outputs() == expected
+        search = start(project, DASK_SCHEDULER_ADDRESS=address)
+        output = search.communicate(timeout=60)[0]
+        assert search.returncode == 1
+        line = r"error: DASK_SCHEDULER_ADDRESS is tls://.+ no scheduler answers .+ ca-file None, client.cert None, .+\n"
+        assert re.fullmatch(line, output), output
+        ca, cert = "DASK_DISTRIBUTED__COMM__TLS__CA_FILE", "DASK_DISTRIBUTED__COMM__TLS__CLIENT__CERT"
+        for scheme, wrong, why in [
+            ("tls", {ca: "/nowhere"}, "No such file or directory"),
+            ("tls", {ca: others[ca]}, "TLS certificate does not match"),
+            ("tls", {cert: others[cert]}, ""),  # the scheduler closes the connection
+            ("tcp", {}, "encryption required"),
+        ]:
+            there = address.replace("tls", scheme)
+            named = {name.removeprefix("DASK_").replace("__", ".").lower(): value for name, value in {**right, **wrong}.items()}
+            with (
+                dask.config.set({**named, "scheduler-address": there}),
+                pytest.raises(UserError, match=rf"^DASK_SCHEDULER_ADDRESS is {there}, but no scheduler .+{why}.+$"),
+                Cluster(None) as cluster,
+            ):
+                cluster.client  # noqa: B018 - connects
+    assert project.outputs() == expected
+
+
+def test_certificates_for_a_cluster_do_not_matter_on_this_machine(project):
+    expected = project.outputs()
+    project.empty_store()
+    search = start(project, DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION="True", DASK_DISTRIBUTED__COMM__TLS__CA_FILE="/nowhere")
+    output = search.communicate(timeout=120)[0]
+    assert search.returncode == 0, output
+    assert project.outputs() == expected
+
+
+def ip(*arguments: str) -> None:
+    subprocess.run(["ip", *arguments], check=True, capture_output=True)
+
+
+@pytest.fixture
+def machines():
+    """Network namespaces, by name; a switch in `here`, whose address is 10.77.0.1, connects them."""
+    names = {name: f"{name}-{os.getpid()}" for name in ("here", "one", "two")}
+    here, made = names["here"], []
+    try:
+        try:
+            for namespace in names.values():
+                ip("netns", "add", namespace)
+                made.append(namespace)
+        except (OSError, subprocess.CalledProcessError) as error:
+            pytest.skip(f"this test needs network namespaces: Linux, root, iproute2 ({error})")
+        ip("-n", here, "link", "add", "switch", "type", "bridge")
+        for number, (name, namespace) in enumerate(names.items(), start=1):
+            if name != "here":
+                ip("-n", here, "link", "add", name, "type", "veth", "peer", "name", "switch", "netns", namespace)
+                ip("-n", here, "link", "set", name, "master", "switch", "up")
+            ip("-n", namespace, "address", "add", f"10.77.0.{number}/24", "dev", "switch")
+            ip("-n", namespace, "link", "set", "switch", "up")
+            ip("-n", namespace, "link", "set", "lo", "up")
+        yield names
+    finally:
+        for namespace in made:
+            ip("netns", "delete", namespace)
+
+
+def test_a_machine_whose_cable_is_cut_and_one_that_comes_late_change_nothing(project, machines, tmp_path):
+    """All that the first was doing is done by the second, once the connections to the first count as dead."""
+    expected = project.outputs()
+    project.empty_store()
+    here, one, two = (("ip", "netns", "exec", machine) for machine in machines.values())
+    quick = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP": "4s"}
+    with cluster_by_hand(tmp_path, host="10.77.0.1", before=here, **quick) as (address, _, start_worker):
+        start_worker(before=one)
+        search = start(project, before=here, DASK_SCHEDULER_ADDRESS=address)
+        wait_for_store(project, 1, search)
+        ip("-n", machines["here"], "link", "set", "one", "down")
+        start_worker(before=two)
+        output = search.communicate(timeout=200)[0]
+        assert search.returncode == 0, output
+    assert project.outputs() == expected

@@ -6,6 +6,7 @@ import re
 import tomllib
 from pathlib import Path
 
+import kubernetes_validate
 import pytest
 import yaml
 
@@ -112,6 +113,19 @@ def test_dvc_lock_and_metrics_belong_to_the_code_and_params(monkeypatch):
     """What DVC itself finds changed; data that is missing, as in a fresh clone, is no change."""
     monkeypatch.chdir(ROOT)
     assert not stale_stages(), "run `dvc repro` and commit dvc.lock and metrics/"
+
+
+def test_kubernetes_accepts_the_manifest():
+    """By its own schema, in which no field may be that it does not know; all names that the pods use are made."""
+    text = (ROOT / "docs/kubernetes.yaml").read_text()
+    resources = list(yaml.safe_load_all(text))
+    for resource in resources:
+        kubernetes_validate.validate(resource, "1.37", strict=True)
+    made = {resource["metadata"]["name"] for resource in resources}
+    made |= set(re.findall(r"kubectl create (?:secret generic|configmap) (\S+)", (ROOT / "docs/cluster.md").read_text()))
+    used = set(re.findall(r"(?:configMapRef|configMap|secret): {name: ([\w-]+)}", text))
+    assert used
+    assert used <= made
 
 
 def test_the_readme_has_the_figures_of_the_metrics():

@@ -38,6 +38,7 @@ _FULL_SPEED = {
     "distributed.nanny.pre-spawn-environ": _ENVIRONMENT,
     "distributed.worker.multiprocessing-method": "forkserver" if sys.platform == "linux" else "spawn",
     "distributed.worker.preload": ["stages.compute.preload", "stages.compute.worker"],
+    "distributed.comm.require-encryption": False,  # what a cluster asks for needs certificates, and nothing leaves this machine
 }
 
 
@@ -74,11 +75,13 @@ class Cluster:
         """What all workers have in common; see `remote.environment`. UserError as for `client`, or if one differs."""
         if self.local:
             return remote.environment()
+        python = {"Python": "{}.{}".format(*sys.version_info)}  # which is asked first: no other runs code that is sent to it
+        for address, about in self.client.get_versions()["workers"].items():
+            _same(address, python, {"Python": ".".join(about["host"]["python"].split(".")[:2])})
         here, workers = remote.environment(), self.client.run(remote.prepare_anywhere)
         here["device"] = next(iter(workers.values()))["device"]
         for address, there in workers.items():
-            if differs := remote.difference(here, there):
-                raise UserError(f"worker {address} has {differs}; workers need these versions, on one device")
+            _same(address, here, there)
         return here
 
     @property
@@ -89,6 +92,11 @@ class Cluster:
             UserError: the scheduler cannot be reached, or has no workers.
         """
         return self._connected.result()
+
+
+def _same(address: str, here: dict[str, str], there: dict[str, str]) -> None:
+    if differs := remote.difference(here, there):
+        raise UserError(f"worker {address} has {differs}; workers need these versions, on one device")
 
 
 def _start_forkserver() -> None:
@@ -126,10 +134,11 @@ def _connect(address: str) -> Iterator[Client]:
     try:
         distributed.comm.get_address_host_port(address, strict=True)
         client = Client(address, timeout=CONNECT_TIMEOUT, set_as_default=False)
-    except (OSError, ValueError) as error:  # a TimeoutError is an OSError
+    except (OSError, ValueError, TypeError, RuntimeError) as error:  # the last two are Dask's where certificates are missing
+        reason = str(error).rpartition(">: ")[2]  # after which of Dask's objects says so
         raise UserError(
-            f"DASK_SCHEDULER_ADDRESS is {address}, but no scheduler answers there within {CONNECT_TIMEOUT} s "
-            f"({type(error).__name__}); start one with `dask scheduler`, or unset the variable to use this machine"
+            f"DASK_SCHEDULER_ADDRESS is {address}, but no scheduler answers there within {CONNECT_TIMEOUT} s ({reason}); "
+            f"start one with `dask scheduler`{_certificates(address)}, or unset the variable to use this machine"
         ) from None
     with silence_logging_cmgr(logging.CRITICAL), client:
         try:
@@ -138,6 +147,13 @@ def _connect(address: str) -> Iterator[Client]:
             raise UserError(f"the scheduler at {address} has no workers; start one with `dask worker {address}`") from None
         _show_dashboard(client)
         yield client
+
+
+def _certificates(address: str) -> str:
+    """Which certificates a scheduler at `address` has to accept; of one that is text, not a file, only its first line."""
+    files = {key: str(dask.config.get(f"distributed.comm.tls.{key}")) for key in ("ca-file", "client.cert", "client.key")}
+    named = ", ".join(f"{key} {file.partition(chr(10))[0]}" for key, file in files.items())
+    return f" that accepts these of distributed.comm.tls: {named}" if address.startswith("tls:") else ""
 
 
 def _show_dashboard(client: Client) -> None:
