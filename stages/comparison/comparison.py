@@ -174,5 +174,7 @@ def summary(compared: dict, baseline: Hyperparameters, tuned: Hyperparameters) -
 
 def fewer(ratio: float) -> str:
     """Return in words how many fewer the tuned network has, from the baseline's to the tuned one's: `19 % fewer` for 1.231."""
+    if ratio < 0.5:
+        return f"{1 / ratio:.3g} times as many"
     percent = round(100 * (1 - 1 / ratio))
     return "as many" if percent == 0 else f"{abs(percent)} % {'fewer' if percent > 0 else 'more'}"

@@ -74,8 +74,8 @@ def draw(specifications: dict[str, dict]) -> dict[str, bytes]:
 def _without_names_of_revisions(part: object) -> None:
     """Remove the legend or header of `rev`, wherever in a specification it is, which is noise where there is one revision."""
     for key, value in part.items() if isinstance(part, dict) else enumerate(part) if isinstance(part, list) else ():
-        if key in ("color", "column", "facet") and isinstance(value, dict) and value.get("field") == "rev":
-            value |= {"legend": None} if key == "color" else {"header": {"labels": False}}
+        if key in ("color", "facet") and isinstance(value, dict) and value.get("field") == "rev":
+            value |= {"legend": None} if key == "color" else {"header": {"labelExpr": "''"}}
         _without_names_of_revisions(value)
 
 
