@@ -25,6 +25,7 @@ from moto.server import ThreadedMotoServer
 import stages.tune
 from stages.base.console import UserError
 from stages.compute import code
+from stages.compute.cluster import Cluster
 
 
 def start(project, before: tuple[str, ...] = (), **environment) -> subprocess.Popen:
