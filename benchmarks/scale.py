@@ -118,11 +118,9 @@ def measure(slots: int, megabytes: float, *, through_client: bool) -> dict[str, 
 
         return reading
 
-    IOStream.read_bytes, IOStream.read_into, originals = (
-        counted(IOStream.read_bytes),
-        counted(IOStream.read_into),
-        (IOStream.read_bytes, IOStream.read_into),
-    )
+    reads = {name: getattr(IOStream, name) for name in ("read_bytes", "read_into")}
+    for name, read in reads.items():
+        setattr(IOStream, name, counted(read))
     with tempfile.TemporaryDirectory(dir="data") as folder, cluster(slots, folder) as there:
         settings = params.load()
         store = f"{folder}/store" if through_client else f"file://{Path(folder).absolute()}/store"
@@ -141,7 +139,8 @@ def measure(slots: int, megabytes: float, *, through_client: bool) -> dict[str, 
             "client's kB an epoch": received / epochs / 1000,
             "client's memory, MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000,
         }
-    IOStream.read_bytes, IOStream.read_into = originals
+    for name, read in reads.items():
+        setattr(IOStream, name, read)
     return figures
 
 

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from multiprocessing import forkserver
+from typing import cast
 
 import dask
 import distributed
@@ -76,7 +77,7 @@ class Cluster:
         if self.local:
             return remote.environment()
         python = {"Python": "{}.{}".format(*sys.version_info)}  # which is asked first: no other runs code that is sent to it
-        for address, about in self.client.get_versions()["workers"].items():
+        for address, about in cast(dict, self.client.get_versions())["workers"].items():
             _same(address, python, {"Python": ".".join(about["host"]["python"].split(".")[:2])})
         here, workers = remote.environment(), self.client.run(remote.prepare_anywhere)
         here["device"] = next(iter(workers.values()))["device"]

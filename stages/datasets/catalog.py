@@ -94,7 +94,7 @@ def _problems(train: Split, test: Split) -> Iterator[str]:
         yield f"all labels of the train part are {train.labels[0]}; there should be two at least"
     if train.classes and (counts := np.bincount(train.labels)).min() < 2:
         yield f"the train part has {counts.min()} examples of class {counts.argmin()}, but needs 2, one of them for validation"
-    if train.classes and test.classes > train.classes:
+    if train.classes and test.classes and test.classes > train.classes:
         yield f"the test part has class {test.classes - 1}, but the train part only classes up to {train.classes - 1}"
 
 
@@ -119,8 +119,8 @@ def from_tables(train: pd.DataFrame, test: pd.DataFrame, label: str, *files: Pat
     inputs = ((inputs - mean) / deviation).astype(np.float32)
     numeric = pd.api.types.is_numeric_dtype(labels)
     labels = labels.astype(np.float32) if numeric else labels.astype("category").cat.codes.astype(np.int32)
-    parts = (Split(inputs.loc[part].to_numpy(), labels.loc[part].to_numpy()) for part in ("train", "test"))
-    return Dataset(*parts, {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files})
+    train_part, test_part = (Split(inputs.loc[part].to_numpy(), labels.loc[part].to_numpy()) for part in ("train", "test"))
+    return Dataset(train_part, test_part, {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files})
 
 
 def _idx(name: str, raw: Path) -> Dataset:
