@@ -121,27 +121,18 @@ class Project:
         return {str(path.relative_to(self.folder)): path.read_bytes() for path in paths}
 
 
-SHARED = [
-    "experimented",
-    "pull_request",
-    "fork",
-    "cluster",
-]  # fixtures that take long to make: one process runs all that use one
+LONGEST = [
+    f"test_{name}.py"
+    for name in ("report", "cluster", "pipeline", "network", "training", "interruptions", "experiments", "fork")
+]
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items):
-    """Tests that need a project are slow: they run `dvc repro` or start from what it leaves. They come first."""
-
-    def place(item) -> int:
-        shared = next((name for name in SHARED if name in item.fixturenames), None)
-        if shared:
-            item.add_marker(pytest.mark.xdist_group(shared))
+    """Tests that need a project are slow: they run `dvc repro` or start from what it leaves. The longest files come first."""
+    for item in items:
         if {"make_project", "cluster"} & set(item.fixturenames):
             item.add_marker(pytest.mark.slow)
-        return SHARED.index(shared) if shared else len(SHARED) + (not item.get_closest_marker("slow"))
-
-    items.sort(key=place)
+    items.sort(key=lambda item: [*(f"test_{name}" for name in LONGEST), item.path.stem].index(item.path.stem))
 
 
 @pytest.fixture(scope="session")
@@ -186,6 +177,15 @@ def reproduced(make_project, tmp_path_factory, worker_id) -> Project:
 def project(reproduced, tmp_path) -> Project:
     """A copy of the reproduced project, for tests that change it."""
     return reproduced.copy(tmp_path / "project")
+
+
+@pytest.fixture
+def by_hand(tmp_path):
+    """What `cluster_by_hand` yields."""
+    from searches import cluster_by_hand
+
+    with cluster_by_hand(tmp_path) as started:
+        yield started
 
 
 @pytest.fixture(scope="session")

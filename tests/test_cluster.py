@@ -1,66 +1,18 @@
-"""The search on a real Dask cluster: the same result whoever runs it and however often it is killed."""
+"""The search on real Dask clusters: the same result whoever runs it."""
 
 import json
-import os
-import random
-import re
-import signal
-import socket
-import subprocess
 import sys
-import time
-from contextlib import contextmanager
 from importlib.metadata import version
-from pathlib import Path
-from uuid import uuid4
 
 import dask
 import pandas as pd
 import psutil
 import pytest
-import s3fs
-from conftest import ENVIRONMENT, ROOT
-from moto.server import ThreadedMotoServer
+from searches import busiest, start, wait_for_store
 
 import stages.tune
 from stages.base.console import UserError
 from stages.compute import code
-from stages.compute.cluster import Cluster
-
-
-def start(project, before: tuple[str, ...] = (), **environment) -> subprocess.Popen:
-    """Start the search in a process group of its own."""
-    return subprocess.Popen(
-        [*before, "python", "-m", "stages.tune"],
-        cwd=project.folder,
-        env={**ENVIRONMENT, **environment},
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
-    )
-
-
-def processes_of(search: subprocess.Popen) -> list[psutil.Process]:
-    return psutil.Process(search.pid).children(recursive=True)
-
-
-def busiest(processes: list[psutil.Process]) -> psutil.Process:
-    """The worker that has computed most: of the processes that have no children."""
-    return max((p for p in processes if not p.children()), key=lambda process: sum(process.cpu_times()[:2]))
-
-
-def wait_until_gone(processes: list[psutil.Process], timeout=20) -> None:
-    _, alive = psutil.wait_procs(processes, timeout)
-    assert not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
-
-
-def wait_for_store(project, entries: int, search: subprocess.Popen) -> None:
-    """Wait until the search has stored that many trainings."""
-    while len(list((project.folder / "data/trials").rglob("*.checkpoint"))) < entries and search.poll() is None:
-        time.sleep(0.02)
-    assert search.poll() is None, search.stdout.read()
 
 
 @pytest.fixture
@@ -76,44 +28,6 @@ def its_code(project, monkeypatch):
     return replace
 
 
-@contextmanager
-def cluster_by_hand(folder: Path, scheme="tcp", host="127.0.0.1", before: tuple[str, ...] = (), **environment):
-    """A scheduler in `folder`, where this repository is not: the address, the scheduler, and a function to start workers.
-
-    Args:
-        before: what to put before the command.
-    """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    address, started = f"{scheme}://{host}:{port}", []
-
-    def dask(*arguments: str, before: tuple[str, ...] = (), **more) -> subprocess.Popen:
-        place = folder / str(len(started))
-        place.mkdir()
-        with (place / "log").open("w") as log:
-            command, environ = [*before, "dask", *arguments], {**ENVIRONMENT, **environment, **more}
-            started.append(subprocess.Popen(command, cwd=place, env=environ, stdout=log, stderr=subprocess.STDOUT))
-        return started[-1]
-
-    def worker(*options: str, **more) -> subprocess.Popen:
-        return dask("worker", address, "--nthreads", "1", *options, **more)
-
-    scheduler = dask("scheduler", "--host", host, "--port", str(port), "--dashboard-address", "127.0.0.1:0", before=before)
-    try:
-        yield address, scheduler, worker
-    finally:
-        for process in reversed(started):
-            process.terminate()
-            process.wait(30)
-
-
-@pytest.fixture
-def by_hand(tmp_path):
-    with cluster_by_hand(tmp_path) as started:
-        yield started
-
-
 def test_a_cluster_in_other_folders_writes_the_same_bytes(project, by_hand):
     """One of its workers is killed and one is late."""
     expected = project.outputs()
@@ -127,66 +41,6 @@ def test_a_cluster_in_other_folders_writes_the_same_bytes(project, by_hand):
     output = search.communicate(timeout=120)[0]
     assert search.returncode == 0, output
     assert project.outputs() == expected
-
-
-@pytest.fixture
-def bucket(monkeypatch):
-    """The URL of an empty bucket on a real server of the S3 protocol, and an environment with what is needed to reach it."""
-    server = ThreadedMotoServer(port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    environment = {"AWS_ACCESS_KEY_ID": "an-id", "AWS_SECRET_ACCESS_KEY": "a-secret", "AWS_DEFAULT_REGION": "us-east-1"}
-    environment["AWS_ENDPOINT_URL"] = f"http://{host}:{port}"
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    files, name = s3fs.S3FileSystem(skip_instance_cache=True, use_listings_cache=False), f"bucket-{uuid4().hex}"
-    files.mkdir(name)
-    yield f"s3://{name}/trials", environment, files
-    server.stop()
-
-
-def test_a_store_in_a_bucket_is_used_by_workers_that_share_no_disk(project, by_hand, bucket, tmp_path):
-    """By two searches at once; nothing but histories passes the client, and what is damaged or half there is made again."""
-    expected = project.outputs()
-    url, environment, files = bucket
-    address, _, start_worker = by_hand
-    start_worker(**environment)
-    start_worker(**environment)
-    project.update_params({"runtime": {"store": url}})
-    other = project.copy(tmp_path / "other")
-    searches = [start(each, DASK_SCHEDULER_ADDRESS=address, **environment) for each in (project, other)]
-    for search in searches:
-        output = search.communicate(timeout=200)[0]
-        assert search.returncode == 0, output
-    assert project.outputs() == other.outputs() == expected
-    stored = [path for path in files.find(url) if path.endswith(".checkpoint")]
-    assert len({path.split("/")[-2] for path in stored}) == 6
-    assert not list(project.folder.rglob("*.checkpoint"))
-    files.rm_file(stored[0])
-    for path, content in ((stored[1], files.cat_file(stored[1])[:-9]), (stored[2], b""), (stored[3], b"damaged" * 99)):
-        files.pipe_file(path, content)
-    search = start(project, **environment)
-    output = search.communicate(timeout=200)[0]
-    assert search.returncode == 0, output
-    assert project.outputs() == expected
-    assert "a-secret" not in output
-
-
-def test_a_bucket_that_is_not_there_is_one_line(project, bucket):
-    url, environment, _ = bucket
-    before = project.outputs()
-    missing = {**environment, "AWS_ENDPOINT_URL": "http://127.0.0.1:1"}
-    for store, there, says in (
-        ("s3://another/trials", environment, "NoSuchBucket|does not exist"),
-        (url, missing, "Could not connect"),
-        ("nothing://here", environment, "Protocol not known"),
-    ):
-        project.update_params({"runtime": {"store": store}})
-        search = start(project, **there)
-        output = search.communicate(timeout=120)[0]
-        assert search.returncode == 1
-        assert re.fullmatch(rf"error: params.yaml: runtime.store.*{store}.*({says}).*\n", output), output
-    assert project.outputs() == before
 
 
 def test_two_codes_on_one_cluster_at_once_each_run_their_own(here, project, its_code, by_hand, tmp_path):
@@ -302,56 +156,6 @@ def test_a_scheduler_that_dies_is_one_line_and_keeps_what_is_finished(here, proj
     assert ", 0 of them" not in here("tune")
 
 
-def test_killed_at_many_moments_the_search_goes_on_to_the_same_result(project):
-    expected = project.outputs()
-    project.empty_store()
-    chance = random.Random(0)  # noqa: S311
-    stored = 0
-    for _ in range(3):
-        search = start(project)
-        wait_for_store(project, min(stored + 1, 6), search)
-        time.sleep(chance.uniform(0, 0.3))
-        workers = processes_of(search)
-        search.kill()
-        search.communicate()
-        wait_until_gone(workers)
-        stored = len(list((project.folder / "data/trials").rglob("*.checkpoint")))
-    output = project.dvc("repro", "--force", "--single-item", "tune")
-    assert not output.endswith("0 of them from data/trials\n")
-    assert project.outputs() == expected
-
-
-def test_a_killed_worker_changes_nothing(project):
-    """One of three, which is another number than that of the cores."""
-    expected = project.outputs()
-    project.empty_store()
-    project.update_params({"runtime": {"workers": 3}})
-    search = start(project)
-    wait_for_store(project, 2, search)
-    busiest(processes_of(search)).kill()
-    output = search.communicate(timeout=120)[0]
-    assert search.returncode == 0, output
-    assert project.outputs() == expected
-
-
-def test_ctrl_c_ends_in_seconds_and_keeps_what_is_finished(here, project):
-    project.empty_store()
-    before = project.outputs()
-    search = start(project)
-    wait_for_store(project, 2, search)
-    workers = processes_of(search)
-    pressed = time.monotonic()
-    os.killpg(search.pid, signal.SIGINT)
-    output = search.communicate(timeout=30)[0]
-    assert time.monotonic() - pressed < 10
-    assert search.returncode == 130
-    assert output.splitlines()[-1] == "interrupted"
-    assert "Traceback" not in output
-    wait_until_gone(workers)
-    assert project.outputs() == before
-    assert ", 0 of them" not in here("tune")
-
-
 def test_a_trial_that_fails_is_recorded_and_the_others_go_on(here, project, its_code):
     """Trials with more than 100 units raise, and one learning rate lets the loss overflow."""
     build = "    model = keras.Sequential("
@@ -372,31 +176,6 @@ def test_a_trial_that_fails_is_recorded_and_the_others_go_on(here, project, its_
         here("tune", {"tune": {"space": {"units": {"type": "choice", "values": [128]}}}})
 
 
-def test_workers_that_die_again_and_again_change_nothing(here, project):
-    """Dask gives a training up that two workers died of; the same workers could have died of anything else."""
-    budget = {"strategy": "random", "random": {"max_trials": 4}, "max_epochs": 100, "early_stopping": None}
-    here("tune", {"runtime": {"workers": 1}, "tune": budget})
-    expected = project.outputs()
-    project.empty_store()
-    search = start(project, DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES="1")
-    wait_for_store(project, 1, search)
-    killed = set()
-    while len(killed) < 4 and search.poll() is None:
-        for process in processes_of(search):
-            try:
-                worker = not process.children() and process.pid not in killed and sum(process.cpu_times()[:2]) > 0.2
-                if worker and "resource_tracker" not in " ".join(process.cmdline()):
-                    process.kill()
-                    killed.add(process.pid)
-            except psutil.NoSuchProcess:
-                continue
-        time.sleep(0.05)
-    output = search.communicate(timeout=120)[0]
-    assert search.returncode == 0, output
-    assert len(killed) == 4
-    assert project.outputs() == expected
-
-
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "nonsense"])
 def test_a_scheduler_that_cannot_be_reached_is_one_line(project, monkeypatch, address):
     project.empty_store()
@@ -406,106 +185,3 @@ def test_a_scheduler_that_cannot_be_reached_is_one_line(project, monkeypatch, ad
     with dask.config.set({"scheduler-address": address}), pytest.raises(UserError, match=line):
         stages.tune.main()
     assert project.outputs() == before
-
-
-def commands(section: str) -> str:
-    """The shell lines of a section of docs/cluster.md."""
-    return (ROOT / "docs/cluster.md").read_text().partition(f"\n## {section}\n")[2].partition("```sh\n")[2].partition("```")[0]
-
-
-def certificates(home: Path) -> dict[str, str]:
-    """Make certificates as docs/cluster.md says, in a home of their own; return the variables that say where they are."""
-    home.mkdir()
-    script, environment = f"set -e\n{commands('TLS')}\nexec env -0", {**ENVIRONMENT, "HOME": str(home)}
-    done = subprocess.run(["sh", "-c", script], env=environment, check=True, capture_output=True, text=True)
-    variables = dict(line.split("=", 1) for line in done.stdout.rstrip("\0").split("\0"))
-    return {name: value for name, value in variables.items() if name.startswith("DASK_DISTRIBUTED__COMM__")}
-
-
-def test_with_tls_the_same_bytes_and_without_the_right_certificates_one_line(project, tmp_path):
-    expected = project.outputs()
-    project.empty_store()
-    right, others = certificates(tmp_path / "home"), certificates(tmp_path / "other")
-    with cluster_by_hand(tmp_path, "tls", **right) as (address, _, start_worker):
-        start_worker()
-        search = start(project, DASK_SCHEDULER_ADDRESS=address, **right)
-        output = search.communicate(timeout=200)[0]
-        assert search.returncode == 0, output
-        assert project.outputs() == expected
-        search = start(project, DASK_SCHEDULER_ADDRESS=address)
-        output = search.communicate(timeout=60)[0]
-        assert search.returncode == 1
-        line = r"error: DASK_SCHEDULER_ADDRESS is tls://.+ no scheduler answers .+ ca-file None, client.cert None, .+\n"
-        assert re.fullmatch(line, output), output
-        ca, cert = "DASK_DISTRIBUTED__COMM__TLS__CA_FILE", "DASK_DISTRIBUTED__COMM__TLS__CLIENT__CERT"
-        for scheme, wrong, why in [
-            ("tls", {ca: "/nowhere"}, "No such file or directory"),
-            ("tls", {ca: others[ca]}, "TLS certificate does not match"),
-            ("tls", {cert: others[cert]}, ""),  # the scheduler closes the connection
-            ("tcp", {}, "encryption required"),
-        ]:
-            there = address.replace("tls", scheme)
-            named = {name.removeprefix("DASK_").replace("__", ".").lower(): value for name, value in {**right, **wrong}.items()}
-            with (
-                dask.config.set({**named, "scheduler-address": there}),
-                pytest.raises(UserError, match=rf"^DASK_SCHEDULER_ADDRESS is {there}, but no scheduler .+{why}.+$"),
-                Cluster(None) as cluster,
-            ):
-                cluster.client  # noqa: B018 - connects
-    assert project.outputs() == expected
-
-
-def test_certificates_for_a_cluster_do_not_matter_on_this_machine(project):
-    expected = project.outputs()
-    project.empty_store()
-    search = start(project, DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION="True", DASK_DISTRIBUTED__COMM__TLS__CA_FILE="/nowhere")
-    output = search.communicate(timeout=120)[0]
-    assert search.returncode == 0, output
-    assert project.outputs() == expected
-
-
-def ip(*arguments: str) -> None:
-    subprocess.run(["ip", *arguments], check=True, capture_output=True)
-
-
-@pytest.fixture
-def machines():
-    """Network namespaces, by name; a switch in `here`, whose address is 10.77.0.1, connects them."""
-    names = {name: f"{name}-{os.getpid()}" for name in ("here", "one", "two")}
-    here, made = names["here"], []
-    try:
-        try:
-            for namespace in names.values():
-                ip("netns", "add", namespace)
-                made.append(namespace)
-        except (OSError, subprocess.CalledProcessError) as error:
-            pytest.skip(f"this test needs network namespaces: Linux, root, iproute2 ({error})")
-        ip("-n", here, "link", "add", "switch", "type", "bridge")
-        for number, (name, namespace) in enumerate(names.items(), start=1):
-            if name != "here":
-                ip("-n", here, "link", "add", name, "type", "veth", "peer", "name", "switch", "netns", namespace)
-                ip("-n", here, "link", "set", name, "master", "switch", "up")
-            ip("-n", namespace, "address", "add", f"10.77.0.{number}/24", "dev", "switch")
-            ip("-n", namespace, "link", "set", "switch", "up")
-            ip("-n", namespace, "link", "set", "lo", "up")
-        yield names
-    finally:
-        for namespace in made:
-            ip("netns", "delete", namespace)
-
-
-def test_a_machine_whose_cable_is_cut_and_one_that_comes_late_change_nothing(project, machines, tmp_path):
-    """All that the first was doing is done by the second, once the connections to the first count as dead."""
-    expected = project.outputs()
-    project.empty_store()
-    here, one, two = (("ip", "netns", "exec", machine) for machine in machines.values())
-    quick = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP": "4s"}
-    with cluster_by_hand(tmp_path, host="10.77.0.1", before=here, **quick) as (address, _, start_worker):
-        start_worker(before=one)
-        search = start(project, before=here, DASK_SCHEDULER_ADDRESS=address)
-        wait_for_store(project, 1, search)
-        ip("-n", machines["here"], "link", "set", "one", "down")
-        start_worker(before=two)
-        output = search.communicate(timeout=200)[0]
-        assert search.returncode == 0, output
-    assert project.outputs() == expected

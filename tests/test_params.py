@@ -234,7 +234,7 @@ def test_numbers_are_read_as_dvc_reads_them(path):
 
 def test_the_schema_is_current_and_says_what_is_allowed(path):
     committed = json.loads((COMMITTED.parent / "params.schema.json").read_text())
-    assert committed == schema(), "run `python -m stages.schema`"
+    assert committed == schema(), "run `python -m stages.review.schema`"
     check = Draft202012Validator(committed)
     content = yaml.safe_load(path.read_text())
     assert list(check.iter_errors(content)) == []

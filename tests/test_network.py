@@ -1,0 +1,180 @@
+"""Clusters whose machines share nothing but a network: a bucket, TLS, a cut cable."""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+from uuid import uuid4
+
+import dask
+import pytest
+import s3fs
+from conftest import ENVIRONMENT, ROOT
+from moto.server import ThreadedMotoServer
+from searches import cluster_by_hand, start, wait_for_store
+
+from stages.base.console import UserError
+from stages.compute.cluster import Cluster
+
+
+@pytest.fixture
+def bucket(monkeypatch):
+    """The URL of an empty bucket on a real server of the S3 protocol, and an environment with what is needed to reach it."""
+    server = ThreadedMotoServer(port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    environment = {"AWS_ACCESS_KEY_ID": "an-id", "AWS_SECRET_ACCESS_KEY": "a-secret", "AWS_DEFAULT_REGION": "us-east-1"}
+    environment["AWS_ENDPOINT_URL"] = f"http://{host}:{port}"
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    files, name = s3fs.S3FileSystem(skip_instance_cache=True, use_listings_cache=False), f"bucket-{uuid4().hex}"
+    files.mkdir(name)
+    yield f"s3://{name}/trials", environment, files
+    server.stop()
+
+
+def test_a_store_in_a_bucket_is_used_by_workers_that_share_no_disk(project, by_hand, bucket, tmp_path):
+    """By two searches at once; nothing but histories passes the client, and what is damaged or half there is made again."""
+    expected = project.outputs()
+    url, environment, files = bucket
+    address, _, start_worker = by_hand
+    start_worker(**environment)
+    start_worker(**environment)
+    project.update_params({"runtime": {"store": url}})
+    other = project.copy(tmp_path / "other")
+    searches = [start(each, DASK_SCHEDULER_ADDRESS=address, **environment) for each in (project, other)]
+    for search in searches:
+        output = search.communicate(timeout=200)[0]
+        assert search.returncode == 0, output
+    assert project.outputs() == other.outputs() == expected
+    stored = [path for path in files.find(url) if path.endswith(".checkpoint")]
+    assert len({path.split("/")[-2] for path in stored}) == 6
+    assert not list(project.folder.rglob("*.checkpoint"))
+    files.rm_file(stored[0])
+    for path, content in ((stored[1], files.cat_file(stored[1])[:-9]), (stored[2], b""), (stored[3], b"damaged" * 99)):
+        files.pipe_file(path, content)
+    search = start(project, **environment)
+    output = search.communicate(timeout=200)[0]
+    assert search.returncode == 0, output
+    assert project.outputs() == expected
+    assert "a-secret" not in output
+
+
+def test_a_bucket_that_is_not_there_is_one_line(project, bucket):
+    url, environment, _ = bucket
+    before = project.outputs()
+    missing = {**environment, "AWS_ENDPOINT_URL": "http://127.0.0.1:1"}
+    for store, there, says in (
+        ("s3://another/trials", environment, "NoSuchBucket|does not exist"),
+        (url, missing, "Could not connect"),
+        ("nothing://here", environment, "Protocol not known"),
+    ):
+        project.update_params({"runtime": {"store": store}})
+        search = start(project, **there)
+        output = search.communicate(timeout=120)[0]
+        assert search.returncode == 1
+        assert re.fullmatch(rf"error: params.yaml: runtime.store.*{store}.*({says}).*\n", output), output
+    assert project.outputs() == before
+
+
+def commands(section: str) -> str:
+    """The shell lines of a section of docs/cluster.md."""
+    return (ROOT / "docs/cluster.md").read_text().partition(f"\n## {section}\n")[2].partition("```sh\n")[2].partition("```")[0]
+
+
+def certificates(home: Path) -> dict[str, str]:
+    """Make certificates as docs/cluster.md says, in a home of their own; return the variables that say where they are."""
+    home.mkdir()
+    script, environment = f"set -e\n{commands('TLS')}\nexec env -0", {**ENVIRONMENT, "HOME": str(home)}
+    done = subprocess.run(["sh", "-c", script], env=environment, check=True, capture_output=True, text=True)
+    variables = dict(line.split("=", 1) for line in done.stdout.rstrip("\0").split("\0"))
+    return {name: value for name, value in variables.items() if name.startswith("DASK_DISTRIBUTED__COMM__")}
+
+
+def test_with_tls_the_same_bytes_and_without_the_right_certificates_one_line(project, tmp_path):
+    expected = project.outputs()
+    project.empty_store()
+    right, others = certificates(tmp_path / "home"), certificates(tmp_path / "other")
+    with cluster_by_hand(tmp_path, "tls", **right) as (address, _, start_worker):
+        start_worker()
+        search = start(project, DASK_SCHEDULER_ADDRESS=address, **right)
+        output = search.communicate(timeout=200)[0]
+        assert search.returncode == 0, output
+        assert project.outputs() == expected
+        search = start(project, DASK_SCHEDULER_ADDRESS=address)
+        output = search.communicate(timeout=60)[0]
+        assert search.returncode == 1
+        line = r"error: DASK_SCHEDULER_ADDRESS is tls://.+ no scheduler answers .+ ca-file None, client.cert None, .+\n"
+        assert re.fullmatch(line, output), output
+        ca, cert = "DASK_DISTRIBUTED__COMM__TLS__CA_FILE", "DASK_DISTRIBUTED__COMM__TLS__CLIENT__CERT"
+        for scheme, wrong, why in [
+            ("tls", {ca: "/nowhere"}, "No such file or directory"),
+            ("tls", {ca: others[ca]}, "TLS certificate does not match"),
+            ("tls", {cert: others[cert]}, ""),  # the scheduler closes the connection
+            ("tcp", {}, "encryption required"),
+        ]:
+            there = address.replace("tls", scheme)
+            named = {name.removeprefix("DASK_").replace("__", ".").lower(): value for name, value in {**right, **wrong}.items()}
+            with (
+                dask.config.set({**named, "scheduler-address": there}),
+                pytest.raises(UserError, match=rf"^DASK_SCHEDULER_ADDRESS is {there}, but no scheduler .+{why}.+$"),
+                Cluster(None) as cluster,
+            ):
+                cluster.client  # noqa: B018 - connects
+    assert project.outputs() == expected
+
+
+def test_certificates_for_a_cluster_do_not_matter_on_this_machine(project):
+    expected = project.outputs()
+    project.empty_store()
+    search = start(project, DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION="True", DASK_DISTRIBUTED__COMM__TLS__CA_FILE="/nowhere")
+    output = search.communicate(timeout=120)[0]
+    assert search.returncode == 0, output
+    assert project.outputs() == expected
+
+
+def ip(*arguments: str) -> None:
+    subprocess.run(["ip", *arguments], check=True, capture_output=True)
+
+
+@pytest.fixture
+def machines():
+    """Network namespaces, by name; a switch in `here`, whose address is 10.77.0.1, connects them."""
+    names = {name: f"{name}-{os.getpid()}" for name in ("here", "one", "two")}
+    here, made = names["here"], []
+    try:
+        try:
+            for namespace in names.values():
+                ip("netns", "add", namespace)
+                made.append(namespace)
+        except (OSError, subprocess.CalledProcessError) as error:
+            pytest.skip(f"this test needs network namespaces: Linux, root, iproute2 ({error})")
+        ip("-n", here, "link", "add", "switch", "type", "bridge")
+        for number, (name, namespace) in enumerate(names.items(), start=1):
+            if name != "here":
+                ip("-n", here, "link", "add", name, "type", "veth", "peer", "name", "switch", "netns", namespace)
+                ip("-n", here, "link", "set", name, "master", "switch", "up")
+            ip("-n", namespace, "address", "add", f"10.77.0.{number}/24", "dev", "switch")
+            ip("-n", namespace, "link", "set", "switch", "up")
+            ip("-n", namespace, "link", "set", "lo", "up")
+        yield names
+    finally:
+        for namespace in made:
+            ip("netns", "delete", namespace)
+
+
+def test_a_machine_whose_cable_is_cut_and_one_that_comes_late_change_nothing(project, machines, tmp_path):
+    """All that the first was doing is done by the second, once the connections to the first count as dead."""
+    expected = project.outputs()
+    project.empty_store()
+    here, one, two = (("ip", "netns", "exec", machine) for machine in machines.values())
+    quick = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP": "4s"}
+    with cluster_by_hand(tmp_path, host="10.77.0.1", before=here, **quick) as (address, _, start_worker):
+        start_worker(before=one)
+        search = start(project, before=here, DASK_SCHEDULER_ADDRESS=address)
+        wait_for_store(project, 1, search)
+        ip("-n", machines["here"], "link", "set", "one", "down")
+        start_worker(before=two)
+        output = search.communicate(timeout=200)[0]
+        assert search.returncode == 0, output
+    assert project.outputs() == expected
