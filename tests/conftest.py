@@ -57,7 +57,7 @@ class Project:
     def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess:
         """Run `command`, standard error in with standard output; AssertionError with all it printed if `check` and it fails."""
         done = subprocess.run(
-            command, cwd=self.folder, env=ENVIRONMENT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300
+            command, cwd=self.folder, env=ENVIRONMENT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=900
         )
         assert not check or done.returncode == 0, f"{' '.join(command)}\n{done.stdout}"
         return done

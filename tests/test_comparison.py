@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from stages.base.console import decimals
 from stages.base.hyperparameters import Hyperparameters
 from stages.comparison import comparison
 from stages.training.backend import keras
@@ -83,3 +84,29 @@ def test_the_sentence(tuned, ratios, interval, verdict, sentence):
         )
         == sentence
     )
+
+
+def test_the_sentence_has_as_many_digits_as_the_margin_asks_for():
+    compared = {
+        "verdict": "inconclusive",
+        "superior": "no",
+        "margin": 2,
+        "test_accuracy": {"difference": -1.234, "low": -43.21, "high": 40.749},
+        "parameters": {"ratio": 0.01064},
+        "seconds_per_epoch": {"ratio": 1},
+    }
+    tuned = Hyperparameters(**HYPERPARAMETERS | {"units": 4096})
+    assert comparison.summary(compared, Hyperparameters(**HYPERPARAMETERS), tuned)[1:] == [
+        "94 times as many parameters,",
+        "as fast per epoch,",
+        "test accuracy -1.2",
+        "(95 % interval -43.2 to +40.7):",
+        "too uncertain to say whether it is inferior by more than 2",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("scale", "form"), [(0.003, ".4f"), (0.02, ".3f"), (0.5, ".2f"), (2, ".1f"), (1000, ".0f"), (0, ".4f")]
+)
+def test_a_number_is_shown_to_two_digits_of_what_it_is_read_against(scale, form):
+    assert decimals(scale) == form

@@ -103,14 +103,6 @@ def test_a_mistake_is_one_line_that_names_key_value_and_what_is_allowed(path, ke
     assert "\n" not in said
 
 
-def test_sklearn_refuses_another_objective_than_accuracy(path):
-    set_key(path, "tune.strategy", "sklearn")
-    set_key(path, "tune.objective", "val_loss")
-    assert mistake(path) == (
-        "params.yaml: tune.objective is val_loss, but tune.strategy sklearn goes by the score; use val_accuracy"
-    )
-
-
 def test_each_of_several_mistakes_has_its_line(path):
     set_key(path, "train.epochs", 0)
     set_key(path, "seed", 1.5)

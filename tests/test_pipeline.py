@@ -71,9 +71,9 @@ def test_replicates_have_seeds_of_their_own_and_the_first_is_kept(reproduced):
         assert (trained["kept"]["replicate"], trained["kept"]["seed"]) == (1, 1042)
         assert trained["kept"]["test_accuracy"] == accuracies[0]
         history = pd.read_csv(reproduced.folder / f"metrics/plots/{name}.csv")
-        assert list(history) == ["replicate", "epoch", "accuracy", "loss"]
+        assert list(history) == ["replicate", "epoch", "score", "loss"]
         assert list(zip(history["replicate"], history["epoch"], strict=True)) == [(r, e) for r in range(1, 6) for e in (1, 2)]
-        assert history[history["epoch"] == 2]["accuracy"].mean() == pytest.approx(trained["train_accuracy"]["mean"])
+        assert history[history["epoch"] == 2]["score"].mean() == pytest.approx(trained["train_accuracy"]["mean"])
         network = keras.models.load_model(reproduced.folder / f"data/{name}/model.keras")
         inputs = np.load(reproduced.folder / "data/prepared/test/inputs.npy")
         assert (network.predict(inputs, verbose=0).argmax(1) == predictions[0]).all()
@@ -102,7 +102,7 @@ def test_the_console_is_for_people(reproduced):
     assert "oneDNN" not in reproduced.output
     assert "Warning" not in reproduced.output
     assert re.search(r"^tune: up to 7 trials, \d\d epochs; 3 trainings in data/trials$", reproduced.output, re.M)
-    assert re.search(r"^7/7 trial \d: units=\d+ epochs=\d val_accuracy=0\.\d{4} best=0\.\d{4}$", reproduced.output, re.M)
+    assert re.search(r"^7/7 trial \d: units=\d+ epochs=\d val_accuracy=0\.\d{3} best=0\.\d{3}$", reproduced.output, re.M)
     for stage in ("prepare", "baseline", "tune", "retrain", "comparison"):
         assert re.search(rf"^{stage}: ", reproduced.output, re.M)
 
@@ -117,11 +117,11 @@ def test_plots_are_drawn(project):
     assert all(
         title in page
         for title in (
-            "Training accuracy of both networks",
+            "Training score of both networks",
             "training loss",
             "Trials of the search",
             "Score against size",
-            "What the retrained network takes for what",
+            "Predictions of the retrained network",
         )
     )
 
@@ -198,6 +198,28 @@ def test_early_stopping_and_val_loss_decide_from_end_to_end(here, project):
     assert trials.loc[0.3, "epochs"] == trials.loc[0.3, "best_epoch"] + 2 < 12
     assert project.metrics("tune")["hyperparameters"]["learning_rate"] == trials["val_loss"].idxmin()
     assert project.metrics("tune")["score"] == trials["val_loss"].min()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"objective": "val_f1"},
+            "objective is val_f1, but with tune.strategy hyperband should be one of val_accuracy, val_loss",
+        ),
+        (
+            {"objective": "val_loss", "strategy": "sklearn"},
+            "objective is val_loss, but with tune.strategy sklearn should be one of val_accuracy",
+        ),
+        (
+            {"early_stopping": {"monitor": "f1"}},
+            "early_stopping.monitor is f1, but with tune.strategy hyperband should be one of val_accuracy, val_loss, accuracy",
+        ),
+    ],
+)
+def test_a_score_that_there_is_not_is_named(here, changes, said):
+    with pytest.raises(UserError, match=f"^params.yaml: tune.{said}"):
+        here("tune", {"tune": changes})
 
 
 def test_the_stores_key_depends_on_all_that_decides_and_on_nothing_else(project, cluster, monkeypatch):

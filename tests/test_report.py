@@ -103,7 +103,7 @@ def test_a_merged_branch_is_reported_by_the_workflows_own_shell(merged, tmp_path
         "metrics-plots-retrain.png",
         "metrics-plots-space.png",
         "metrics-plots-trials.png",
-        "training-accuracy.png",
+        "training-score.png",
     ]
     assert all((merged.folder / "report" / name).read_bytes().startswith(PNG) for name in drawn)
     assert (merged.folder / "report/report.md").read_text() == written

@@ -208,12 +208,14 @@ def test_every_optimizer_goes_on_from_a_checkpoint(digits, monkeypatch, name, ac
         ("val_loss", [2, 3, 1, 1, 1], True),
         ("val_accuracy", [0.1, 0.2, 0.3], False),
         ("val_accuracy", [0.3, 0.2, 0.1], True),
+        ("val_negative_log_loss", [-3, -2, -1], False),
+        ("val_negative_log_loss", [-1, -2, -3], True),
         ("val_loss", [float("nan")] * 2, False),
         ("val_loss", [float("nan")] * 3, True),
     ],
 )
 def test_early_stopping_stops_where_keras_does(monitor, values, stops):
-    callback = keras.callbacks.EarlyStopping(monitor=monitor, patience=2, mode="max" if "accuracy" in monitor else "min")
+    callback = keras.callbacks.EarlyStopping(monitor=monitor, patience=2, mode="min" if monitor == "val_loss" else "max")
     callback.set_model(keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)]))
     callback.model.stop_training = False
     callback.on_train_begin()

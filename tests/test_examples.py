@@ -1,0 +1,94 @@
+"""The examples: applied as their READMEs say, they run, and come to the figures there."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+EXPERIMENTS = {
+    "table": ("tune.strategy=random", "tune.random.max_trials=3"),
+    "regression": ("tune.strategy=sklearn", "tune.sklearn.max_trials=2", "tune.sklearn.cv=2"),
+}
+
+
+@pytest.fixture(scope="module", params=EXPERIMENTS)
+def example(request, make_project, tmp_path_factory):
+    """A project after the README's command, committed."""
+    project = make_project(tmp_path_factory.mktemp(request.param))
+    shutil.copy(ROOT / "params.yaml", project.folder)
+    project.commit()
+    project.name = request.param
+    project.readme = (ROOT / f"examples/{request.param}/README.md").read_text()
+    command = re.search(r"```sh\n(git apply .*)\n", project.readme)[1]
+    project.output = project.run("sh", "-c", command).stdout
+    project.commit()
+    return project
+
+
+def test_it_comes_to_the_figures_of_its_readme(example):
+    """Within the margin: the last digits, and so the choice, depend on the processor."""
+    compared = example.metrics("comparison")
+    assert f"comparison: {' '.join(compared['summary'])}" in example.output
+    assert compared["margin"] == yaml.safe_load((example.folder / "params.yaml").read_text())["compare"]["margin"]
+    name = next(key for key in compared if key.startswith("test_"))
+    cells = re.search(rf"^\| {name.replace('_', ' ')}.*? \| (\S+) .*? \| (\S+) .*? \|$", example.readme, re.M)
+    figures = [float(cell) for cell in cells.groups()]
+    assert figures == pytest.approx([compared[name]["baseline"], compared[name]["tuned"]], abs=compared["margin"])
+    sentence = " ".join(example.readme.split()).partition("comparison: ")[2]
+    said = float(re.search(rf"{name.replace('_', ' ')} ([-+][\d.]+) \(95 % interval", sentence)[1])
+    assert said == pytest.approx(figures[1] - figures[0], abs=compared["margin"] / 10)
+    prepared = example.metrics("prepare")
+    assert prepared["sha256"][0]["digest"] in example.readme
+    assert f"{prepared['test_examples']:,}" in example.readme
+    assert example.metrics("tune")["failed_trials"] == 0
+    assert len(list((ROOT / "examples" / example.name).iterdir())) == 3
+
+
+def test_what_it_leaves_is_formatted_and_up_to_date(example):
+    example.run("ruff", "check", ".")
+    example.run("ruff", "format", "--check", ".")
+    schema = (example.folder / "params.schema.json").read_bytes()
+    example.run("python", "-m", "stages.review.schema")
+    assert (example.folder / "params.schema.json").read_bytes() == schema
+    assert example.dvc("status") == "Data and pipelines are up to date.\n"
+
+
+def test_its_pictures_show_what_was_predicted(example):
+    example.run("python", "-m", "stages.review.pictures")
+    assert (example.folder / "dvc_plots/offline.html").stat().st_size > 1_000_000
+    plots = json.loads(example.dvc("plots", "show", "--json"))
+    assert not plots.get("errors")
+    assert {"training score", "metrics/plots/confusion.csv", "metrics/plots/space.csv"} <= set(plots["data"])
+    table = pd.read_csv(example.folder / "metrics/plots/confusion.csv")
+    assert list(table) == ["actual", "predicted"] + ["examples"] * (example.name == "table")
+    assert table.get("examples", pd.Series(1, table.index)).sum() == example.metrics("prepare")["test_examples"]
+    example.run("git", "checkout", "--quiet", ".")
+
+
+def test_an_experiment_and_its_report(example):
+    params = [part for change in EXPERIMENTS[example.name] for part in ("--set-param", change)]
+    example.dvc("exp", "run", *params)
+    example.run("python", "-m", "stages.review.report", "HEAD", "--output", "report")
+    report = (example.folder / "report/report.md").read_text()
+    assert "tune.strategy" in report
+    assert " ".join(example.metrics("comparison")["summary"])[:20] in report
+    assert (example.folder / "report/metrics-plots-confusion.png").stat().st_size > 10_000
+
+
+def test_a_change_of_its_data_prepares_again(example):
+    """Also a column that only some rows have is named, before anything is written."""
+    path = example.folder / "examples" / example.name / "data.csv"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([lines[0], "," + lines[1].partition(",")[2], *lines[2:]]) + "\n")
+    before = example.files("data/prepared")
+    done = example.dvc("repro", "prepare", check=False)
+    column, rows = lines[0].partition(",")[0], example.metrics("prepare")
+    count = sum(rows[f"{part}_examples"] for part in ("train", "validation", "test"))
+    assert f"error: examples/{example.name}/data.csv: column {column} has no value in 1 of {count} rows; mend the file" in done
+    assert example.files("data/prepared") == before
+    example.run("git", "checkout", "--quiet", ".")
