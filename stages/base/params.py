@@ -49,9 +49,9 @@ class Range(Section):
             raise ValueError(f"step {self.step} should be greater than 1 with sampling log, where it is a factor")
         return self
 
-    def extremes(self) -> list:
-        """The smallest and the largest value."""
-        return [vars(self)["min"], vars(self)["max"]]
+    def extremes(self):
+        """Return the smallest and the largest value."""
+        return [self.min, self.max]
 
 
 class IntRange(Range):
