@@ -348,12 +348,14 @@ def test_workers_that_die_again_and_again_change_nothing(project):
     assert project.outputs() == expected
 
 
-@pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "nonsense"])
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "nonsense", "silent"])
 def test_a_scheduler_that_cannot_be_reached_is_one_line(project, address):
     project.empty_store()
     before = project.outputs()
-    search = start(project, DASK_SCHEDULER_ADDRESS=address)
-    output = search.communicate(timeout=60)[0]
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # it takes connections and says nothing
+        address = address.replace("silent", f"tcp://127.0.0.1:{silent.getsockname()[1]}")
+        search = start(project, DASK_SCHEDULER_ADDRESS=address)
+        output = search.communicate(timeout=60)[0]
     assert search.returncode == 1
     assert output.startswith(f"error: DASK_SCHEDULER_ADDRESS is {address}, but no scheduler answers there within 10 s")
     assert output.count("\n") == 1
@@ -451,7 +453,7 @@ def test_a_machine_whose_cable_is_cut_and_one_that_comes_late_change_nothing(pro
     expected = project.outputs()
     project.empty_store()
     here, one, two = (("ip", "netns", "exec", machine) for machine in machines.values())
-    quick = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP": "4s"}
+    quick = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP": "11s"}  # the least that Dask takes
     with cluster_by_hand(tmp_path, host="10.77.0.1", before=here, **quick) as (address, _, start_worker):
         start_worker(before=one)
         search = start(project, before=here, DASK_SCHEDULER_ADDRESS=address)
