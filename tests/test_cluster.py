@@ -1,6 +1,7 @@
 """The search on real Dask clusters: the same result whoever runs it."""
 
 import json
+import socket
 import sys
 from importlib.metadata import version
 
@@ -176,12 +177,14 @@ def test_a_trial_that_fails_is_recorded_and_the_others_go_on(here, project, its_
         here("tune", {"tune": {"space": {"units": {"type": "choice", "values": [128]}}}})
 
 
-@pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "nonsense"])
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "nonsense", "silent"])
 def test_a_scheduler_that_cannot_be_reached_is_one_line(project, monkeypatch, address):
     project.empty_store()
     before = project.outputs()
     monkeypatch.chdir(project.folder)
-    line = f"^DASK_SCHEDULER_ADDRESS is {address}, but no scheduler answers there within 10 s.*$"
-    with dask.config.set({"scheduler-address": address}), pytest.raises(UserError, match=line):
-        stages.tune.main()
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # it takes connections and says nothing
+        address = address.replace("silent", f"tcp://127.0.0.1:{silent.getsockname()[1]}")
+        line = f"^DASK_SCHEDULER_ADDRESS is {address}, but no scheduler answers there within 10 s.*$"
+        with dask.config.set({"scheduler-address": address}), pytest.raises(UserError, match=line):
+            stages.tune.main()
     assert project.outputs() == before

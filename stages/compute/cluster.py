@@ -3,6 +3,7 @@
 TensorFlow is not imported here, so that workers can start, and import it, while this process imports it too.
 """
 
+import asyncio
 import logging
 import os
 import sys
@@ -16,7 +17,7 @@ from typing import cast
 import dask
 import distributed
 from dask.system import CPU_COUNT
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, Security
 from distributed.utils import get_mp_context, silence_logging_cmgr
 
 from stages.base.console import UserError
@@ -134,9 +135,10 @@ def _connect(address: str) -> Iterator[Client]:
     """Yield a client of the scheduler at `address`."""
     try:
         distributed.comm.get_address_host_port(address, strict=True)
+        asyncio.run(_greet(address))
         client = Client(address, timeout=CONNECT_TIMEOUT, set_as_default=False)
     except (OSError, ValueError, TypeError, RuntimeError) as error:  # the last two are Dask's where certificates are missing
-        reason = str(error).rpartition(">: ")[2]  # after which of Dask's objects says so
+        reason = str(error).rpartition(">: ")[2] or type(error).__name__  # after which of Dask's objects says so
         raise UserError(
             f"DASK_SCHEDULER_ADDRESS is {address}, but no scheduler answers there within {CONNECT_TIMEOUT} s ({reason}); "
             f"start one with `dask scheduler`{_certificates(address)}, or unset the variable to use this machine"
@@ -148,6 +150,13 @@ def _connect(address: str) -> Iterator[Client]:
             raise UserError(f"the scheduler at {address} has no workers; start one with `dask worker {address}`") from None
         _show_dashboard(client)
         yield client
+
+
+async def _greet(address: str) -> None:
+    """Connect to a scheduler and end the connection: a client would wait for ever for one that is silent."""
+    arguments = Security().get_connection_args("client")
+    comm = await asyncio.wait_for(distributed.comm.connect(address, timeout=CONNECT_TIMEOUT, **arguments), CONNECT_TIMEOUT)
+    await comm.close()
 
 
 def _certificates(address: str) -> str:
