@@ -40,6 +40,7 @@ def test_a_store_in_a_bucket_is_used_by_workers_that_share_no_disk(project, by_h
     address, _, start_worker = by_hand
     start_worker(**environment)
     start_worker(**environment)
+    project.empty_store()
     project.update_params({"runtime": {"store": url}})
     other = project.copy(tmp_path / "other")
     searches = [start(each, DASK_SCHEDULER_ADDRESS=address, **environment) for each in (project, other)]
@@ -60,20 +61,20 @@ def test_a_store_in_a_bucket_is_used_by_workers_that_share_no_disk(project, by_h
     assert "a-secret" not in output
 
 
-def test_a_bucket_that_is_not_there_is_one_line(project, bucket):
-    url, environment, _ = bucket
+@pytest.mark.parametrize(
+    ("store", "endpoint", "says"),
+    [
+        ("s3://another/trials", None, "does not exist"),
+        ("s3://bucket/trials", "http://127.0.0.1:1", "Could not connect"),
+        ("nothing://here", None, "Protocol not known"),
+    ],
+)
+def test_a_store_that_cannot_be_reached_is_one_line(here, project, bucket, monkeypatch, store, endpoint, says):
     before = project.outputs()
-    missing = {**environment, "AWS_ENDPOINT_URL": "http://127.0.0.1:1"}
-    for store, there, says in (
-        ("s3://another/trials", environment, "NoSuchBucket|does not exist"),
-        (url, missing, "Could not connect"),
-        ("nothing://here", environment, "Protocol not known"),
-    ):
-        project.update_params({"runtime": {"store": store}})
-        search = start(project, **there)
-        output = search.communicate(timeout=120)[0]
-        assert search.returncode == 1
-        assert re.fullmatch(rf"error: params.yaml: runtime.store.*{store}.*({says}).*\n", output), output
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint or bucket[1]["AWS_ENDPOINT_URL"])
+    s3fs.S3FileSystem.clear_instance_cache()
+    with pytest.raises(UserError, match=rf"^params.yaml: runtime.store.*{store}.*{says}.*$"):
+        here("tune", {"runtime": {"store": store}})
     assert project.outputs() == before
 
 
