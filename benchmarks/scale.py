@@ -32,7 +32,7 @@ from stages.training.trainer import Checkpoint
 CASES = [(slots, megabytes) for megabytes in (0.5, 5, 50) for slots in (1, 4, 16, 64, 256) if slots * megabytes <= 800]
 EPOCHS, EPOCH = 10, 1.0  # of a training, and seconds of an epoch
 ROUNDS = 2  # trainings for each slot, one after the other
-PROCESSES = 8  # that share the slots
+PROCESSES = 4  # that share the slots
 os.environ["DASK_LOGGING__DISTRIBUTED"] = "error"
 
 
