@@ -149,3 +149,25 @@ def test_the_readme_has_the_figures_of_the_metrics():
     interval = f"{difference['difference']:+.4f} ({difference['low']:+.4f} to {difference['high']:+.4f})"
     assert table["difference (95 % interval)"] == ["", interval]
     assert table["speed of an epoch, one core"] == ["", f"{compared['seconds_per_epoch']['ratio']:.1f} times"]
+    tune = json.loads((ROOT / "metrics/tune.json").read_text())
+    assert f"{tune['trials']} trials, {tune['epochs_trained']} epochs" in readme
+    assert f"below the best, that of {tune['best']['hyperparameters']['units']} units" in readme
+    units, low, high = retrain["hyperparameters"]["units"], -difference["high"], -difference["low"]
+    assert f"{units} units lose {low:.4f} to {high:.4f}" in readme
+    many, one = (compared[f"milliseconds_per_{name}"]["ratio"] for name in ("1000_predictions", "prediction"))
+    assert f"{many:.1f} times the speed for 1,000 predictions at once ({one:.1f} times for a single one)" in readme
+
+
+def test_the_documents_have_the_figures_of_the_metrics():
+    tune, compared = (json.loads((ROOT / f"metrics/{name}.json").read_text()) for name in ("tune", "comparison"))
+    experiments, review = (" ".join((ROOT / f"docs/{name}.md").read_text().split()) for name in ("experiments", "review"))
+    for rule in ("tolerance", "best"):
+        found = tune[rule]
+        assert re.search(
+            rf"{found['hyperparameters']['units']} units (reach )?{found['score']:.4f} at epoch {found['epoch']}\b", experiments
+        )
+    accuracy = compared["test_accuracy"]
+    assert f"units lose between {-accuracy['high']:.4f} and {-accuracy['low']:.4f}" in experiments
+    baseline = json.loads((ROOT / "metrics/baseline.json").read_text())["test_accuracy"]
+    assert f"a standard deviation of {baseline['std']:.4f} in test accuracy" in experiments
+    assert f"`parameters.ratio` of {compared['parameters']['ratio']} means" in review
