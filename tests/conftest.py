@@ -121,10 +121,7 @@ class Project:
         return {str(path.relative_to(self.folder)): path.read_bytes() for path in paths}
 
 
-LONGEST = [
-    f"test_{name}.py"
-    for name in ("report", "cluster", "pipeline", "network", "training", "interruptions", "experiments", "fork")
-]
+LONGEST = ["report", "cluster", "pipeline", "network", "training", "interruptions", "experiments", "fork"]
 
 
 def pytest_collection_modifyitems(items):
