@@ -98,7 +98,7 @@ def test_the_console_is_for_people(reproduced):
     assert "absl" not in reproduced.output
     assert "oneDNN" not in reproduced.output
     assert "Warning" not in reproduced.output
-    assert re.search(r"^tune: up to 7 trials, \d\d epochs; 3 trainings in data/trials$", reproduced.output, re.M)
+    assert re.search(r"^tune: up to 7 trials, \d\d epochs; 5 trainings in data/trials$", reproduced.output, re.M)
     assert re.search(r"^7/7 trial \d: units=\d+ epochs=\d val_accuracy=0\.\d{3} best=0\.\d{3}$", reproduced.output, re.M)
     for stage in ("prepare", "baseline", "tune", "retrain", "comparison"):
         assert re.search(rf"^{stage}: ", reproduced.output, re.M)
