@@ -2,7 +2,7 @@
 
 from stages.training.backend import tf
 
-NAME = "accuracy"  # in all metrics; `val_accuracy` and `test_accuracy` are its means
+NAME = "accuracy"  # in all files; `val_accuracy` and `test_accuracy` are its means
 
 
 def score(labels: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
