@@ -34,6 +34,7 @@ EPOCHS, EPOCH = 10, 1.0  # of a training, and seconds of an epoch
 ROUNDS = 2  # trainings for each slot, one after the other
 PROCESSES = 4  # that share the slots
 os.environ["DASK_LOGGING__DISTRIBUTED"] = "error"
+os.environ["DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED"] = "False"  # as on this project's own clusters
 
 
 class Sleeper:
@@ -126,6 +127,7 @@ def measure(slots: int, megabytes: float, *, through_client: bool) -> dict[str, 
         store = f"{folder}/store" if through_client else f"file://{Path(folder).absolute()}/store"
         settings = settings.model_copy(update={"runtime": settings.runtime.model_copy(update={"store": store})})
         runner = Runner(there, settings, {"all": (np.arange(10), np.arange(10))})
+        runner._data = {}  # which would otherwise be in the memory of this machine once for each slot
         asked = {Training({"number": n, "megabytes": megabytes}, 0, "all"): EPOCHS for n in range(ROUNDS * slots)}
         runner._connect()
         received, cpu, start = 0, time.process_time(), time.perf_counter()

@@ -26,14 +26,12 @@ ENVIRONMENT = {
     "DVC_NO_ANALYTICS": "1",
     **{f"GIT_{who}_{what}": value for who in ("AUTHOR", "COMMITTER") for what, value in (("NAME", "t"), ("EMAIL", "t@t"))},
 }
-SMALL = {  # scikit-learn's 1,797 handwritten digits; seven trials of Hyperband
+SMALL = {  # scikit-learn's 1,797 handwritten digits; seven trials of Hyperband; whatever the network and its space are
     "prepare": {"dataset": "digits"},
-    "baseline": {"units": 96},
     "train": {"epochs": 2, "replicates": 5},
     "compare": {"margin": 0.02},
     "tune": {
         "max_epochs": 4,
-        "space": {"units": {"type": "int", "min": 8, "max": 128, "step": 8}},
         "hyperband": {"factor": 4},
         "random": {"max_trials": 3},
         "bayesian": {"max_trials": 5},
@@ -83,6 +81,11 @@ class Project:
         self.run("git", "add", "--all")
         self.run("git", "commit", "--quiet", "--message", "state")
 
+    @property
+    def searched(self) -> str:
+        """The first hyperparameter of `tune.space`."""
+        return next(iter(yaml.safe_load((self.folder / "params.yaml").read_text())["tune"]["space"]))
+
     def empty_store(self) -> None:
         """Forget all trainings."""
         shutil.rmtree(self.folder / "data/trials", ignore_errors=True)
@@ -121,13 +124,14 @@ class Project:
         return {str(path.relative_to(self.folder)): path.read_bytes() for path in paths}
 
 
-LONGEST = ["report", "cluster", "pipeline", "network", "training", "interruptions", "experiments", "fork"]
+# The first of these needs what `reproduced` makes, the next two do not
+LONGEST = ["report", "examples", "fork", "cluster", "network", "interruptions", "pipeline", "experiments", "training"]
 
 
 def pytest_collection_modifyitems(items):
-    """Tests that need a project are slow: they run `dvc repro` or start from what it leaves. The longest files come first."""
+    """Tests that need a project or a cluster are slow; the longest files come first."""
     for item in items:
-        if {"make_project", "cluster"} & set(item.fixturenames):
+        if {"make_project", "cluster", "by_hand"} & set(item.fixturenames):
             item.add_marker(pytest.mark.slow)
     items.sort(key=lambda item: [*(f"test_{name}" for name in LONGEST), item.path.stem].index(item.path.stem))
 

@@ -12,6 +12,8 @@ import pandas as pd
 import pytest
 from conftest import ENVIRONMENT, ran
 
+from stages.base.params import load
+
 ROOT = Path(__file__).parent.parent
 QUEUED = {"random": 3, "bayesian": 5}  # strategies, and how many trials they have
 OTHERS = {"grid": 4, "sklearn": 4}
@@ -44,8 +46,8 @@ def experiments(project) -> dict[str, str]:
 def check(tune: dict, trials: pd.DataFrame, strategy: str, count: int) -> None:
     assert tune["strategy"] == strategy
     assert tune["trials"] == len(trials) == count
-    assert trials["units"].between(8, 128).all()
-    assert (trials["units"] % 8 == 0).all()
+    for name, dimension in load(ROOT / "params.yaml").tune.space.items():
+        assert trials[name].between(*dimension.extremes()).all()
     assert trials["val_accuracy"].gt(0.5).any()
     assert tune["best"]["score"] == trials["val_accuracy"].max()
     assert trials["standard_error"].gt(0).all()

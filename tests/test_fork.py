@@ -104,6 +104,12 @@ def test_its_experiments_plots_and_report_work(fork):
     fork.dvc("checkout", "--force", "--quiet")
 
 
+def test_the_tests_of_the_engine_pass_unchanged(fork):
+    chosen = "test_search or test_store or test_inference or going_on_from or another_process"
+    output = fork.run("python", "-m", "pytest", "-q", "-n0", "-m", "not slow", "-k", chosen, "tests").stdout
+    assert re.search(r"^[1-9]\d+ passed", output, re.M), output
+
+
 def test_an_edit_of_what_its_network_imports_trains_again(fork):
     """Also where the file is in no folder that dvc.yaml lists: the stored trainings' key finds it by its import."""
     layers = fork.folder / "stages/layers.py"

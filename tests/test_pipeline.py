@@ -31,7 +31,7 @@ def test_repro_runs_all_stages_and_the_metrics_belong_together(reproduced):
     assert ran(reproduced.output) == ["prepare", "baseline", "tune", "retrain"]
     baseline, tune, retrain = reproduced.metrics("baseline"), reproduced.metrics("tune"), reproduced.metrics("retrain")
     assert list(baseline) == list(retrain) == TRAINED_KEYS
-    assert (baseline["hyperparameters"]["units"], baseline["parameters"]) == (96, 64 * 96 + 96 + 96 * 10 + 10)
+    assert baseline["hyperparameters"] == params.load(reproduced.folder / "params.yaml").baseline.model_dump()
     assert retrain["hyperparameters"] == tune["hyperparameters"]
     assert baseline["test_accuracy"]["mean"] > 0.7
     trials = pd.read_csv(reproduced.folder / "metrics/plots/trials.csv").set_index("trial")
@@ -53,19 +53,19 @@ def test_repro_runs_all_stages_and_the_metrics_belong_together(reproduced):
     assert tune["epoch"] == chosen["best_epoch"].item() <= chosen["epochs"].item()
     lines = pd.read_csv(reproduced.folder / "metrics/plots/space.csv")
     assert lines["trial"].tolist() == trials.index.tolist()
-    assert lines["value"].tolist() == trials["units"].tolist()
-    assert set(lines["hyperparameter"]) == {"units"}
+    assert lines["value"].tolist() == trials[reproduced.searched].tolist()
+    assert set(lines["hyperparameter"]) == {reproduced.searched}
     assert lines["position"].between(0, 1).all()
 
 
 def test_replicates_have_seeds_of_their_own_and_the_first_is_kept(reproduced):
-    labels = np.load(reproduced.folder / "data/prepared/test/labels.npy")
+    labels = np.params.load(reproduced.folder / "data/prepared/test/labels.npy")
     for name in ("baseline", "retrain"):
         trained = reproduced.metrics(name)
-        predictions = np.load(reproduced.folder / f"data/{name}/predictions.npy")
+        predictions = np.params.load(reproduced.folder / f"data/{name}/predictions.npy")
         assert (predictions.shape, predictions.dtype) == ((5, len(labels)), np.int32)
         accuracies = (predictions == labels).mean(1)
-        assert (np.load(reproduced.folder / f"data/{name}/scores.npy") == (predictions == labels)).all()
+        assert (np.params.load(reproduced.folder / f"data/{name}/scores.npy") == (predictions == labels)).all()
         assert len(set(accuracies)) > 1
         assert trained["test_accuracy"] == pytest.approx({"mean": accuracies.mean(), "std": accuracies.std(ddof=1)})
         assert (trained["kept"]["replicate"], trained["kept"]["seed"]) == (1, 1042)
@@ -75,7 +75,7 @@ def test_replicates_have_seeds_of_their_own_and_the_first_is_kept(reproduced):
         assert list(zip(history["replicate"], history["epoch"], strict=True)) == [(r, e) for r in range(1, 6) for e in (1, 2)]
         assert history[history["epoch"] == 2]["score"].mean() == pytest.approx(trained["train_accuracy"]["mean"])
         network = keras.models.load_model(reproduced.folder / f"data/{name}/model.keras")
-        inputs = np.load(reproduced.folder / "data/prepared/test/inputs.npy")
+        inputs = np.params.load(reproduced.folder / "data/prepared/test/inputs.npy")
         assert (network.predict(inputs, verbose=0).argmax(1) == predictions[0]).all()
 
 
@@ -92,7 +92,7 @@ def test_the_comparison_is_of_both_networks(reproduced):
     assert f"comparison: {' '.join(compared['summary'])}\n" in reproduced.output
     matrix = pd.read_csv(reproduced.folder / "metrics/plots/confusion.csv")
     assert len(matrix) == 100
-    assert matrix["examples"].sum() == len(np.load(reproduced.folder / "data/prepared/test/labels.npy"))
+    assert matrix["examples"].sum() == len(np.params.load(reproduced.folder / "data/prepared/test/labels.npy"))
     right = matrix[matrix["actual"] == matrix["predicted"]]["examples"].sum() / matrix["examples"].sum()
     assert right == pytest.approx(retrain["kept"]["test_accuracy"])
 
@@ -102,7 +102,7 @@ def test_the_console_is_for_people(reproduced):
     assert "oneDNN" not in reproduced.output
     assert "Warning" not in reproduced.output
     assert re.search(r"^tune: up to 7 trials, \d\d epochs; 5 trainings in data/trials$", reproduced.output, re.M)
-    assert re.search(r"^7/7 trial \d: units=\d+ epochs=\d val_accuracy=0\.\d{3} best=0\.\d{3}$", reproduced.output, re.M)
+    assert re.search(r"^7/7 trial \d: \w+=\d+ epochs=\d val_accuracy=0\.\d{3} best=0\.\d{3}$", reproduced.output, re.M)
     for stage in ("prepare", "baseline", "tune", "retrain", "comparison"):
         assert re.search(rf"^{stage}: ", reproduced.output, re.M)
 
@@ -136,7 +136,8 @@ def test_the_model_is_registered_and_loaded_as_the_documentation_says(project):
 
 
 def test_an_experiment_runs_what_it_affects_and_the_store_makes_it_short(project):
-    output = project.dvc("exp", "run", "--set-param", "baseline.units=32")
+    value = params.load(project.folder / "params.yaml").tune.space[project.searched].extremes()[0]
+    output = project.dvc("exp", "run", "--set-param", f"baseline.{project.searched}={value}")
     assert ran(output) == ["baseline", "tune", "retrain"]
     assert re.search(r"; (\d+) epochs, \1 of them from data/trials", output)
     project.commit()
@@ -149,10 +150,8 @@ def test_each_selection_is_what_it_says_and_another_margin_trains_nothing(here, 
         output = here("tune", {"tune": {"selection": selection}})
         assert re.search(r"; (\d+) epochs, \1 of them from data/trials", output)
         tune = project.metrics("tune")
-        assert (tune["hyperparameters"]["units"], tune["score"]) == (
-            tune[selection]["hyperparameters"]["units"],
-            tune[selection]["score"],
-        )
+        assert tune["hyperparameters"].items() >= tune[selection]["hyperparameters"].items()
+        assert tune["score"] == tune[selection]["score"]
     assert tune["tolerance"]["parameters"] <= tune["one_standard_error"]["parameters"]
     output = here("tune", {"tune": {"selection": "tolerance"}, "compare": {"margin": 0.5}})
     assert re.search(r"; (\d+) epochs, \1 of them from data/trials", output)
@@ -295,11 +294,11 @@ def test_an_upgrade_makes_stale_what_uses_the_package_and_other_versions_are_ref
     )
 
 
-def test_control_puts_the_baselines_units_beside_the_tuned(project):
+def test_control_puts_the_baseline_beside_the_tuned(project):
     project.dvc("exp", "run", "--temp", "--name", "control", "--set-param", "retrain.from=baseline")
     changes = json.loads(project.dvc("metrics", "diff", "control", "--json"))["metrics/retrain.json"]
-    units = project.metrics("tune")["hyperparameters"]["units"]
-    assert changes["hyperparameters.units"] == {"old": 96, "new": units, "diff": units - 96}
+    before, after = (project.metrics(stage)["hyperparameters"][project.searched] for stage in ("baseline", "tune"))
+    assert changes[f"hyperparameters.{project.searched}"] == {"old": before, "new": after, "diff": after - before}
     assert "parameters" in changes
     baseline = project.metrics("baseline")
     assert changes["test_accuracy.mean"]["old"] == pytest.approx(baseline["test_accuracy"]["mean"])

@@ -11,15 +11,13 @@ import threading
 import numpy as np
 import pytest
 import trainings
-from trainings import train
+from trainings import HYPERPARAMETERS, train
 
 from stages.base.params import EarlyStopping
 from stages.base.splits import Split
 from stages.compute.replicates import save
-from stages.training import adam, model, score, trainer
+from stages.training import model, score, trainer
 from stages.training.backend import keras, tf
-
-HYPERPARAMETERS = {"units": 24, "dropout": 0.2, "learning_rate": 0.01}
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +25,8 @@ def digits():
     return trainings.digits()
 
 
-def build(data, seed, state=None, **changes):
-    return trainer.build({**HYPERPARAMETERS, **changes}, data.inputs.shape[1:], data.outputs, seed, state)
+def build(data, seed, state=None):
+    return trainer.build(HYPERPARAMETERS, data.inputs.shape[1:], data.outputs, seed, state)
 
 
 def digest(state) -> str:
@@ -61,7 +59,7 @@ def test_another_process_and_other_work_before_change_nothing(digits, tmp_path):
     )
     environment = {**os.environ, "KERAS_BACKEND": "jax", "KERAS_HOME": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True)
-    train({**HYPERPARAMETERS, "units": 7}, digits[0], epochs=1, batch_size=10, seed=9)
+    train(HYPERPARAMETERS, digits[1], epochs=1, batch_size=10, seed=9)
     here = digest(train(HYPERPARAMETERS, digits[0], epochs=2, batch_size=32, seed=3))
     assert done.stdout.split() == [here, "tensorflow", "float32", "channels_last"]
 
@@ -83,11 +81,9 @@ def test_other_threads_that_draw_random_numbers_change_nothing(digits):
         thread.join()
 
 
-def test_the_seed_decides_initial_weights_shuffling_and_dropout(digits):
+def test_another_seed_is_another_training(digits):
     first, second = (train(HYPERPARAMETERS, digits[0], epochs=1, batch_size=32, seed=seed) for seed in (1, 2))
     assert first.history["loss"] != second.history["loss"]
-    without = {**HYPERPARAMETERS, "dropout": 0.0}
-    assert train(without, digits[0], epochs=1, batch_size=32, seed=1).history != first.history
 
 
 def test_it_learns_what_keras_learns(digits):
@@ -101,23 +97,6 @@ def test_it_learns_what_keras_learns(digits):
         keras_own.append(network.fit(data.inputs, data.labels, epochs=5, verbose=0).history["accuracy"][-1])
     spread = np.std(keras_own, ddof=1) + np.std(ours, ddof=1)
     assert abs(np.mean(ours) - np.mean(keras_own)) < 2 * spread
-
-
-def test_the_fused_optimizer_is_adam(digits):
-    data, _ = digits
-    network = build(data, seed=0, dropout=0.0)
-    gradients = [
-        np.random.default_rng(i).normal(size=v.shape).astype(np.float32) for i, v in enumerate(network.trainable_variables)
-    ]
-    results = []
-    for optimizer in (adam.fused(network), network.optimizer):
-        start = [variable.numpy() for variable in network.trainable_variables]
-        for _ in range(3):
-            optimizer.apply([keras.ops.convert_to_tensor(gradient) for gradient in gradients], network.trainable_variables)
-        results.append([variable.numpy() for variable in network.trainable_variables + optimizer.variables])
-        trainer._assign(network.trainable_variables, start)
-    for fused, keras_own in zip(*results, strict=True):
-        np.testing.assert_allclose(fused, keras_own, rtol=1e-5, atol=1e-6)
 
 
 def test_the_saved_model_is_keras_own_and_gives_the_accuracy(digits, tmp_path):
@@ -147,7 +126,7 @@ def test_any_keras_model_will_do(digits, monkeypatch):
                 keras.layers.BatchNormalization(),
                 keras.layers.Flatten(),
                 keras.layers.Dropout(0.1),
-                keras.layers.Dense(hyperparameters.units, activation="relu", kernel_regularizer="l2"),
+                keras.layers.Dense(24, activation="relu", kernel_regularizer="l2"),
                 keras.layers.Dropout(0.1),
                 keras.layers.Dense(outputs, activation="softmax"),
             ]
@@ -260,19 +239,27 @@ def test_another_score_is_in_the_history(digits, monkeypatch):
     np.testing.assert_allclose(history["val_accuracy_std"], history["val_loss_std"], rtol=1e-4)
 
 
-def test_a_pause_does_not_reset_patience(digits):
+def test_a_pause_does_not_reset_patience(digits, monkeypatch):
+    """With a learning rate that is too high, so that the loss soon rises."""
+
+    def too_fast(*arguments):
+        network = original(*arguments)
+        network.compile(keras.optimizers.Adam(0.3), loss=network.loss)
+        return network
+
+    original = model.build
+    monkeypatch.setattr(model, "build", too_fast)
     data, validation = digits
-    hyperparameters = {**HYPERPARAMETERS, "learning_rate": 0.3}  # too high: the loss soon rises
     settings = {
         "batch_size": 32,
         "seed": 1,
         "validation": validation,
         "early_stopping": EarlyStopping(monitor="val_loss", patience=2),
     }
-    whole = train(hyperparameters, data, epochs=12, **settings)
+    whole = train(HYPERPARAMETERS, data, epochs=12, **settings)
     assert whole.stopped
     assert whole.epoch < 12
     state = None
     for epoch in range(1, 13):
-        state = train(hyperparameters, data, epochs=epoch, checkpoint=state, **settings)
+        state = train(HYPERPARAMETERS, data, epochs=epoch, checkpoint=state, **settings)
     assert digest(state) == digest(whole)

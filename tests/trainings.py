@@ -1,12 +1,15 @@
 """What several tests of trainings share: small real data, and a training from beginning to end."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
-from stages.base.params import EarlyStopping
+from stages.base.params import EarlyStopping, load
 from stages.base.splits import Split
 from stages.datasets import catalog
 from stages.training import trainer
 from stages.training.trainer import Checkpoint, Subset, Trainer
+
+HYPERPARAMETERS = load(Path(__file__).parent.parent / "params.yaml").baseline.model_dump()  # of whatever the network is
 
 
 def digits() -> tuple[Split, Split]:

@@ -25,7 +25,7 @@ from stages.base.files import shared_root
 from stages.compute import remote
 
 CONNECT_TIMEOUT = 10  # seconds to reach a scheduler
-WORKERS_TIMEOUT = 60  # seconds for its first worker to come up
+WORKERS_TIMEOUT = 60  # seconds for a first worker to come up, at the start and when all were lost
 # One thread, and for glibc: keep memory that was freed, in huge pages
 _ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
@@ -148,6 +148,7 @@ def _connect(address: str) -> Iterator[Client]:
             client.wait_for_workers(1, timeout=WORKERS_TIMEOUT)
         except TimeoutError:
             raise UserError(f"the scheduler at {address} has no workers; start one with `dask worker {address}`") from None
+        client.amm.stop()  # Dask's memory manager drops copies of the data that all workers need, while they are being made
         _show_dashboard(client)
         yield client
 

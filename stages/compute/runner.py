@@ -6,6 +6,7 @@ writes the store: a checkpoint comes back every few seconds, a thread writes it,
 dead worker's trainings to another one.
 """
 
+import operator
 import pickle
 import threading
 import uuid
@@ -13,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 
 import distributed
 import numpy as np
@@ -22,7 +24,7 @@ from stages.base.console import UserError
 from stages.base.files import shared_root
 from stages.base.params import EarlyStopping, Params
 from stages.compute import remote, store
-from stages.compute.cluster import Cluster
+from stages.compute.cluster import WORKERS_TIMEOUT, Cluster
 from stages.compute.code import training_code, worker_code
 from stages.compute.store import Store
 from stages.compute.worker import Job, Settings, Training
@@ -87,8 +89,8 @@ class Runner:
             "environment": self._environment,
             "precision": [keras.config.floatx(), keras.config.dtype_policy().name],
         }
-        self._files = worker_code()
-        self._code_name = remote.digest(self._files)
+        files = worker_code()
+        self._code = partial(remote.run_anywhere, remote.digest(files), files, self._environment)
         self._topic, self._lock = f"epochs-{uuid.uuid4().hex}", threading.Lock()
         self.epochs: dict[Training, int] = {}
         self.epochs_reused = 0
@@ -134,9 +136,9 @@ class Runner:
                 checkpoint = stored and self._scatter(vars(stored))
             workers = self._client.scheduler_info(n_workers=-1)["workers"] if avoid else ()
             others = [worker for worker in workers if worker != avoid]
-            arguments = self._environment, pickle.dumps((self._settings, job)), self._sent, checkpoint, (self._topic, job.key)
+            arguments = pickle.dumps((self._settings, job)), self._sent_data, checkpoint, (self._topic, job.key)
             placement = {"workers": others or None, "allow_other_workers": bool(others), "priority": priorities[job.key]}
-            future = self._client.submit(remote.run_anywhere, self._code_name, self._code, *arguments, **placement, pure=False)
+            future = self._client.submit(operator.call, self._sent_code, *arguments, **placement, pure=False)
             running[future.key] = job
             futures.add(future)
 
@@ -161,7 +163,7 @@ class Runner:
                         raise OSError(" ".join(str(result[1]).split()))
                     if losses > MOST_LOSSES * len(jobs):
                         raise OSError("all workers were lost, again and again")
-                    if not self._code.status == self._sent.status == "finished":
+                    if not self._sent_code.status == self._sent_data.status == "finished":
                         self._send()
                     submit(job)
                 except OSError as error:  # a TimeoutError is one too
@@ -205,11 +207,16 @@ class Runner:
             self._send()
 
     def _send(self) -> None:
-        """Put the data on all workers, and the code where each worker that is given a task fetches it."""
-        self._code = self._scatter(self._files, broadcast=True)
-        self._sent = self._scatter(self._data, broadcast=True, direct=self._cluster.local)
+        """Put the code and the data on all workers; one that comes late fetches them from another when it is given a task.
 
-    def _scatter(self, value: dict, **options) -> distributed.Future:
+        Raises:
+            TimeoutError: there are no workers.
+        """
+        self._client.wait_for_workers(1, timeout=WORKERS_TIMEOUT)
+        self._sent_code = self._scatter(self._code, broadcast=True)
+        self._sent_data = self._scatter(self._data, broadcast=True, direct=self._cluster.local)
+
+    def _scatter(self, value: object, **options) -> distributed.Future:
         """Put `value` on workers; in a list, since Dask takes a dictionary for many values and their keys."""
         return self._client.scatter([value], hash=False, **options)[0]
 
