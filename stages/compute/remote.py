@@ -101,9 +101,12 @@ def _activate(state: dict, name: str, code: dict[str, bytes], scratch: Path) -> 
     if digest(code) != name:
         raise ImportError(f"the code that arrived is not {name}")
     folder = scratch / name
-    for path, content in code.items():
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_bytes(content)
+    try:
+        for path, content in code.items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_bytes(content)
+    except OSError as error:  # of a full disk, and does not name the file
+        raise OSError(error.errno, error.strerror, str(folder)) from None
     tops = {path.partition("/")[0].removesuffix(".py") for path in code} | state.get("tops", set())
     loaded = {module: sys.modules.pop(module) for module in list(sys.modules) if module.partition(".")[0] in tops}
     if state["active"]:
