@@ -9,6 +9,7 @@ from pathlib import Path
 import kubernetes_validate
 import pytest
 import yaml
+from dvc.utils.serialize import modify_yaml
 
 from stages.compute.code import imported
 from stages.review.report import stale_stages
@@ -126,6 +127,17 @@ def test_kubernetes_accepts_the_manifest():
     used = set(re.findall(r"(?:configMapRef|configMap|secret): {name: ([\w-]+)}", text))
     assert used
     assert used <= made
+
+
+def test_an_experiment_changes_one_line_of_params_yaml(tmp_path):
+    """It is written as DVC writes it, so that a diff shows what was changed and no more."""
+    before = (ROOT / "params.yaml").read_text()
+    (tmp_path / "params.yaml").write_text(before)
+    with modify_yaml(str(tmp_path / "params.yaml")) as settings:
+        settings["tune"]["strategy"] = "bayesian"
+    after = (tmp_path / "params.yaml").read_text()
+    lines = zip(before.splitlines(), after.splitlines(), strict=True)
+    assert [new.split("#")[0].strip() for old, new in lines if old != new] == ["strategy: bayesian"]
 
 
 def test_the_readme_has_the_figures_of_the_metrics():
