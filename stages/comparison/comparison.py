@@ -59,7 +59,7 @@ def compare(settings: Params, baseline: Hyperparameters, tuned: Hyperparameters)
     seconds_per_epoch = compare_seconds(*epochs(settings, baseline, tuned), rounds=7)
     of_one, of_many = (
         compare_seconds([predictor(network, examples) for network in kept], 1000, rounds=15, times=times)
-        for examples, times in ((1, 100), (BATCH, 20))
+        for examples, times in ((1, 100), (BATCH, 4))
     )
     compared: dict = {
         "verdict": inference.verdict(difference, settings.compare.margin),
