@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -127,6 +128,11 @@ def test_kubernetes_accepts_the_manifest():
     used = set(re.findall(r"(?:configMapRef|configMap|secret): {name: ([\w-]+)}", text))
     assert used
     assert used <= made
+
+
+@pytest.mark.parametrize("patch", (ROOT / "examples").glob("*/fork.patch"), ids=lambda patch: patch.parent.name)
+def test_an_example_fits_what_it_changes(patch):
+    subprocess.run(["git", "apply", "--check", patch], cwd=ROOT, check=True)
 
 
 def test_an_experiment_changes_one_line_of_params_yaml(tmp_path):
