@@ -59,13 +59,13 @@ def test_repro_runs_all_stages_and_the_metrics_belong_together(reproduced):
 
 
 def test_replicates_have_seeds_of_their_own_and_the_first_is_kept(reproduced):
-    labels = np.params.load(reproduced.folder / "data/prepared/test/labels.npy")
+    labels = np.load(reproduced.folder / "data/prepared/test/labels.npy")
     for name in ("baseline", "retrain"):
         trained = reproduced.metrics(name)
-        predictions = np.params.load(reproduced.folder / f"data/{name}/predictions.npy")
+        predictions = np.load(reproduced.folder / f"data/{name}/predictions.npy")
         assert (predictions.shape, predictions.dtype) == ((5, len(labels)), np.int32)
         accuracies = (predictions == labels).mean(1)
-        assert (np.params.load(reproduced.folder / f"data/{name}/scores.npy") == (predictions == labels)).all()
+        assert (np.load(reproduced.folder / f"data/{name}/scores.npy") == (predictions == labels)).all()
         assert len(set(accuracies)) > 1
         assert trained["test_accuracy"] == pytest.approx({"mean": accuracies.mean(), "std": accuracies.std(ddof=1)})
         assert (trained["kept"]["replicate"], trained["kept"]["seed"]) == (1, 1042)
@@ -75,7 +75,7 @@ def test_replicates_have_seeds_of_their_own_and_the_first_is_kept(reproduced):
         assert list(zip(history["replicate"], history["epoch"], strict=True)) == [(r, e) for r in range(1, 6) for e in (1, 2)]
         assert history[history["epoch"] == 2]["score"].mean() == pytest.approx(trained["train_accuracy"]["mean"])
         network = keras.models.load_model(reproduced.folder / f"data/{name}/model.keras")
-        inputs = np.params.load(reproduced.folder / "data/prepared/test/inputs.npy")
+        inputs = np.load(reproduced.folder / "data/prepared/test/inputs.npy")
         assert (network.predict(inputs, verbose=0).argmax(1) == predictions[0]).all()
 
 
@@ -92,7 +92,7 @@ def test_the_comparison_is_of_both_networks(reproduced):
     assert f"comparison: {' '.join(compared['summary'])}\n" in reproduced.output
     matrix = pd.read_csv(reproduced.folder / "metrics/plots/confusion.csv")
     assert len(matrix) == 100
-    assert matrix["examples"].sum() == len(np.params.load(reproduced.folder / "data/prepared/test/labels.npy"))
+    assert matrix["examples"].sum() == len(np.load(reproduced.folder / "data/prepared/test/labels.npy"))
     right = matrix[matrix["actual"] == matrix["predicted"]]["examples"].sum() / matrix["examples"].sum()
     assert right == pytest.approx(retrain["kept"]["test_accuracy"])
 
