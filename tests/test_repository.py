@@ -130,7 +130,7 @@ def test_kubernetes_accepts_the_manifest():
     assert used <= made
 
 
-@pytest.mark.parametrize("patch", (ROOT / "examples").glob("*/fork.patch"), ids=lambda patch: patch.parent.name)
+@pytest.mark.parametrize("patch", sorted((ROOT / "examples").glob("*/fork.patch")), ids=lambda patch: patch.parent.name)
 def test_an_example_fits_what_it_changes(patch):
     subprocess.run(["git", "apply", "--check", patch], cwd=ROOT, check=True)
 
