@@ -72,7 +72,7 @@ def test_its_pictures_show_what_was_predicted(example):
 
 def test_an_experiment_and_its_report(example):
     params = [part for change in EXPERIMENTS[example.name] for part in ("--set-param", change)]
-    example.dvc("exp", "run", *params)
+    example.dvc("exp", "run", *params, "tune")
     example.run("python", "-m", "stages.review.report", "HEAD", "--output", "report")
     report = (example.folder / "report/report.md").read_text()
     assert "tune.strategy" in report
