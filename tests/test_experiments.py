@@ -48,6 +48,7 @@ def check(tune: dict, trials: pd.DataFrame, strategy: str, count: int) -> None:
     assert tune["trials"] == len(trials) == count
     for name, dimension in load(ROOT / "params.yaml").tune.space.items():
         assert trials[name].between(*dimension.extremes()).all()
+        assert ((trials[name] - dimension.min) % dimension.step == 0).all()
     assert trials["val_accuracy"].gt(0.5).any()
     assert tune["best"]["score"] == trials["val_accuracy"].max()
     assert trials["standard_error"].gt(0).all()

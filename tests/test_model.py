@@ -5,6 +5,7 @@ import pytest
 import trainings
 from trainings import HYPERPARAMETERS, train
 
+from stages.search.classifier import NetworkClassifier
 from stages.training import adam, trainer
 from stages.training.backend import keras
 
@@ -20,6 +21,17 @@ def test_it_is_the_tutorials(digits):
     assert HYPERPARAMETERS == {"units": 512, "dropout": 0.2, "learning_rate": 0.001}
     assert network.count_params() == 64 * 512 + 512 + 512 * 10 + 10
     assert [type(layer).__name__ for layer in network.layers] == ["Flatten", "Dense", "Dropout", "Dense"]
+
+
+def test_the_metrics_have_its_size(reproduced):
+    baseline = reproduced.metrics("baseline")
+    assert (baseline["hyperparameters"]["units"], baseline["parameters"]) == (512, 64 * 512 + 512 + 512 * 10 + 10)
+
+
+def test_its_classifier_learns(digits):
+    train_split, test = digits
+    classifier = NetworkClassifier({**HYPERPARAMETERS, "learning_rate": 0.01}, epochs=4, seed=1)
+    assert classifier.fit(train_split.inputs, train_split.labels).score(test.inputs, test.labels) > 0.8
 
 
 def test_dropout_is_drawn_while_training(digits):

@@ -29,6 +29,18 @@ def build(data, seed, state=None):
     return trainer.build(HYPERPARAMETERS, data.inputs.shape[1:], data.outputs, seed, state)
 
 
+def use_optimizer(monkeypatch, make):
+    """Have the network of model.py compiled with the optimizer that `make` returns."""
+    original = model.build
+
+    def build(*arguments):
+        network = original(*arguments)
+        network.compile(make(), loss=network.loss)
+        return network
+
+    monkeypatch.setattr(model, "build", build)
+
+
 def digest(state) -> str:
     """A hash of all that is in a state but the seconds."""
     content = hashlib.sha256(json.dumps([state.epoch, state.history, state.stopped]).encode())
@@ -59,7 +71,11 @@ def test_another_process_and_other_work_before_change_nothing(digits, tmp_path):
     )
     environment = {**os.environ, "KERAS_BACKEND": "jax", "KERAS_HOME": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True)
-    train(HYPERPARAMETERS, digits[1], epochs=1, batch_size=10, seed=9)
+    layers = keras.layers.Flatten(), keras.layers.Dropout(0.2), keras.layers.Dense(10, "softmax")
+    other = keras.Sequential([keras.Input((8, 8)), *layers])
+    other.compile("adam", loss="sparse_categorical_crossentropy")
+    other.optimizer.build(other.trainable_variables)
+    trainer.Trainer(other, trainer.Subset.of(digits[0]), batch_size=10, seed=9).run(1)
     here = digest(train(HYPERPARAMETERS, digits[0], epochs=2, batch_size=32, seed=3))
     assert done.stdout.split() == [here, "tensorflow", "float32", "channels_last"]
 
@@ -158,17 +174,12 @@ def test_every_optimizer_goes_on_from_a_checkpoint(digits, monkeypatch, name, ac
     One `Trainer`, traced once: what it kept from another training and is in no checkpoint would show in the last one.
     """
 
-    def with_optimizer(input_shape, outputs, hyperparameters):
-        network = original(input_shape, outputs, hyperparameters)
+    def make():
         inner = getattr(keras.optimizers, "Adam" if name == "LossScaleOptimizer" else name)
         optimizer = inner(learning_rate=0.01, gradient_accumulation_steps=accumulate, use_ema=name == "SGD")
-        if name == "LossScaleOptimizer":
-            optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-        network.compile(optimizer, loss="sparse_categorical_crossentropy")
-        return network
+        return keras.optimizers.LossScaleOptimizer(optimizer) if name == "LossScaleOptimizer" else optimizer
 
-    original = model.build
-    monkeypatch.setattr(model, "build", with_optimizer)
+    use_optimizer(monkeypatch, make)
     data = Split(digits[0].inputs[:300], digits[0].labels[:300])
     training = trainer.Trainer(build(data, 1), trainer.Subset.of(data), batch_size=32, seed=1)
     part = training.run(1)
@@ -241,14 +252,7 @@ def test_another_score_is_in_the_history(digits, monkeypatch):
 
 def test_a_pause_does_not_reset_patience(digits, monkeypatch):
     """With a learning rate that is too high, so that the loss soon rises."""
-
-    def too_fast(*arguments):
-        network = original(*arguments)
-        network.compile(keras.optimizers.Adam(0.3), loss=network.loss)
-        return network
-
-    original = model.build
-    monkeypatch.setattr(model, "build", too_fast)
+    use_optimizer(monkeypatch, lambda: keras.optimizers.Adam(0.3))
     data, validation = digits
     settings = {
         "batch_size": 32,
