@@ -11,7 +11,7 @@ def main() -> None:
     settings = params.load()
     packages.check("numerics", "training")
     with Cluster(settings.runtime.workers) as cluster:
-        from stages.compute.replicates import summary, train_and_test  # TensorFlow, which workers import at the same time
+        from stages.compute.replicates import summary, train_and_test  # starts TensorFlow, which workers must not share
 
         print(summary("baseline", train_and_test("baseline", settings.baseline, settings, cluster)))
 

@@ -20,7 +20,7 @@ def main() -> None:
     packages.check("numerics", "training")
     found = hyperparameters(settings.retrain.from_)
     with Cluster(settings.runtime.workers) as cluster:
-        from stages.comparison import comparison  # TensorFlow, which workers import at the same time
+        from stages.comparison import comparison  # starts TensorFlow, which workers must not share
         from stages.compute.replicates import summary, train_and_test
 
         comparison.check(settings)

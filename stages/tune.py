@@ -12,7 +12,7 @@ def main() -> None:
     settings = params.load()
     packages.check("numerics", "training", "search")
     with Cluster(settings.runtime.workers) as cluster:
-        from stages.search.tuning import tune  # TensorFlow, which workers import at the same time
+        from stages.search.tuning import tune  # starts TensorFlow, which workers must not share
 
         tune(settings, cluster)
 

@@ -7,7 +7,6 @@ import pytest
 from stages.base.console import decimals
 from stages.base.hyperparameters import Hyperparameters
 from stages.comparison import comparison
-from stages.training.backend import keras
 
 HYPERPARAMETERS = {"units": 512, "dropout": 0.2, "learning_rate": 0.001}
 
@@ -24,11 +23,6 @@ def test_seconds_are_compared_in_turn():
     assert 18 < seconds["baseline"] < 60
     assert seconds["ratio_low"] <= seconds["ratio"] <= seconds["ratio_high"]
     assert 1.2 < seconds["ratio"] < 2.5
-
-
-def test_a_predictor_predicts_so_many_examples():
-    network = keras.Sequential([keras.Input((4, 4)), keras.layers.Flatten(), keras.layers.Dense(3)])
-    assert [comparison.predictor(network, examples)().shape for examples in (1, 20)] == [(1, 3), (20, 3)]
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,7 @@ def test_the_fused_optimizer_is_adam(digits):
         for _ in range(3):
             optimizer.apply([keras.ops.convert_to_tensor(gradient) for gradient in gradients], network.trainable_variables)
         results.append([variable.numpy() for variable in network.trainable_variables + optimizer.variables])
-        trainer._assign(network.trainable_variables, start)
+        for variable, array in zip(network.trainable_variables, start, strict=True):
+            variable.assign(array)
     for fused, keras_own in zip(*results, strict=True):
         np.testing.assert_allclose(fused, keras_own, rtol=1e-5, atol=1e-6)

@@ -135,13 +135,16 @@ def test_the_model_is_registered_and_loaded_as_the_documentation_says(project):
     assert project.run("python", "-c", code).stdout.splitlines()[-1] == str(first)
 
 
-def test_an_experiment_runs_what_it_affects_and_the_store_makes_it_short(project):
+def test_a_change_of_a_param_runs_the_stages_that_it_affects(project):
     value = params.load(project.folder / "params.yaml").tune.space[project.searched].extremes()[0]
-    output = project.dvc("exp", "run", "--set-param", f"baseline.{project.searched}={value}")
-    assert ran(output) == ["baseline", "tune", "retrain"]
-    assert re.search(r"; (\d+) epochs, \1 of them from data/trials", output)
-    project.commit()
-    assert ran(project.dvc("exp", "run", "--set-param", "tune.random.max_trials=2")) == []
+    for changes, stages in [
+        ({"tune": {"random": {"max_trials": 2}}, "runtime": {"workers": 1}}, set()),
+        ({"compare": {"margin": 0.01}}, {"tune", "retrain"}),
+        ({"baseline": {project.searched: value}}, {"baseline", "tune", "retrain"}),
+        ({"prepare": {"validation_split": 0.3}}, {"prepare", "baseline", "tune", "retrain"}),
+    ]:
+        project.update_params(changes)
+        assert set(json.loads(project.dvc("status", "--json"))) == stages
 
 
 def test_each_selection_is_what_it_says_and_another_margin_trains_nothing(here, project):

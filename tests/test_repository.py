@@ -32,12 +32,12 @@ def places(files) -> set[str]:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_depends_on_exactly_the_folders_that_it_imports_from(stage):
-    """What is loaded by name only, the preload modules of Dask's workers, is in a folder of what loads it."""
+    """What is named in a text only, such as the preload module of Dask's workers, is in a folder of what names it."""
     deps = {dep for dep in PIPELINE["stages"][stage]["deps"] if dep.startswith("stages/")}
     assert deps == places(imported(f"stages.{stage}")) - {"stages/__init__.py"}
     if "stages/compute" in deps:
         by_name = set(re.findall(r'"(stages[.\w]+)"', (ROOT / "stages/compute/cluster.py").read_text()))
-        assert by_name == {"stages.compute.preload", "stages.compute.worker"}
+        assert by_name == {"stages.compute.worker", "stages.training.backend"}
         assert places(file for name in by_name for file in imported(name)) - {"stages/__init__.py"} <= deps
 
 

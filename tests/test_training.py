@@ -26,7 +26,10 @@ def digits():
 
 
 def build(data, seed, state=None):
-    return trainer.build(HYPERPARAMETERS, data.inputs.shape[1:], data.outputs, seed, state)
+    network = trainer.build(HYPERPARAMETERS, data.inputs.shape[1:], data.outputs, seed)
+    if state:
+        trainer.restore(network, network.optimizer, state)
+    return network
 
 
 def use_optimizer(monkeypatch, make):
@@ -59,6 +62,14 @@ def test_going_on_from_a_state_is_training_in_one_go(digits, seed, batch_size):
     assert digest(train(HYPERPARAMETERS, data, epochs=5, checkpoint=part, **settings)) == digest(whole)
     assert digest(part) == kept
     assert part.history["loss"] == whole.history["loss"][:2]
+
+
+def test_a_predictor_predicts_what_keras_does():
+    network = keras.Sequential([keras.Input((4, 4)), keras.layers.Flatten(), keras.layers.Dense(3)])
+    inputs = np.random.default_rng(0).random((1001, 4, 4), np.float32)
+    predict = trainer.predictor(network)
+    for examples in (1, 1001):
+        np.testing.assert_allclose(predict(inputs[:examples]), network.predict(inputs[:examples], verbose=0), rtol=1e-4)
 
 
 def test_another_process_and_other_work_before_change_nothing(digits, tmp_path):

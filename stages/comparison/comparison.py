@@ -6,6 +6,7 @@ The statistics are in inference.py. How long both take is measured here, in turn
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +21,9 @@ from stages.base.params import Params
 from stages.base.splits import Split
 from stages.comparison import inference
 from stages.compute.replicates import listed
-from stages.training.backend import keras, tf
+from stages.training.backend import keras
 from stages.training.score import NAME
-from stages.training.trainer import Subset, Trainer, build
+from stages.training.trainer import Subset, Trainer, build, predictor
 
 NETWORKS = ("baseline", "retrain")
 EPOCH_PART = 10  # a tenth of an epoch is timed
@@ -56,10 +57,11 @@ def compare(settings: Params, baseline: Hyperparameters, tuned: Hyperparameters)
     scores = [np.load(f"data/{name}/scores.npy", allow_pickle=False) for name in NETWORKS]
     difference = inference.difference_of_scores(*scores)
     kept = [keras.models.load_model(f"data/{name}/model.keras") for name in NETWORKS]
+    predictors = [predictor(network) for network in kept]
     seconds_per_epoch = compare_seconds(*epochs(settings, baseline, tuned), rounds=7)
     of_one, of_many = (
-        compare_seconds([predictor(network, examples) for network in kept], 1000, rounds=15, times=times)
-        for examples, times in ((1, 100), (BATCH, 4))
+        compare_seconds([partial(predict, test.inputs[:examples]) for predict in predictors], 1000, rounds=15, times=times)
+        for examples, times in ((1, 25), (BATCH, 4))
     )
     compared: dict = {
         "verdict": inference.verdict(difference, settings.compare.margin),
@@ -108,13 +110,6 @@ def epochs(settings: Params, baseline: Hyperparameters, tuned: Hyperparameters) 
         return lambda: trainer.train_epoch(0, {NAME: [], "loss": []})
 
     return [epoch(baseline), epoch(tuned)], examples / size
-
-
-def predictor(network: keras.Model, examples: int) -> Callable[[], tf.Tensor]:
-    """Return a function that predicts so many examples at once: (examples, outputs)."""
-    call = tf.function(lambda inputs: network(inputs, training=False), autograph=False)
-    inputs = tf.zeros((examples, *network.input_shape[1:]))
-    return lambda: call(inputs)
 
 
 def compare_seconds(

@@ -1,18 +1,24 @@
 """Dask's workers: processes on this machine, or the cluster that `DASK_SCHEDULER_ADDRESS` names.
 
-TensorFlow is not imported here, so that workers can start, and import it, while this process imports it too.
+Workers of this machine are forked (on Linux; elsewhere they import TensorFlow themselves) once this process has imported
+TensorFlow and before it starts it: whoever uses a `Cluster` imports stages/training/backend.py inside its block.
 """
 
 import asyncio
+import importlib
 import logging
+import multiprocessing.util
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
+from pathlib import Path
 from typing import cast
+from unittest.mock import patch
 
 import dask
 import distributed
@@ -23,23 +29,16 @@ from distributed.utils import get_mp_context, silence_logging_cmgr
 from stages.base.console import UserError
 from stages.base.files import shared_root
 from stages.compute import remote
+from stages.training.quiet import quiet
 
 CONNECT_TIMEOUT = 10  # seconds to reach a scheduler
 WORKERS_TIMEOUT = 60  # seconds for a first worker to come up, at the start and when all were lost
-# One thread, and for glibc: keep memory that was freed, in huge pages
-_ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1",
-    "MALLOC_TRIM_THRESHOLD_": str(2**28),
-    "MALLOC_MMAP_THRESHOLD_": str(2**28),
-    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
-}
 # By default Dask drops copies of the data that all workers need, and its profiler interrupts the trainings 100 times a second
 _FULL_SPEED = {
     "distributed.scheduler.active-memory-manager.start": False,
     "distributed.worker.profile.enabled": False,
-    "distributed.nanny.pre-spawn-environ": _ENVIRONMENT,
     "distributed.worker.multiprocessing-method": "forkserver" if sys.platform == "linux" else "spawn",
-    "distributed.worker.preload": ["stages.compute.preload", "stages.compute.worker"],
+    "distributed.worker.preload": ["stages.compute.worker"],
     "distributed.comm.require-encryption": False,  # what a cluster asks for needs certificates, and nothing leaves this machine
 }
 
@@ -102,12 +101,32 @@ def _same(address: str, here: dict[str, str], there: dict[str, str]) -> None:
 
 
 def _start_forkserver() -> None:
-    """Start the process that workers are forked from, now that standard error is the user's."""
+    """Start the process that workers are forked from, as a fork of this one: Python's own would lack TensorFlow."""
     with dask.config.set(_FULL_SPEED):
-        context = get_mp_context()
-    if context.get_start_method() == "forkserver":
-        os.environ.update(_ENVIRONMENT)
-        context.set_forkserver_preload(["stages.compute.preload"])
+        forks = get_mp_context().get_start_method() == "forkserver"
+    if not forks or "stages.training.backend" in sys.modules:
+        return  # the threads of a TensorFlow that was started are not there in a fork
+
+    def fork(_path: bytes, arguments: list[str], keep: list[int]) -> int:
+        if pid := os.fork():
+            return pid
+        try:
+            # Ctrl-C is for the process that the user started; when that ends, its end of a pipe is closed, and this one ends
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            for file in files() - before - set(keep):
+                os.closerange(file, file + 1)
+            exec(arguments[-1], {})  # noqa: S102 - the standard library's
+        finally:
+            os._exit(0)
+
+    def files() -> set[int]:
+        return {int(path.name) for path in Path("/proc/self/fd").iterdir()}
+
+    with quiet():
+        importlib.import_module("tensorflow")
+    resource_tracker.ensure_running()
+    before = files()
+    with patch.object(multiprocessing.util, "spawnv_passfds", fork):
         forkserver.ensure_running()
 
 

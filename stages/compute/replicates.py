@@ -46,11 +46,14 @@ def train_and_test(name: str, hyperparameters: Hyperparameters, settings: Params
     checkpoints = train_replicates(name, chosen, settings, cluster)
     test = splits.load(splits.PREPARED / "test")
     train, subset = splits.load(splits.PREPARED / "train"), Subset.of(test)
-    shape = test.inputs.shape[1:], train.outputs
-    networks = [trainer.build(chosen, *shape, settings.seed, checkpoint) for checkpoint in checkpoints]
-    outputs = [trainer.predict(network, test.inputs) for network in networks]
+    network = trainer.build(chosen, test.inputs.shape[1:], train.outputs, settings.seed)
+    evaluate, predict = trainer.evaluator(network), trainer.predictor(network)
+    tested: list[tuple] = []
+    for checkpoint in reversed(checkpoints):  # the first, which is kept, comes last
+        trainer.restore(network, network.optimizer, checkpoint)
+        tested.insert(0, (*evaluate(subset), predict(test.inputs)))
+    scores, _, losses, _, outputs = zip(*tested, strict=True)
     predictions = np.stack([output.argmax(1).astype(np.int32) if train.classes else output[:, 0] for output in outputs])
-    scores, _, losses, _ = zip(*(trainer.evaluator(network)(subset) for network in networks), strict=True)
     metrics = {
         "hyperparameters": chosen,
         "parameters": checkpoints[0].parameters,
@@ -64,7 +67,7 @@ def train_and_test(name: str, hyperparameters: Hyperparameters, settings: Params
         "seconds_per_epoch": round(statistics.median(second for checkpoint in checkpoints for second in checkpoint.seconds), 3),
     }
     folder = Path("data") / name
-    save(networks[0], folder / "model.keras")
+    save(network, folder / "model.keras")
     per_example = np.stack([score(subset.labels, tf.constant(output)).numpy() for output in outputs])
     for file, array in (("predictions", predictions), ("scores", per_example)):
         with replacing(folder / f"{file}.npy") as temporary:

@@ -1,5 +1,6 @@
 """What runs on a Dask worker: one training, from where the store has it."""
 
+import signal
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,7 @@ from stages.base.console import UserError
 from stages.base.params import EarlyStopping
 from stages.base.splits import Split
 from stages.compute.store import Store
-from stages.training.backend import keras, tf
+from stages.training.backend import tf
 from stages.training.trainer import Checkpoint, Subset, Trainer, build
 
 SAVE_EVERY = 3  # seconds of a training between two checkpoints
@@ -77,14 +78,8 @@ class Job:
 
 
 def dask_setup(_worker) -> None:
-    """Train something tiny: much takes long the first time only, and could be done while the data is on its way."""
-    nothing = Subset.of(Split(np.zeros((2, 28, 28), np.float32), np.arange(2, dtype=np.int32)))
-    layers = keras.layers
-    network = keras.Sequential([layers.Flatten(), layers.Dense(1, "relu"), layers.Dropout(0.5), layers.Dense(2, "softmax")])
-    network.compile("adam", "sparse_categorical_crossentropy")
-    network.build((None, 28, 28))
-    network.optimizer.build(network.trainable_variables)
-    Trainer(network, nothing, batch_size=1, seed=0, validation=nothing).run(1)
+    """Leave Ctrl-C to the process that the user started."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def train(settings: Settings, job: Job, data: dict, checkpoint: dict | None, progress: Callable[[int], object]) -> dict | str:

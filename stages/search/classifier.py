@@ -37,7 +37,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
 
     def predict_proba(self, inputs: np.ndarray) -> np.ndarray:
         """Return the probabilities (n, classes) float32, in the order of `classes_`."""
-        return trainer.predict(self.network_, np.asarray(inputs, np.float32))
+        return trainer.predictor(self.network_)(np.asarray(inputs, np.float32))
 
     def predict(self, inputs: np.ndarray) -> np.ndarray:
         """Return the most probable label of each example, (n,)."""

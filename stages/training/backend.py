@@ -3,7 +3,6 @@
 Import `tf` and `keras` from here, never directly: the settings below only hold if they are made before TensorFlow starts.
 """
 
-import gc
 import os
 
 from stages.training.quiet import quiet
@@ -32,7 +31,5 @@ keras.config.set_floatx("float32")
 keras.config.set_epsilon(1e-7)
 keras.config.set_image_data_format("channels_last")
 keras.config.set_dtype_policy("float32")
-
-gc.freeze()  # what was imported stays: not looking through it again makes a process a second faster at its end alone
 
 __all__ = ["keras", "seed_generator", "tf"]

@@ -130,8 +130,7 @@ class Trainer:
         """
         start = time.monotonic()
         checkpoint = checkpoint or self._start
-        _assign(_weights(self.network), checkpoint.weights)
-        _assign(self._optimizer.variables, checkpoint.optimizer)
+        restore(self.network, self._optimizer, checkpoint)
         history = {name: list(values) for name, values in checkpoint.history.items()}
         seconds, stopped, epoch = list(checkpoint.seconds), checkpoint.stopped, checkpoint.epoch
         while epoch < epochs and not stopped and (epoch == checkpoint.epoch or time.monotonic() - start < seconds_at_most):
@@ -164,24 +163,21 @@ class Trainer:
         return Checkpoint(epoch, weights, optimizer, history, seconds, sum(array.size for array in weights), stopped)
 
 
-def build(
-    hyperparameters: Mapping[str, object],
-    input_shape: tuple[int, ...],
-    outputs: int,
-    seed: int,
-    checkpoint: Checkpoint | None = None,
-) -> keras.Model:
-    """Return the compiled Keras model of model.py, initialised from `seed` or with the variables of `checkpoint`."""
+def build(hyperparameters: Mapping[str, object], input_shape: tuple[int, ...], outputs: int, seed: int) -> keras.Model:
+    """Return the compiled Keras model of model.py, initialised from `seed`."""
     keras.backend.clear_session(free_memory=False)
     keras.utils.set_random_seed(seed)
     # Keras draws the seeds of layers from Python's one generator, which other threads (Dask's, in a worker) draw from too
     with mock.patch.object(seed_generator, "python_random", random.Random(seed)):  # noqa: S311
         network = model.build(tuple(input_shape), outputs, Hyperparameters.model_validate(hyperparameters))
     network.optimizer.build(network.trainable_variables)
-    if checkpoint is not None:
-        _assign(_weights(network), checkpoint.weights)
-        _assign(network.optimizer.variables, checkpoint.optimizer)
     return network
+
+
+def restore(network: keras.Model, optimizer: keras.optimizers.Optimizer, checkpoint: Checkpoint) -> None:
+    """Give `network` and `optimizer` the values of `checkpoint`."""
+    for variable, array in zip(_weights(network) + optimizer.variables, checkpoint.weights + checkpoint.optimizer, strict=True):
+        variable.assign(array)
 
 
 def evaluator(network: keras.Model) -> Callable[[Subset], list[float]]:
@@ -214,11 +210,15 @@ def evaluator(network: keras.Model) -> Callable[[Subset], list[float]]:
     return on
 
 
-def predict(network: keras.Model, inputs: np.ndarray) -> np.ndarray:
-    """Return the outputs of the network for `inputs`, (n, outputs) float32, dropout off."""
+def predictor(network: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
+    """Return a function of inputs (n, ...) that returns the outputs of `network`, (n, outputs) float32, dropout off."""
     call = tf.function(lambda batch: network(batch, training=False), autograph=False)
-    batches = [inputs[start : start + EVALUATION_BATCH] for start in range(0, len(inputs), EVALUATION_BATCH)]
-    return np.concatenate([call(tf.constant(batch)).numpy() for batch in batches])
+
+    def predict(inputs: np.ndarray) -> np.ndarray:
+        batches = [inputs[start : start + EVALUATION_BATCH] for start in range(0, len(inputs), EVALUATION_BATCH)]
+        return np.concatenate([call(tf.constant(batch)).numpy() for batch in batches])
+
+    return predict
 
 
 def _epoch_function(network: keras.Model, optimizer: keras.optimizers.Optimizer, batch_size: int):
@@ -257,8 +257,3 @@ def _epoch_function(network: keras.Model, optimizer: keras.optimizers.Optimizer,
 
 def _weights(network: keras.Model) -> list:
     return [variable for variable in network.variables if variable.name != "seed_generator_state"]
-
-
-def _assign(variables: list, arrays: list[np.ndarray]) -> None:
-    for variable, array in zip(variables, arrays, strict=True):
-        variable.assign(array)
