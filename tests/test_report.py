@@ -95,6 +95,9 @@ def test_a_merged_branch_is_reported_by_the_workflows_own_shell(merged, tmp_path
     before, _, folded = written.partition("<details>")
     assert "seconds" not in before
     assert "seconds" in folded
+    rows = re.findall(r"^\| <code>(\S+)</code> \| <code>(\S+)</code>", folded.partition("</details>")[0], re.M)
+    assert rows == sorted(rows)
+    assert len(rows) > 5
     assert "(https://example.org/runs/1#artifacts)" in written
     drawn = sorted(path.name for path in (merged.folder / "report").glob("*.png"))
     assert drawn == [

@@ -195,7 +195,9 @@ def changes(what: str, commit: str) -> list[Change]:
     """Return what `dvc params diff` or `dvc metrics diff` finds between `commit` and the working tree."""
     found = json.loads(dvc(what, "diff", commit, "--json") or "{}")
     return [
-        Change(file, key, values.get("old"), values.get("new")) for file, keys in found.items() for key, values in keys.items()
+        Change(file, key, values.get("old"), values.get("new"))
+        for file, keys in sorted(found.items())
+        for key, values in sorted(keys.items())  # DVC's own order is another in each run
     ]
 
 
