@@ -59,8 +59,9 @@ def compare(settings: Params, baseline: Hyperparameters, tuned: Hyperparameters)
     kept = [keras.models.load_model(f"data/{name}/model.keras") for name in NETWORKS]
     predictors = [predictor(network) for network in kept]
     seconds_per_epoch = compare_seconds(*epochs(settings, baseline, tuned), rounds=7)
+    inputs = test.inputs[np.arange(BATCH) % len(test.inputs)]
     of_one, of_many = (
-        compare_seconds([partial(predict, test.inputs[:examples]) for predict in predictors], 1000, rounds=15, times=times)
+        compare_seconds([partial(predict, inputs[:examples]) for predict in predictors], 1000, rounds=15, times=times)
         for examples, times in ((1, 25), (BATCH, 4))
     )
     compared: dict = {

@@ -124,8 +124,8 @@ def _start_forkserver() -> None:
 
     with quiet():
         importlib.import_module("tensorflow")
-    resource_tracker.ensure_running()
-    before = files()
+    # Without the tracker's pipe: at its end Python waits for the tracker, which waits until all others have closed the pipe
+    before = files() - {resource_tracker.getfd()}
     with patch.object(multiprocessing.util, "spawnv_passfds", fork):
         forkserver.ensure_running()
 
