@@ -15,7 +15,6 @@ from searches import start, wait_for_store
 import stages.tune
 from stages.base.console import UserError
 from stages.base.params import load
-from stages.compute import cluster as compute_cluster
 from stages.compute import code
 from stages.compute.cluster import Cluster
 
@@ -203,7 +202,7 @@ def test_a_scheduler_that_cannot_be_reached_is_one_line(project, monkeypatch, ad
     project.empty_store()
     before = project.outputs()
     monkeypatch.chdir(project.folder)
-    monkeypatch.setattr(compute_cluster, "CONNECT_TIMEOUT", 2)
+    monkeypatch.setattr("stages.compute.cluster.CONNECT_TIMEOUT", 2)
     with socket.create_server(("127.0.0.1", 0)) as silent:  # it takes connections and says nothing
         address = address.replace("silent", f"tcp://127.0.0.1:{silent.getsockname()[1]}")
         line = f"^DASK_SCHEDULER_ADDRESS is {address}, but no scheduler answers there within 2 s.*$"

@@ -14,6 +14,7 @@ from stages.base import params, splits
 from stages.base.console import UserError
 from stages.base.params import EarlyStopping
 from stages.base.splits import Split
+from stages.comparison import comparison
 from stages.compute import runner
 from stages.compute.code import training_code
 from stages.compute.runner import Runner
@@ -310,6 +311,19 @@ def test_control_puts_the_baseline_beside_the_tuned(project):
     compared = json.loads(project.dvc("metrics", "diff", "control", "--json"))["metrics/comparison.json"]
     assert compared["test_accuracy.low"]["old"] == compared["test_accuracy.high"]["old"] == 0
     assert "summary" not in compared  # which would make the table as wide as it is
+
+
+def test_predictions_are_timed_of_one_example_and_of_1000(here, monkeypatch):
+    """Also where the test part has fewer."""
+    sizes, original = set(), comparison.predictor
+
+    def recording(network):
+        predict = original(network)
+        return lambda inputs: (sizes.add(len(inputs)), predict(inputs))
+
+    monkeypatch.setattr(comparison, "predictor", recording)
+    here("retrain")
+    assert sizes == {1, 1000}
 
 
 def test_what_is_pushed_need_not_be_trained_again(project, tmp_path):
