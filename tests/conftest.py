@@ -9,6 +9,8 @@ import re
 import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -17,6 +19,8 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"  # before NumPy: its threads wait for e
 import pandas as pd
 import pytest
 import yaml
+
+from stages.compute.cluster import Cluster, _start_forkserver
 
 ROOT = Path(__file__).parent.parent
 ENVIRONMENT = {
@@ -90,6 +94,11 @@ class Project:
         """Forget all trainings."""
         shutil.rmtree(self.folder / "data/trials", ignore_errors=True)
 
+    def experiments(self) -> dict[str, str]:
+        """Return the references of the experiments of `QUEUED` that are done, by their names."""
+        refs = self.run("git", "for-each-ref", "--format=%(refname)", "refs/exps").stdout.split()
+        return {name: ref for ref in refs if (name := ref.rpartition("/")[2]) in QUEUED}
+
     def metrics(self, name: str) -> dict:
         """Return the content of metrics/NAME.json."""
         return json.loads((self.folder / "metrics" / f"{name}.json").read_text())
@@ -128,6 +137,12 @@ class Project:
 LONGEST = ["report", "examples", "fork", "cluster", "network", "interruptions", "pipeline", "experiments", "training"]
 
 
+def pytest_sessionstart(session):
+    """Fork what workers are forked from before the tests' modules start TensorFlow; not where others run the tests."""
+    if hasattr(session.config, "workerinput") or not session.config.option.numprocesses:
+        _start_forkserver()
+
+
 def pytest_collection_modifyitems(items):
     """Tests that need a project or a cluster are slow; the longest files come first."""
     for item in items:
@@ -157,21 +172,64 @@ def make_project():
 
 
 @pytest.fixture(scope="session")
-def reproduced(make_project, tmp_path_factory, worker_id) -> Project:
-    """A project after `dvc repro`, committed, for all processes that run tests. Tests only read it."""
-    folder = tmp_path_factory.getbasetemp()
-    folder = (folder if worker_id == "master" else folder.parent) / "reproduced"
-    with folder.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        project = Project(folder)
+def made_once(tmp_path_factory, worker_id):
+    """A function that returns a project which the first process that asks for it makes. Tests only read it.
+
+    It is given the project's name and a function that makes it in a folder and returns what its `output` shall be.
+    """
+
+    def get(name: str, make: Callable[[Path], str]) -> Project:
+        folder = tmp_path_factory.getbasetemp()
+        folder = (folder if worker_id == "master" else folder.parent) / name
         output = folder.with_suffix(".output")
-        if not output.exists():
-            make_project(folder)
-            text = project.dvc("repro")
-            project.commit()
-            output.write_text(text)
-    project.output = output.read_text()
-    return project
+        with folder.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not output.exists():
+                output.write_text(make(folder))
+        project = Project(folder)
+        project.output = output.read_text()
+        return project
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def reproduced(make_project, made_once) -> Project:
+    """A project after `dvc repro`, committed."""
+
+    def make(folder: Path) -> str:
+        project = make_project(folder)
+        output = project.dvc("repro")
+        project.commit()
+        return output
+
+    return made_once("reproduced", make)
+
+
+QUEUED = {"random": 3, "bayesian": 5}  # strategies, and how many trials they have
+
+
+@pytest.fixture(scope="session")
+def experimented(reproduced, made_once) -> Project:
+    """A copy of the reproduced project in which an experiment for each of `QUEUED` was queued and run, two at a time."""
+
+    def make(folder: Path) -> str:
+        project = reproduced.copy(folder)
+        for strategy in QUEUED:
+            project.dvc("exp", "run", "--queue", "--name", strategy, "--set-param", f"tune.strategy={strategy}")
+        start = ["dvc", "queue", "start", "--jobs", "2"]  # its output would be held open by the workers that it leaves behind
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        subprocess.run(start, cwd=folder, env=ENVIRONMENT, check=True, **quiet)
+        deadline = time.monotonic() + 240
+        while len(project.experiments()) < len(QUEUED) and time.monotonic() < deadline:
+            time.sleep(1)
+        while re.search("Queued|Running", status := project.dvc("queue", "status")) and time.monotonic() < deadline:
+            time.sleep(1)
+        assert len(re.findall("Success", status)) == len(QUEUED), status
+        project.dvc("queue", "stop")
+        return status
+
+    return made_once("experimented", make)
 
 
 @pytest.fixture
@@ -192,8 +250,6 @@ def by_hand(tmp_path):
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory):
     """Two workers for the tests that are not about the cluster."""
-    from stages.compute.cluster import Cluster
-
     here = Path.cwd()
     os.chdir(tmp_path_factory.mktemp("cluster"))
     try:

@@ -8,7 +8,6 @@ from importlib.metadata import version
 
 import dask
 import pandas as pd
-import psutil
 import pytest
 from searches import start, wait_for_store
 
@@ -34,23 +33,6 @@ def its_code(project, monkeypatch):
     return add
 
 
-def test_a_cluster_in_other_folders_writes_the_same_bytes(project, by_hand):
-    """Its only worker vanishes, and another one comes later than Dask would wait for."""
-    expected = project.outputs()
-    project.empty_store()
-    address, _, start_worker = by_hand
-    worker = psutil.Process(start_worker().pid)
-    search = start(project, DASK_SCHEDULER_ADDRESS=address)
-    wait_for_store(project, 1, search)
-    for process in (worker, *worker.children(recursive=True)):
-        process.kill()
-    time.sleep(12)
-    start_worker()
-    output = search.communicate(timeout=120)[0]
-    assert search.returncode == 0, output
-    assert project.outputs() == expected
-
-
 def test_two_codes_on_one_cluster_at_once_each_run_their_own(here, project, its_code, by_hand, tmp_path):
     """They differ in the optimizer, and take turns on one worker."""
     both = (project.copy(tmp_path / "original"), project)
@@ -70,18 +52,6 @@ def test_two_codes_on_one_cluster_at_once_each_run_their_own(here, project, its_
         assert search.returncode == 0, output
         assert ", 0 of them from data/trials" in output
     assert [each.outputs() for each in both] == expected
-
-
-def test_a_worker_at_dasks_memory_limit_goes_on(project, by_hand, monkeypatch):
-    """It would be paused at 200 MB, which is less than TensorFlow takes."""
-    expected = project.outputs()
-    project.empty_store()
-    address, _, start_worker = by_hand
-    start_worker("--memory-limit", "4GB", DASK_DISTRIBUTED__WORKER__MEMORY__PAUSE="0.05")
-    monkeypatch.chdir(project.folder)
-    with dask.config.set({"scheduler-address": address}):
-        stages.tune.main()
-    assert project.outputs() == expected
 
 
 def test_copies_of_the_data_stay_on_all_workers(by_hand):

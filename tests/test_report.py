@@ -34,20 +34,19 @@ def run_report(project, *arguments: str, check: bool = True) -> str:
 
 
 @pytest.fixture(scope="module")
-def pull_request(reproduced, tmp_path_factory):
-    """The reproduced project in a clone, with a branch that changes the strategy, as the merge commit of its pull request."""
+def pull_request(reproduced, experimented, tmp_path_factory):
+    """The reproduced project in a clone, with an experiment's branch, as the merge commit of its pull request."""
     clone = type(reproduced)(tmp_path_factory.mktemp("pull-request") / "clone")
     subprocess.run(["git", "clone", "--quiet", str(reproduced.folder), str(clone.folder)], check=True)
-    shutil.copytree(reproduced.folder / "data", clone.folder / "data", dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*"))
-    shutil.copytree(reproduced.folder / ".dvc/cache", clone.folder / ".dvc/cache")
-    clone.run("git", "switch", "--quiet", "--create", "random")
-    clone.update_params({"tune": {"strategy": "random"}})
-    clone.dvc("repro")
-    clone.commit()
+    shutil.copytree(reproduced.folder / "data/trials", clone.folder / "data/trials")
+    shutil.copytree(experimented.folder / ".dvc/cache", clone.folder / ".dvc/cache")
+    clone.run("git", "fetch", "--quiet", str(experimented.folder), "refs/exps/*:refs/exps/*")
+    clone.dvc("exp", "branch", "random", "random")
     clone.run("git", "switch", "--quiet", "--create", "merged", "main")
     (clone.folder / "NOTES").write_text("main went on")
     clone.commit()
     clone.run("git", "merge", "--quiet", "--no-ff", "--no-edit", "random")
+    clone.dvc("checkout", "--quiet")
     clone.run("git", "tag", "start")
     return clone
 
