@@ -152,9 +152,7 @@ def collect(base: str | None, *, draw: bool) -> Report:
     elif not run("git", "ls-tree", commit, "metrics/"):
         report.notes.append(f"{report.base} has no metrics: all of them are new.")
     with noted(report):
-        report.params = changes("params", commit)
-    with noted(report):
-        report.metrics = changes("metrics", commit)
+        report.params, report.metrics = changes(commit)
         objectives = {value for change in report.metrics if change.key == "objective" for value in (change.old, change.new)}
         objective = read_json(Path("metrics/tune.json")).get("objective")
         report.sign = 0 if objectives - {objective} else -1 if objective == "val_loss" else 1
@@ -191,14 +189,18 @@ def resolve(base: str | None) -> tuple[str, str]:
     return base, run("git", "rev-parse", "--verify", f"{base}^{{commit}}")
 
 
-def changes(what: str, commit: str) -> list[Change]:
-    """Return what `dvc params diff` or `dvc metrics diff` finds between `commit` and the working tree."""
-    found = json.loads(dvc(what, "diff", commit, "--json") or "{}")
-    return [
-        Change(file, key, values.get("old"), values.get("new"))
-        for file, keys in sorted(found.items())
-        for key, values in sorted(keys.items())  # DVC's own order is another in each run
-    ]
+def changes(commit: str) -> tuple[list[Change], list[Change]]:
+    """Return the params and the metrics that `dvc exp diff` finds changed between `commit` and the working tree."""
+    found = json.loads(dvc("exp", "diff", commit, "--json") or "{}")
+    params, metrics = (
+        [
+            Change(file, key, values.get("old"), values.get("new"))
+            for file, keys in sorted(found.get(kind, {}).items())
+            for key, values in sorted(keys.items())  # DVC's own order is another in each run
+        ]
+        for kind in ("params", "metrics")
+    )
+    return params, metrics
 
 
 def stale_stages() -> list[str]:
