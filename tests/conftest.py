@@ -20,8 +20,6 @@ import pandas as pd
 import pytest
 import yaml
 
-from stages.compute.cluster import Cluster, _start_forkserver
-
 ROOT = Path(__file__).parent.parent
 ENVIRONMENT = {
     **os.environ,
@@ -140,6 +138,8 @@ LONGEST = ["report", "examples", "fork", "cluster", "network", "interruptions", 
 def pytest_sessionstart(session):
     """Fork what workers are forked from before the tests' modules start TensorFlow; not where others run the tests."""
     if hasattr(session.config, "workerinput") or not session.config.option.numprocesses:
+        from stages.compute.cluster import _start_forkserver  # not at the top: it would change ENVIRONMENT
+
         _start_forkserver()
 
 
@@ -250,6 +250,8 @@ def by_hand(tmp_path):
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory):
     """Two workers for the tests that are not about the cluster."""
+    from stages.compute.cluster import Cluster
+
     here = Path.cwd()
     os.chdir(tmp_path_factory.mktemp("cluster"))
     try:
