@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -140,7 +141,8 @@ def pytest_sessionstart(session):
     if hasattr(session.config, "workerinput") or not session.config.option.numprocesses:
         from stages.compute.cluster import _start_forkserver  # not at the top: it would change ENVIRONMENT
 
-        _start_forkserver()
+        with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # the other thread is xdist's, which waits
+            _start_forkserver()
 
 
 def pytest_collection_modifyitems(items):
