@@ -10,7 +10,6 @@ import shutil
 import subprocess
 import sys
 import time
-import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -42,6 +41,7 @@ SMALL = {  # scikit-learn's 1,797 handwritten digits; seven trials of Hyperband;
         "sklearn": {"max_trials": 4, "cv": 2},
     },
 }
+QUEUED = {"random": 3, "bayesian": 5}  # strategies, and how many trials they have
 
 
 def ran(output: str) -> list[str]:
@@ -103,8 +103,12 @@ class Project:
         return json.loads((self.folder / "metrics" / f"{name}.json").read_text())
 
     def copy(self, folder: Path) -> "Project":
-        """Return a copy of it in the new `folder`."""
-        shutil.copytree(self.folder, folder, symlinks=True)
+        """Return a copy of it in the new `folder`, without DVC's queue of experiments, which may still be ending."""
+
+        def queue(folder: str, _names: list[str]) -> set[str]:
+            return {"exps"} if folder.endswith(".dvc/tmp") else set()
+
+        shutil.copytree(self.folder, folder, symlinks=True, ignore=queue)
         return Project(folder)
 
     def outputs(self) -> dict[str, object]:
@@ -132,17 +136,8 @@ class Project:
         return {str(path.relative_to(self.folder)): path.read_bytes() for path in paths}
 
 
-# The first of these needs what `reproduced` makes, the next two do not
+# The first of these needs what `reproduced` and `experimented` make, the next two do not
 LONGEST = ["report", "examples", "fork", "cluster", "network", "interruptions", "pipeline", "experiments", "training"]
-
-
-def pytest_sessionstart(session):
-    """Fork what workers are forked from before the tests' modules start TensorFlow; not where others run the tests."""
-    if hasattr(session.config, "workerinput") or not session.config.option.numprocesses:
-        from stages.compute.cluster import _start_forkserver  # not at the top: it would change ENVIRONMENT
-
-        with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # the other thread is xdist's, which waits
-            _start_forkserver()
 
 
 def pytest_collection_modifyitems(items):
@@ -175,9 +170,9 @@ def make_project():
 
 @pytest.fixture(scope="session")
 def made_once(tmp_path_factory, worker_id):
-    """A function that returns a project which the first process that asks for it makes. Tests only read it.
+    """A function that returns a project for all processes that run tests. They leave its files as they are.
 
-    It is given the project's name and a function that makes it in a folder and returns what its `output` shall be.
+    It takes a name and a function, which the first process calls, that makes the project in a folder and returns its `output`.
     """
 
     def get(name: str, make: Callable[[Path], str]) -> Project:
@@ -187,6 +182,7 @@ def made_once(tmp_path_factory, worker_id):
         with folder.with_suffix(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not output.exists():
+                assert not folder.exists(), f"another process could not make {name}: see its tests"
                 output.write_text(make(folder))
         project = Project(folder)
         project.output = output.read_text()
@@ -208,9 +204,6 @@ def reproduced(make_project, made_once) -> Project:
     return made_once("reproduced", make)
 
 
-QUEUED = {"random": 3, "bayesian": 5}  # strategies, and how many trials they have
-
-
 @pytest.fixture(scope="session")
 def experimented(reproduced, made_once) -> Project:
     """A copy of the reproduced project in which an experiment for each of `QUEUED` was queued and run, two at a time."""
@@ -222,7 +215,7 @@ def experimented(reproduced, made_once) -> Project:
         start = ["dvc", "queue", "start", "--jobs", "2"]  # its output would be held open by the workers that it leaves behind
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         subprocess.run(start, cwd=folder, env=ENVIRONMENT, check=True, **quiet)
-        deadline = time.monotonic() + 240
+        deadline = time.monotonic() + 400
         while len(project.experiments()) < len(QUEUED) and time.monotonic() < deadline:
             time.sleep(1)
         while re.search("Queued|Running", status := project.dvc("queue", "status")) and time.monotonic() < deadline:

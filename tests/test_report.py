@@ -40,7 +40,8 @@ def pull_request(reproduced, experimented, tmp_path_factory):
     subprocess.run(["git", "clone", "--quiet", str(reproduced.folder), str(clone.folder)], check=True)
     shutil.copytree(reproduced.folder / "data/trials", clone.folder / "data/trials")
     shutil.copytree(experimented.folder / ".dvc/cache", clone.folder / ".dvc/cache")
-    clone.run("git", "fetch", "--quiet", str(experimented.folder), "refs/exps/*:refs/exps/*")
+    ref = experimented.experiments()["random"]
+    clone.run("git", "fetch", "--quiet", str(experimented.folder), f"{ref}:{ref}")
     clone.dvc("exp", "branch", "random", "random")
     clone.run("git", "switch", "--quiet", "--create", "merged", "main")
     (clone.folder / "NOTES").write_text("main went on")
