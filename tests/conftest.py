@@ -103,12 +103,8 @@ class Project:
         return json.loads((self.folder / "metrics" / f"{name}.json").read_text())
 
     def copy(self, folder: Path) -> "Project":
-        """Return a copy of it in the new `folder`, without DVC's queue of experiments, which may still be ending."""
-
-        def queue(folder: str, _names: list[str]) -> set[str]:
-            return {"exps"} if folder.endswith(".dvc/tmp") else set()
-
-        shutil.copytree(self.folder, folder, symlinks=True, ignore=queue)
+        """Return a copy of it in the new `folder`."""
+        shutil.copytree(self.folder, folder, symlinks=True)
         return Project(folder)
 
     def outputs(self) -> dict[str, object]:
@@ -215,13 +211,15 @@ def experimented(reproduced, made_once) -> Project:
         start = ["dvc", "queue", "start", "--jobs", "2"]  # its output would be held open by the workers that it leaves behind
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         subprocess.run(start, cwd=folder, env=ENVIRONMENT, check=True, **quiet)
-        deadline = time.monotonic() + 400
+        deadline = time.monotonic() + 240
         while len(project.experiments()) < len(QUEUED) and time.monotonic() < deadline:
             time.sleep(1)
         while re.search("Queued|Running", status := project.dvc("queue", "status")) and time.monotonic() < deadline:
             time.sleep(1)
         assert len(re.findall("Success", status)) == len(QUEUED), status
         project.dvc("queue", "stop")
+        while "Worker status: 0 active, 0 idle" not in project.dvc("queue", "status") and time.monotonic() < deadline:
+            time.sleep(1)
         return status
 
     return made_once("experimented", make)
