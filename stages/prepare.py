@@ -3,13 +3,14 @@
 Reads `seed` and `prepare`; writes data/prepared/{train,validation,test} and metrics/prepare.json.
 """
 
+import os
 from pathlib import Path
 
 import numpy as np
 from sklearn.model_selection import train_test_split
 
 from stages.base import console, packages, params, splits
-from stages.base.files import write_json
+from stages.base.files import shared_root, write_json
 from stages.base.splits import Split
 from stages.datasets import catalog
 
@@ -23,6 +24,10 @@ def split(data: Split, share: float, seed: int) -> tuple[Split, Split]:
     try:
         rows, classes = np.arange(len(data.labels)), data.labels if data.classes else None
         train, validation = train_test_split(rows, test_size=share, stratify=classes, random_state=seed)
+        for part in (train, validation) if data.classes else ():
+            counts = np.bincount(data.labels[part], minlength=data.classes or 0)
+            if not counts.all():
+                raise ValueError(f"one part has no example of class {counts.argmin()}")
     except ValueError as error:
         raise console.UserError(f"params.yaml: prepare.validation_split is {share}, too near 0 or 1: {error}") from None
     return Split(data.inputs[train], data.labels[train]), Split(data.inputs[validation], data.labels[validation])
@@ -32,7 +37,7 @@ def main() -> None:
     settings = params.load()
     packages.check("numerics")
     name = settings.prepare.dataset
-    data = catalog.load(name, Path("data/raw") / name)
+    data = catalog.load(name, Path(os.path.relpath(shared_root() / "data/raw" / name)))
     train, validation = split(data.train, settings.prepare.validation_split, settings.seed)
     prepared = {"train": train, "validation": validation, "test": data.test}
     for part, examples in prepared.items():

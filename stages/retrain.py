@@ -25,7 +25,7 @@ def main() -> None:
 
         comparison.check(settings)
         tuned = train_and_test("retrain", found, settings, cluster)
-    compared = comparison.compare(settings, settings.baseline, found)
+    compared = comparison.compare(settings, found)
     print(summary("retrain", tuned))
     print(f"comparison: {' '.join(compared['summary'])}")
 

@@ -1,13 +1,16 @@
 """The search on real Dask clusters: the same result whoever runs it."""
 
 import json
+import signal
 import socket
+import ssl
 import sys
 import time
 from importlib.metadata import version
 
 import dask
 import pandas as pd
+import psutil
 import pytest
 from searches import start, wait_for_store
 
@@ -16,6 +19,7 @@ from stages.base.console import UserError
 from stages.base.params import load
 from stages.compute import code
 from stages.compute.cluster import Cluster
+from stages.compute.store import Store
 
 
 @pytest.fixture
@@ -66,8 +70,16 @@ def test_copies_of_the_data_stay_on_all_workers(by_hand):
         assert len(started.client.who_has(copied)[copied.key]) == 2
 
 
-def test_workers_of_this_machine_have_no_memory_limit(cluster):
-    assert [worker["memory_limit"] for worker in cluster.client.scheduler_info()["workers"].values()] == [0, 0]
+def test_workers_of_this_machine_have_no_memory_limit_and_obey_nobody_else(cluster):
+    """The ports are open to all users of the machine."""
+    workers = cluster.client.scheduler_info()["workers"]
+    assert [worker["memory_limit"] for worker in workers.values()] == [0, 0]
+    for address in (cluster.client.scheduler.address, *workers):
+        anyone = ssl.create_default_context()
+        anyone.check_hostname, anyone.verify_mode = False, ssl.CERT_NONE
+        there = address.removeprefix("tls://").rsplit(":", 1)
+        with socket.create_connection(there, 5) as connection, pytest.raises(ssl.SSLError, match=r"(?i)certificate.required"):
+            anyone.wrap_socket(connection).recv(1)
 
 
 @pytest.fixture
@@ -124,10 +136,59 @@ def test_a_worker_that_cannot_train_is_no_failed_trial(here, project, its_code, 
     """It is tried again, here without success, and ends the stage in one line that keeps what was there."""
     before = project.outputs()
     its_code(f"raise {error}('no')")
-    line = rf"^worker tcp://\S+ cannot train \({error}: no\), after 3 tries; finished epochs are kept, mend or stop .+$"
+    line = rf"^worker tls://\S+ cannot train \({error}: no\), after 3 tries; finished epochs are kept, mend or stop .+$"
     with pytest.raises(UserError, match=line):
         here("tune")
     assert project.outputs() == before
+
+
+def seconds_of_epochs(project) -> list[float]:
+    """Those of the one stored training: they tell one run of an epoch from another."""
+    (folder,) = (project.folder / "data/trials").iterdir()
+    checkpoint = Store(str(folder.parent)).load(folder.name, arrays=False)
+    return checkpoint.seconds if checkpoint else []
+
+
+@pytest.fixture
+def long_training(project):
+    """The project with one trial of 400 epochs to search, whose checkpoints are saved ten times a second."""
+    project.empty_store()
+    project.update_params(
+        {"tune": {"strategy": "random", "random": {"max_trials": 1}, "max_epochs": 400, "early_stopping": None}}
+    )
+    worker = project.folder / "stages/compute/worker.py"
+    worker.write_text(worker.read_text().replace("SAVE_EVERY = 3", "SAVE_EVERY = 0.1"))
+    return project
+
+
+def test_a_dead_workers_training_goes_on_from_its_last_checkpoint(long_training, by_hand):
+    address, _, start_worker = by_hand
+    workers = [start_worker("--no-nanny") for _ in range(2)]
+    search = start(long_training, DASK_SCHEDULER_ADDRESS=address)
+    wait_for_store(long_training, 1, search)
+    while len(before := seconds_of_epochs(long_training)) < 40:
+        time.sleep(0.02)
+    max(workers, key=lambda worker: sum(psutil.Process(worker.pid).cpu_times()[:2])).kill()
+    output = search.communicate(timeout=120)[0]
+    assert search.returncode == 0, output
+    after = seconds_of_epochs(long_training)
+    assert len(after) == 400
+    assert after[: len(before)] == before
+
+
+def test_a_search_that_is_interrupted_frees_the_workers_that_reach_its_store(long_training, by_hand, tmp_path):
+    long_training.update_params({"runtime": {"store": f"file://{tmp_path}/trials"}, "tune": {"max_epochs": 10_000}})
+    address, _, start_worker = by_hand
+    worker = psutil.Process(start_worker("--no-nanny").pid)
+    search = start(long_training, DASK_SCHEDULER_ADDRESS=address)
+    while not list(tmp_path.glob("trials/*/*.checkpoint")) and search.poll() is None:
+        time.sleep(0.02)
+    search.send_signal(signal.SIGINT)
+    output = search.communicate(timeout=30)[0]
+    assert search.returncode == 130, output
+    deadline = time.monotonic() + 20
+    while worker.cpu_percent(0.5) > 50:
+        assert time.monotonic() < deadline
 
 
 def test_a_scheduler_that_dies_is_one_line_and_keeps_what_is_finished(here, project, by_hand):
@@ -144,6 +205,16 @@ def test_a_scheduler_that_dies_is_one_line_and_keeps_what_is_finished(here, proj
     assert "Traceback" not in output
     assert project.outputs() == before
     assert ", 0 of them" not in here("tune")
+
+
+def test_a_mistake_is_said_at_once_also_where_workers_are_waited_for(project, by_hand, monkeypatch):
+    address, _, _ = by_hand
+    project.update_params({"tune": {"objective": "val_f1"}})
+    monkeypatch.chdir(project.folder)
+    began = time.monotonic()
+    with dask.config.set({"scheduler-address": address}), pytest.raises(UserError, match=r"tune\.objective is val_f1"):
+        stages.tune.main()
+    assert time.monotonic() - began < 20  # a third of what it would wait
 
 
 def test_a_trial_that_fails_is_recorded_and_the_others_go_on(here, project, its_code):

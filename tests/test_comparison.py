@@ -15,9 +15,9 @@ def test_seconds_are_compared_in_turn():
     order = []
 
     def function(name, seconds):
-        return lambda: (order.append(name), time.sleep(seconds))
+        return comparison.timed(lambda: (order.append(name), time.sleep(seconds)), times=2)
 
-    seconds = comparison.compare_seconds([function("baseline", 0.02), function("tuned", 0.01)], rounds=5, times=2, factor=1000)
+    seconds = comparison.compare_seconds([function("baseline", 0.02), function("tuned", 0.01)], 1000, rounds=5)
     assert order == ["baseline"] * 2 + ["tuned"] * 2 + order[4:]
     assert len(order) == 4 * 6
     assert 18 < seconds["baseline"] < 60

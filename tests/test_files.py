@@ -42,6 +42,13 @@ def test_a_disk_that_is_full_is_one_line_and_leaves_what_was_there(tmp_path):
     assert json.loads((tmp_path / "metrics.json").read_text()) == {"units": 512}
 
 
+def test_who_reads_the_first_lines_only_sees_no_traceback():
+    code = "from stages.base import console; console.run(lambda: print('line\\n' * 100_000))"
+    pipe = ["bash", "-c", 'set -o pipefail; "$@" | head -1', "bash", sys.executable, "-c", code]
+    done = subprocess.run(pipe, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "line\n", "")
+
+
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"file/metrics\.json cannot be written"):

@@ -28,7 +28,7 @@ MODEL = '''
 """A convolutional network, its first layers in a file of their own."""
 
 from stages.base.hyperparameters import Hyperparameters
-from stages.layers import augmentation
+from stages.training.layers import augmentation
 from stages.training.backend import keras
 
 
@@ -64,10 +64,11 @@ def augmentation() -> list:
 def fork(make_project, tmp_path_factory):
     """The fork after `dvc repro`."""
     project = make_project(tmp_path_factory.mktemp("fork"))
-    for path, content in {"base/hyperparameters": HYPERPARAMETERS, "training/model": MODEL, "layers": LAYERS}.items():
+    for path, content in {"base/hyperparameters": HYPERPARAMETERS, "training/model": MODEL, "training/layers": LAYERS}.items():
         (project.folder / f"stages/{path}.py").write_text(content.lstrip())
     content = yaml.safe_load((project.folder / "params.yaml").read_text())
     content["baseline"] = {"filters": 8, "kernel_size": 3, "optimizer": "adam"}
+    content["tune"]["bayesian"]["max_trials"] = 3
     content["tune"]["space"] = {
         "filters": {"type": "int", "min": 2, "max": 6, "step": 2},
         "optimizer": {"type": "choice", "values": ["adam", "rmsprop"]},
@@ -93,26 +94,24 @@ def test_it_reproduces_and_says_what_it_searched(fork):
     assert fork.run("dvc", "status").stdout == "Data and pipelines are up to date.\n"
 
 
-def test_its_experiments_plots_and_report_work(fork):
+def test_its_experiments_plots_and_report_work_and_an_edit_trains_again(fork):
     output = fork.dvc("exp", "run", "--set-param", "tune.strategy=bayesian", "tune")
     assert re.search(r"; \d+ epochs, [1-9]\d* of them from data/trials", output)
     fork.run("python", "-m", "stages.review.report", "HEAD", "--output", "report")
     report = (fork.folder / "report/report.md").read_text()
     assert "tune.strategy" in report
     assert (fork.folder / "report/metrics-plots-space.png").stat().st_size > 10_000
+    # The search's trainings are in the store now, until what its network imports is edited
+    layers = fork.folder / "stages/training/layers.py"
+    layers.write_text(layers.read_text().replace("0.05", "0.06"))
+    assert ", 0 of them from data/trials" in fork.stage("tune").stdout
     fork.run("git", "reset", "--hard", "--quiet")
     fork.dvc("checkout", "--force", "--quiet")
 
 
 def test_the_tests_of_the_engine_pass_unchanged(fork):
-    """Those that build its network; test_model.py is about another one."""
-    chosen = "(test_store or cross_validation or classifier or another_seed) and not test_model"
-    output = fork.run("python", "-m", "pytest", "-q", "-n0", "-m", "not slow", "-k", chosen, "tests").stdout
+    """Those that build its network."""
+    files = (f"tests/test_{name}.py" for name in ("store", "search", "training"))
+    chosen = "test_store or cross_validation or classifier or another_seed"
+    output = fork.run("python", "-m", "pytest", "-q", "-n0", "-m", "not slow", "-k", chosen, *files).stdout
     assert re.search(r"^[1-9]\d+ passed", output, re.M), output
-
-
-def test_an_edit_of_what_its_network_imports_trains_again(fork):
-    """Also where the file is in no folder that dvc.yaml lists: the stored trainings' key finds it by its import."""
-    layers = fork.folder / "stages/layers.py"
-    layers.write_text(layers.read_text().replace("0.05", "0.06"))
-    assert ", 0 of them from data/trials" in fork.stage("tune").stdout

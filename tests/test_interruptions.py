@@ -39,14 +39,14 @@ def test_killed_at_many_moments_the_search_goes_on_to_the_same_result(project):
 def test_a_killed_worker_changes_nothing(project):
     """One of three, which is another number than that of the cores.
 
-    Dask's settings for a cluster with certificates do not matter on this machine. The process that workers are forked from has
-    no pipe of Python's resource tracker, for whose end some versions of Python wait at their own.
+    Dask's settings for a cluster with certificates do not matter on this machine, nor does Keras's for another backend. The
+    process that workers are forked from has no pipe of Python's resource tracker, for whose end some versions of Python wait.
     """
     expected = project.outputs()
     project.empty_store()
     project.update_params({"runtime": {"workers": 3}})
     certificates = {"DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION": "True", "DASK_DISTRIBUTED__COMM__TLS__CA_FILE": "/nowhere"}
-    search = start(project, **certificates)
+    search = start(project, **certificates, KERAS_BACKEND="jax")
     wait_for_store(project, 2, search)
     children = set(psutil.Process(search.pid).children())
     tracker = next(process for process in children if "resource_tracker" in " ".join(process.cmdline()))

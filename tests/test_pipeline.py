@@ -15,8 +15,7 @@ from stages.base.console import UserError
 from stages.base.params import EarlyStopping
 from stages.base.splits import Split
 from stages.comparison import comparison
-from stages.compute import runner
-from stages.compute.code import training_code
+from stages.compute import code, runner
 from stages.compute.runner import Runner
 from stages.compute.worker import Training
 from stages.training.backend import keras
@@ -220,9 +219,13 @@ def test_early_stopping_and_val_loss_decide_from_end_to_end(here, project):
             {"early_stopping": {"monitor": "f1"}},
             "early_stopping.monitor is f1, but with tune.strategy hyperband should be one of val_accuracy, val_loss, accuracy",
         ),
+        (
+            {"max_epochs": 10, "hyperband": {"factor": 3}, "space": {"dropout": {"type": "choice", "values": [0.1, 0.2, 0.3]}}},
+            r"space is too small for hyperband: it would try 3 networks, none of them for tune.max_epochs \(10\); use .* grid",
+        ),
     ],
 )
-def test_a_score_that_there_is_not_is_named(here, changes, said):
+def test_what_the_search_cannot_go_by_is_named(here, changes, said):
     with pytest.raises(UserError, match=f"^params.yaml: tune.{said}"):
         here("tune", {"tune": changes})
 
@@ -254,11 +257,11 @@ def test_the_stores_key_depends_on_all_that_decides_and_on_nothing_else(project,
         monkeypatch.setattr(type(cluster), "environment", {**environment, name: "another"})
         keys.append(key())
     monkeypatch.setattr(type(cluster), "environment", environment)
-    code = training_code()
-    for name in code:
-        monkeypatch.setattr(runner, "training_code", lambda name=name: {**code, name: code[name] + b"#"})
+    files = code.training_code()
+    for name in files:
+        monkeypatch.setattr(runner, "training_code", lambda name=name: {**files, name: files[name] + b"#"})
         keys.append(key())
-    monkeypatch.setattr(runner, "training_code", lambda: code)
+    monkeypatch.setattr(runner, "training_code", lambda: files)
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
         keys.append(key())
@@ -267,6 +270,37 @@ def test_the_stores_key_depends_on_all_that_decides_and_on_nothing_else(project,
     keys.append(key(changes={"train": {"batch_size": 33}}))
     assert len(set(keys)) == len(keys) - 1
     assert len(keys) > 20
+
+
+def test_an_editors_files_are_not_in_the_stores_key(project, monkeypatch):
+    monkeypatch.setattr(code, "ROOT", project.folder)
+    before = code.training_code()
+    for name in (".model.py.swp", "model.py~", ".ipynb_checkpoints/model.py", "__pycache__/model.cpython-311.pyc"):
+        path = project.folder / "stages/training" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"anything")
+    assert code.training_code() == before
+    (project.folder / "stages/training/table.csv").write_bytes(b"what model.py reads")
+    assert code.training_code() != before
+
+
+@pytest.mark.parametrize("imports", ["model", "score"])
+def test_what_decides_a_training_is_in_the_key_and_a_dependency_of_the_stages(project, monkeypatch, imports):
+    """Where it is not, one line says so."""
+    monkeypatch.setattr(code, "ROOT", project.folder)
+    file = project.folder / f"stages/training/{imports}.py"
+    file.write_text(file.read_text() + "\nfrom stages.base import gain\n")
+    gain = project.folder / "stages/base/gain.py"
+    gain.write_text("GAIN = 1\n")
+    before = code.training_code()
+    gain.write_text("GAIN = 2\n")
+    assert code.training_code() != before
+    file.write_text(file.read_text() + "\nfrom own import gain\n")
+    (project.folder / "own").mkdir()
+    (project.folder / "own/gain.py").write_text("GAIN = 1\n")
+    line = r"^own/gain.py decides what a training comes to, but baseline in dvc.yaml does not depend on it; move it into .+$"
+    with pytest.raises(UserError, match=line):
+        code.training_code()
 
 
 def test_a_second_run_writes_the_same_bytes_and_tune_reads_no_test_images(here, project, tmp_path):
@@ -355,12 +389,30 @@ def test_a_bad_param_stops_every_stage_before_it_writes(project, stage):
 
 
 @pytest.mark.parametrize(
+    ("stage", "damaged", "said"),
+    [
+        ("baseline", "data/prepared/train/labels.npy", "data/prepared/train is damaged .*`dvc repro prepare` makes it again"),
+        (
+            "retrain",
+            "data/baseline/scores.npy",
+            "data/baseline/scores.npy is missing or damaged; .*",
+        ),
+    ],
+)
+def test_a_damaged_input_is_named(here, project, stage, damaged, said):
+    for content in (b"", b"no array"):
+        (project.folder / damaged).write_bytes(content)
+        with pytest.raises(UserError, match=f"^{said}$"):
+            here(stage)
+
+
+@pytest.mark.parametrize(
     ("stage", "missing"),
     [
         ("baseline", "data/prepared/train/inputs.npy"),
         ("tune", "data/prepared/validation/inputs.npy"),
         ("retrain", "data/tune/hyperparameters.json"),
-        ("retrain", "data/baseline/model.keras"),
+        ("retrain", "data/baseline/hyperparameters.json"),
         ("retrain", "data/baseline/scores.npy"),
     ],
 )
@@ -373,6 +425,8 @@ def test_a_missing_input_is_named(here, project, stage, missing):
 def test_a_baseline_of_other_params_is_not_compared_with(here):
     with pytest.raises(UserError, match=r"^data/baseline/scores.npy holds 5 x 360 scores, but train.replicates and .*$"):
         here("retrain", {"train": {"replicates": 6}})
+    with pytest.raises(UserError, match=r"^data/baseline was trained with units 512, .+, but baseline .+ is units 64, .+$"):
+        here("retrain", {"baseline": {"units": 64}})
 
 
 def test_dvc_shows_the_mistake_in_a_param(project):

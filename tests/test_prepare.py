@@ -1,5 +1,6 @@
 """The split and the prepared files."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import ROOT
 
+from stages import prepare
 from stages.base import splits
 from stages.base.console import UserError
 from stages.base.splits import Split
@@ -45,6 +48,14 @@ def test_the_seed_draws_the_split():
 def test_a_share_that_leaves_too_few_images_is_named(share):
     with pytest.raises(UserError, match=f"params.yaml: prepare.validation_split is {share}, too near 0 or 1"):
         split(examples(), share, seed=1)
+
+
+def test_a_class_that_a_part_would_lack_is_named():
+    labels = np.array([0] * 50 + [1] * 50 + [2] * 2, dtype=np.int32)
+    data = Split(np.zeros((102, 1), np.float32), labels)
+    with pytest.raises(UserError, match=r"validation_split is 0.1, too near 0 or 1: one part has no example of class 2$"):
+        split(data, 0.1, seed=0)
+    split(data, 0.5, seed=0)
 
 
 def test_an_unknown_data_set_is_named_with_those_that_there_are(tmp_path):
@@ -123,6 +134,9 @@ def test_a_table_is_standardised_by_its_train_part(tmp_path):
     np.testing.assert_allclose(data.test.inputs, [[4 / np.sqrt(8 / 3), -np.sqrt(2), np.sqrt(2)]], rtol=1e-6)
     assert (data.train.labels.tolist(), data.test.labels.tolist()) == ([0, 1, 1], [0])
     assert (data.train.inputs.dtype, data.train.labels.dtype, list(data.digests)) == (np.float32, np.int32, ["data.csv"])
+    true_or_false = TABLE.assign(kind=TABLE["kind"] == "yes")
+    of_booleans = catalog.from_tables(true_or_false[:3], true_or_false[3:], "kind")
+    assert of_booleans.train.labels.tolist() == [0, 1, 1]
     of_numbers = catalog.from_tables(TABLE[:3], TABLE[3:], "a")
     assert (of_numbers.train.labels.tolist(), of_numbers.train.outputs) == ([1, 3, 5], 1)
 
@@ -148,6 +162,19 @@ def test_splits_load_without_pickle_and_memory_mapped(tmp_path):
     assert isinstance(loaded.inputs, np.memmap)
     assert np.array_equal(loaded.inputs, examples().inputs)
     assert (loaded.labels.dtype, loaded.classes) == (np.int32, 10)
+
+
+def test_an_experiments_copy_shares_the_downloads(tmp_path, monkeypatch):
+    copy, seen = tmp_path / ".dvc/tmp/exps/copy", []
+    copy.mkdir(parents=True)
+    monkeypatch.setattr(catalog, "load", lambda name, raw: seen.append(raw.resolve()) or sys.exit("seen"))
+    for folder in (tmp_path, copy):
+        shutil.copy(ROOT / "params.yaml", folder)
+        shutil.copy(ROOT / "pyproject.toml", folder)
+        monkeypatch.chdir(folder)
+        with pytest.raises(SystemExit, match="seen"):
+            prepare.main()
+    assert seen == [tmp_path / "data/raw/mnist"] * 2
 
 
 def test_prepare_does_not_import_tensorflow():

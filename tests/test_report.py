@@ -144,6 +144,13 @@ def test_an_unknown_base_is_a_clear_line_and_the_sentence_is_said(merged, base):
     told = run_report(merged, "--", base)
     assert told.count("per epoch") == 1
     assert f"Nothing to compare with: {base} is no revision that is known here; `git fetch`" in text(told)
+    assert "changed against" not in told
+
+
+def test_an_experiment_can_be_compared_with(experimented):
+    told = run_report(experimented, "bayesian")
+    assert "Compared with <code>bayesian</code>:" in told
+    assert "<td><code>bayesian</code></td>\n<td><code>hyperband</code></td>" in html(told)
 
 
 def test_a_base_without_pipeline_or_metrics(merged):

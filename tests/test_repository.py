@@ -185,7 +185,8 @@ def test_the_documents_have_the_figures_of_the_metrics():
             rf"{found['hyperparameters']['units']} units (reach )?{found['score']:.4f} at epoch {found['epoch']}\b", experiments
         )
     accuracy = compared["test_accuracy"]
-    assert f"units lose between {-accuracy['high']:.4f} and {-accuracy['low']:.4f}" in experiments
+    lost = f"units lose {-accuracy['difference']:.4f}; with others, by the 95 % interval, "
+    assert f"{lost}{-accuracy['high']:.4f} to {-accuracy['low']:.4f}" in experiments
     baseline = json.loads((ROOT / "metrics/baseline.json").read_text())["test_accuracy"]
     assert f"a standard deviation of {baseline['std']:.4f} in test accuracy" in experiments
     assert f"`parameters.ratio` of {compared['parameters']['ratio']} means" in review

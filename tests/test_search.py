@@ -1,5 +1,7 @@
 """Oracles, ask-evaluate-tell, and the two ways to score a trial."""
 
+from dataclasses import replace
+
 import keras_tuner
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from stages.base.splits import Split
 from stages.search import oracles
 from stages.search.classifier import NetworkClassifier
 from stages.search.scoring import CrossValidation, Evaluation, Holdout, evaluate
-from stages.search.search import Trial, best, one_standard_error, rehearse, search, within
+from stages.search.search import Trial, as_good, best, rehearse, search
 from stages.training.trainer import Checkpoint
 
 TUNE = {  # the tutorial's search, whatever params.yaml says; `formula` takes the place of the network
@@ -101,6 +103,27 @@ def test_hyperband_is_kerastuners():
     promoted = {trial.hyperparameters["units"] for trial in trials[22:26] if trial.budget == 4}
     assert promoted <= {trial.hyperparameters["units"] for trial in trials[:12]}
     assert best(trials, oracle.objective) == trials[int(oracle.get_best_trials()[0].trial_id)]
+
+
+@pytest.mark.parametrize(("strategy", "step"), [("grid", 2), ("bayesian", None), ("random", None)])
+def test_integers_on_a_log_scale_are_integers_within_their_bounds(strategy, step):
+    """The best is at a bound, where KerasTuner's rounding would leave the space."""
+    dimension = {"type": "int", "min": 16, "max": 199, "step": step, "sampling": "log"}
+    trials, _ = run(tune(strategy=strategy, space={"units": dimension}))
+    tried = [trial.hyperparameters["units"] for trial in trials]
+    assert all(type(units) is int and 16 <= units <= 199 for units in tried)
+    assert len(set(tried)) > 3
+    if strategy == "bayesian":
+        assert 199 in tried
+
+
+def test_each_step_of_a_float_has_its_place():
+    """KerasTuner's own arithmetic takes 0.2 and 0.3 for one step of 0.1."""
+    settings = tune(strategy="grid", space={"units": {"type": "float", "min": 0.0, "max": 0.5, "step": 0.1}})
+    trials, oracle = run(settings)
+    assert sorted(trial.hyperparameters["units"] for trial in trials) == [0.0, 0.1, 0.2, 0.3, 0.4, 0.5]
+    (dimension,) = oracle.hyperparameters.space
+    assert [dimension.value_to_prob(step / 10) for step in range(6)] == pytest.approx((np.arange(6) + 0.5) / 6)
 
 
 def test_the_best_is_of_the_objective():
@@ -226,7 +249,7 @@ def test_the_standard_error_is_of_the_images_and_of_the_executions():
 
 def trial(number, budget, score, parameters, error=0.01, failure=None):
     scores = {"val_accuracy": score, "val_loss": 1 - score}
-    return Trial(number, {}, budget, Evaluation(scores, error, budget, parameters=parameters, failure=failure))
+    return Trial(number, {"units": number}, budget, Evaluation(scores, error, budget, parameters=parameters, failure=failure))
 
 
 @pytest.mark.parametrize(("name", "direction"), [("val_accuracy", "max"), ("val_loss", "min")])
@@ -241,12 +264,13 @@ def test_the_smallest_within_one_standard_error(name, direction):
         trial(6, 10, 0.99, 1, failure="ValueError: no"),
         trial(7, 10, 0.976, 10),
     ]
-    assert [t.number for t in one_standard_error(trials, objective)] == [7, 1, 2, 3]
+    trials.append(replace(trials[2], number=8))  # asked for again, it is still one
+    assert [t.number for t in as_good(trials, objective)] == [7, 1, 2, 3]
     assert best(trials, objective).number == 5
-    assert one_standard_error(trials[5:6], objective) == []
+    assert as_good(trials[5:6], objective) == []
     for margin, numbers in ((0.009, [7, 1, 2, 3]), (0.004, [7, 3]), (0.0039, [3]), (0.02, [4, 7, 1, 2, 3])):
-        assert [t.number for t in within(trials, objective, margin)] == numbers
-    assert within(trials[5:6], objective, 1) == []
+        assert [t.number for t in as_good(trials, objective, margin)] == numbers
+    assert as_good(trials[5:6], objective, 1) == []
 
 
 def test_a_score_is_the_mean_of_each_executions_best_epoch():

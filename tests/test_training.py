@@ -13,6 +13,7 @@ import pytest
 import trainings
 from trainings import HYPERPARAMETERS, train
 
+from stages.base.console import UserError
 from stages.base.params import EarlyStopping
 from stages.base.splits import Split
 from stages.compute.replicates import save
@@ -171,6 +172,28 @@ def test_any_keras_model_will_do(digits, monkeypatch):
     assert whole.history["val_accuracy"][-1] > 0.8
 
 
+def test_a_network_is_built_for_the_data_and_what_only_fit_heeds_is_refused(monkeypatch):
+    class Own(keras.Sequential):
+        def train_step(self, data):
+            return {}
+
+    def build_as(network_class, **options):
+        def build(input_shape, outputs, hyperparameters):
+            network = network_class([keras.layers.Flatten(), keras.layers.Dense(outputs, activation="softmax")])  # and no Input
+            network.compile(keras.optimizers.Adam(**options), loss="sparse_categorical_crossentropy")
+            return network
+
+        monkeypatch.setattr(model, "build", build)
+        return trainer.build(HYPERPARAMETERS, (8, 8), 10, seed=1)
+
+    network = build_as(keras.Sequential, use_ema=True, ema_overwrite_frequency=10)
+    assert network.count_params() == 650
+    assert len(network.trainable_variables) == 2
+    for refused in ({"network_class": Own}, {"network_class": keras.Sequential, "use_ema": True}):
+        with pytest.raises(UserError, match=r"only `model.fit` would heed that$"):
+            build_as(**refused)
+
+
 OPTIMIZERS = [
     *("SGD", "RMSprop", "Adam", "AdamW", "Adadelta", "Adagrad", "Adamax", "Adafactor", "Nadam", "Ftrl", "Lion", "Lamb", "Muon"),
     "LossScaleOptimizer",
@@ -188,7 +211,9 @@ def test_every_optimizer_goes_on_from_a_checkpoint(digits, monkeypatch, name, ac
 
     def make():
         inner = getattr(keras.optimizers, "Adam" if name == "LossScaleOptimizer" else name)
-        optimizer = inner(learning_rate=0.01, gradient_accumulation_steps=accumulate, use_ema=name == "SGD")
+        optimizer = inner(
+            learning_rate=0.01, gradient_accumulation_steps=accumulate, use_ema=name == "SGD", ema_overwrite_frequency=5
+        )
         return keras.optimizers.LossScaleOptimizer(optimizer) if name == "LossScaleOptimizer" else optimizer
 
     use_optimizer(monkeypatch, make)

@@ -6,6 +6,7 @@ any other exception is a bug and keeps its traceback.
 
 import errno
 import math
+import os
 import sys
 from collections.abc import Callable
 
@@ -26,8 +27,12 @@ def run(main: Callable[[], None]) -> None:
     """Call `main` and end the process with status 1 and one line on `UserError`, with status 130 on Ctrl-C."""
     try:
         main()
+        sys.stdout.flush()
     except UserError as error:
         sys.exit(f"error: {error}")
+    except BrokenPipeError:  # whoever read the output has read enough, such as `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except OSError as error:
         if error.errno not in UNWRITABLE or not error.filename:
             raise

@@ -11,9 +11,10 @@ def check(*groups: str) -> None:
     """Raise UserError unless what is installed of these dependency groups is what pyproject.toml pins, and so dvc.lock says."""
     try:
         pinned = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["dependency-groups"]
+        requirements = [requirement for group in groups for requirement in pinned[group]]
     except (FileNotFoundError, KeyError, tomllib.TOMLDecodeError) as error:
-        raise UserError(f"pyproject.toml has no dependency groups ({error}); `git checkout pyproject.toml`") from None
-    for requirement in (requirement for group in groups for requirement in pinned[group]):
+        raise UserError(f"pyproject.toml lacks a dependency group ({error}); `git checkout pyproject.toml`") from None
+    for requirement in requirements:
         name, _, expected = requirement.partition("==")
         name = name.partition("[")[0]
         try:

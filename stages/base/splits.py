@@ -38,11 +38,13 @@ def save(folder: Path, split: Split) -> None:
 
 
 def load(folder: Path) -> Split:
-    """Return the split in `folder`, memory-mapped; UserError if it is not there."""
+    """Return the split in `folder`, memory-mapped; UserError if it is not there or damaged."""
     try:
         return Split(*(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ("inputs", "labels")))
     except FileNotFoundError as error:
         raise UserError(f"{error.filename} is missing; `dvc repro prepare` makes it") from None
+    except (ValueError, EOFError) as error:
+        raise UserError(f"{folder} is damaged ({error}); `dvc repro prepare` makes it again") from None
 
 
 def join(*splits: Split) -> Split:

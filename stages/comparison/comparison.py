@@ -15,7 +15,7 @@ from sklearn.metrics import confusion_matrix
 
 from stages.base import splits
 from stages.base.console import UserError, decimals
-from stages.base.files import write_csv, write_json
+from stages.base.files import read_json, write_csv, write_json
 from stages.base.hyperparameters import Hyperparameters
 from stages.base.params import Params
 from stages.base.splits import Split
@@ -26,7 +26,7 @@ from stages.training.score import NAME
 from stages.training.trainer import Subset, Trainer, build, predictor
 
 NETWORKS = ("baseline", "retrain")
-EPOCH_PART = 10  # a tenth of an epoch is timed
+EPOCH_PART = 40  # a fortieth of an epoch is timed, in many rounds
 BATCH = 1000  # examples; predictions of one and of so many are timed
 
 
@@ -34,19 +34,23 @@ def check(settings: Params) -> None:
     """Raise UserError unless what `baseline` left belongs to these params."""
     try:
         shape = np.load("data/baseline/scores.npy", mmap_mode="r", allow_pickle=False).shape
-        Path("data/baseline/model.keras").stat()
-    except (OSError, ValueError) as error:
-        name = getattr(error, "filename", None) or "data/baseline/scores.npy"
-        raise UserError(f"{name} is missing or damaged; `dvc repro baseline` makes it") from None
+    except (OSError, ValueError, EOFError):
+        raise UserError("data/baseline/scores.npy is missing or damaged; `dvc repro baseline` makes it") from None
+    trained = read_json(Path("data/baseline/hyperparameters.json"))
+    if trained != settings.baseline.model_dump():
+        raise UserError(
+            f"data/baseline was trained with {listed(trained)}, but baseline in params.yaml is "
+            f"{listed(settings.baseline.model_dump())}; `dvc repro baseline` makes it again"
+        )
     expected = settings.train.replicates, len(splits.load(splits.PREPARED / "test").labels)
     if shape != expected:
         raise UserError(
-            f"data/baseline/scores.npy holds {shape[0]} x {shape[-1]} scores, but train.replicates and the test "
+            f"data/baseline/scores.npy holds {' x '.join(map(str, shape))} scores, but train.replicates and the test "
             f"examples ask for {expected[0]} x {expected[1]}; `dvc repro baseline` makes it again"
         )
 
 
-def compare(settings: Params, baseline: Hyperparameters, tuned: Hyperparameters) -> dict:
+def compare(settings: Params, tuned: Hyperparameters) -> dict:
     """Return the comparison, from data/baseline, data/retrain and both networks' hyperparameters.
 
     Writes it to metrics/comparison.json, and metrics/plots/confusion.csv: how many test examples of each class the kept tuned
@@ -56,12 +60,16 @@ def compare(settings: Params, baseline: Hyperparameters, tuned: Hyperparameters)
     test = splits.load(splits.PREPARED / "test")
     scores = [np.load(f"data/{name}/scores.npy", allow_pickle=False) for name in NETWORKS]
     difference = inference.difference_of_scores(*scores)
-    kept = [keras.models.load_model(f"data/{name}/model.keras") for name in NETWORKS]
-    predictors = [predictor(network) for network in kept]
-    seconds_per_epoch = compare_seconds(*epochs(settings, baseline, tuned), rounds=7)
+    outputs = splits.load(splits.TRAINED_ON[0]).outputs
+    networks = [
+        build(hyperparameters.model_dump(), test.inputs.shape[1:], outputs, settings.seed)
+        for hyperparameters in (settings.baseline, tuned)
+    ]
+    predictors = [predictor(network) for network in networks]
+    seconds_per_epoch = compare_seconds(*parts_of_epochs(settings, networks), rounds=15)
     inputs = test.inputs[np.arange(BATCH) % len(test.inputs)]
     of_one, of_many = (
-        compare_seconds([partial(predict, inputs[:examples]) for predict in predictors], 1000, rounds=15, times=times)
+        compare_seconds([timed(partial(predict, inputs[:examples]), times) for predict in predictors], 1000, rounds=15)
         for examples, times in ((1, 25), (BATCH, 4))
     )
     compared: dict = {
@@ -75,15 +83,15 @@ def compare(settings: Params, baseline: Hyperparameters, tuned: Hyperparameters)
             "low": difference.low,
             "high": difference.high,
         },
-        "parameters": ratio(*(network.count_params() for network in kept)),
+        "parameters": ratio(*(network.count_params() for network in networks)),
         "seconds_per_epoch": seconds_per_epoch,
         "milliseconds_per_prediction": of_one,
         f"milliseconds_per_{BATCH}_predictions": of_many,
     }
-    compared["summary"] = summary(compared, baseline, tuned)
+    compared["summary"] = summary(compared, settings.baseline, tuned)
     predicted = {"actual": test.labels, "predicted": np.load("data/retrain/predictions.npy", allow_pickle=False)[0]}
     if test.classes:
-        matrix = confusion_matrix(*predicted.values(), labels=range(kept[0].output_shape[-1]))
+        matrix = confusion_matrix(*predicted.values(), labels=range(outputs))
         predicted = dict(zip(predicted, np.indices(matrix.shape).reshape(2, -1), strict=True)) | {"examples": matrix.ravel()}
     write_csv("metrics/plots/confusion.csv", pd.DataFrame(predicted))
     write_json("metrics/comparison.json", compared)
@@ -95,8 +103,8 @@ def ratio(baseline: float, tuned: float) -> dict[str, float]:
     return {"baseline": baseline, "tuned": tuned, "ratio": float(f"{baseline / tuned:.4g}")}
 
 
-def epochs(settings: Params, baseline: Hyperparameters, tuned: Hyperparameters) -> tuple[list[Callable[[], object]], float]:
-    """Return functions that train the baseline and the tuned network on a part of an epoch, and how many parts it has.
+def parts_of_epochs(settings: Params, networks: list[keras.Model]) -> tuple[list[Callable[[], float]], float]:
+    """Return functions that train each of `networks` on a part of an epoch and return its seconds, and how many parts it has.
 
     An epoch is all of train + validation; a part are the first examples of train.
     """
@@ -105,31 +113,32 @@ def epochs(settings: Params, baseline: Hyperparameters, tuned: Hyperparameters) 
     size = min(-(-examples // EPOCH_PART), len(train.labels))
     data = Subset.of(Split(train.inputs[:size], train.labels[:size]))
 
-    def epoch(hyperparameters: Hyperparameters) -> Callable[[], object]:
-        network = build(hyperparameters.model_dump(), train.inputs.shape[1:], train.outputs, settings.seed)
+    def part(network: keras.Model) -> Callable[[], float]:
         trainer = Trainer(network, data, batch_size=settings.train.batch_size, seed=settings.seed)
         return lambda: trainer.train_epoch(0, {NAME: [], "loss": []})
 
-    return [epoch(baseline), epoch(tuned)], examples / size
+    return [part(network) for network in networks], examples / size
 
 
-def compare_seconds(
-    functions: list[Callable[[], object]], factor: float = 1, *, rounds: int, times: int = 1
-) -> dict[str, float]:
-    """Return how long the baseline's and the tuned network's function take, after a first round that warms up.
+def timed(function: Callable[[], object], times: int) -> Callable[[], float]:
+    """Return a function that calls `function` so many times and returns the seconds that one call took."""
 
-    Each round calls both in turn, `times` times each. `baseline` and `tuned` are medians, in seconds times `factor`; `ratio` is
-    the median of the rounds' ratios, `ratio_low` and `ratio_high` are their quartiles.
+    def seconds() -> float:
+        start = time.perf_counter()
+        for _ in range(times):
+            function()
+        return (time.perf_counter() - start) / times
+
+    return seconds
+
+
+def compare_seconds(functions: list[Callable[[], float]], factor: float, *, rounds: int) -> dict[str, float]:
+    """Return the seconds that the baseline's and the tuned network's function return, after a first round that warms up.
+
+    Each round calls both in turn. `baseline` and `tuned` are medians, in seconds times `factor`; `ratio` is the median of the
+    rounds' ratios, `ratio_low` and `ratio_high` are their quartiles.
     """
-    seconds = []
-    for _ in range(rounds + 1):
-        taken = []
-        for function in functions:
-            start = time.perf_counter()
-            for _ in range(times):
-                function()
-            taken.append((time.perf_counter() - start) / times)
-        seconds.append(taken)
+    seconds = [[function() for function in functions] for _ in range(rounds + 1)]
     baseline, tuned = np.transpose(seconds[1:]) * factor
     low, middle, high = np.percentile(baseline / tuned, [25, 50, 75])
     figures = {

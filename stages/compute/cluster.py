@@ -11,6 +11,7 @@ import multiprocessing.util
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -39,7 +40,6 @@ _FULL_SPEED = {
     "distributed.worker.profile.enabled": False,
     "distributed.worker.multiprocessing-method": "forkserver" if sys.platform == "linux" else "spawn",
     "distributed.worker.preload": ["stages.compute.worker"],
-    "distributed.comm.require-encryption": False,  # what a cluster asks for needs certificates, and nothing leaves this machine
 }
 
 
@@ -56,18 +56,19 @@ class Cluster:
     def __init__(self, workers: int | None):
         self._workers = workers or CPU_COUNT
         self._address = dask.config.get("scheduler-address", None) or None
-        self._connections = ExitStack()
+        self._connections, self._leaving = ExitStack(), threading.Event()
         self.local = self._address is None
 
     def __enter__(self) -> "Cluster":
         if self.local:
             _start_forkserver()
         thread = self._connections.enter_context(ThreadPoolExecutor(1))
-        connection = _connect(self._address) if self._address else _start(self._workers)
+        connection = _connect(self._address, self._leaving) if self._address else _start(self._workers)
         self._connected = thread.submit(self._connections.enter_context, connection)
         return self
 
     def __exit__(self, *exception) -> None:
+        self._leaving.set()
         self._connected.exception()  # waits
         self._connections.__exit__(*exception)
 
@@ -102,10 +103,12 @@ def _same(address: str, here: dict[str, str], there: dict[str, str]) -> None:
 
 def _start_forkserver() -> None:
     """Start the process that workers are forked from, as a fork of this one: Python's own would lack TensorFlow."""
-    with dask.config.set(_FULL_SPEED):
-        forks = get_mp_context().get_start_method() == "forkserver"
-    if not forks or "stages.training.backend" in sys.modules:
+    if "stages.training.backend" in sys.modules:
         return  # the threads of a TensorFlow that was started are not there in a fork
+    with dask.config.set(_FULL_SPEED):
+        if get_mp_context().get_start_method() != "forkserver":
+            importlib.import_module("stages.training.backend")  # before there are workers, whose errors it would hold back
+            return
 
     def fork(_path: bytes, arguments: list[str], keep: list[int]) -> int:
         if pid := os.fork():
@@ -141,6 +144,7 @@ def _start(workers: int) -> Iterator[Client]:
             memory_limit=None,  # a worker at a limit is paused, and would wait for ever: what fills it cannot be spilled
             dashboard_address="127.0.0.1:0",
             local_directory=str(shared_root() / "data" / "dask"),
+            security=Security.temporary(),  # a key of this process alone: other users of this machine can reach its ports
             silence_logs=logging.CRITICAL,
         ) as local,
         Client(local, set_as_default=False) as client,
@@ -150,8 +154,8 @@ def _start(workers: int) -> Iterator[Client]:
 
 
 @contextmanager
-def _connect(address: str) -> Iterator[Client]:
-    """Yield a client of the scheduler at `address`."""
+def _connect(address: str, leaving: threading.Event) -> Iterator[Client]:
+    """Yield a client of the scheduler at `address`; give up waiting for its workers when `leaving` is set."""
     try:
         distributed.comm.get_address_host_port(address, strict=True)
         asyncio.run(_greet(address))
@@ -163,10 +167,14 @@ def _connect(address: str) -> Iterator[Client]:
             f"start one with `dask scheduler`{_certificates(address)}, or unset the variable to use this machine"
         ) from None
     with silence_logging_cmgr(logging.CRITICAL), client:
-        try:
-            client.wait_for_workers(1, timeout=WORKERS_TIMEOUT)
-        except TimeoutError:
-            raise UserError(f"the scheduler at {address} has no workers; start one with `dask worker {address}`") from None
+        for waited in range(1, WORKERS_TIMEOUT + 1):
+            try:
+                client.wait_for_workers(1, timeout=1)
+                break
+            except TimeoutError:
+                if leaving.is_set() or waited == WORKERS_TIMEOUT:
+                    mend = f"start one with `dask worker {address}`"
+                    raise UserError(f"the scheduler at {address} has no workers; {mend}") from None
         client.amm.stop()  # Dask's memory manager drops copies of the data that all workers need, while they are being made
         _show_dashboard(client)
         yield client

@@ -5,6 +5,7 @@ This module is sent by value, since a worker that has no code yet must be able t
 
 import hashlib
 import importlib
+import os
 import pickle
 import sys
 import threading
@@ -34,6 +35,7 @@ def environment() -> dict[str, str]:
             found[name] = version(name)
         except PackageNotFoundError:
             found[name] = "not installed"
+    os.environ["KERAS_BACKEND"] = "tensorflow"  # which TensorFlow imports
     try:
         found["device"] = "GPU" if importlib.import_module("tensorflow").config.list_physical_devices("GPU") else "CPU"
     except ImportError as error:
@@ -86,7 +88,14 @@ def run(
             _activate(state, name, code, Path(worker.local_directory).absolute())
             train = importlib.import_module("stages.compute.worker").train
             settings, job = pickle.loads(arguments)  # noqa: S301 - this search's own, from its own process
-            return train(settings, job, data, checkpoint, lambda epoch: worker.log_event(topic[0], (topic[1], epoch)))
+            task = worker.get_current_task()
+
+            def progress(epoch: int) -> None:
+                worker.log_event(topic[0], (topic[1], epoch))
+                if worker.state.tasks[task].state == "cancelled":
+                    raise InterruptedError("the search has ended")
+
+            return train(settings, job, data, checkpoint, progress)
     except Exception as error:
         if type(error).__name__ == "UserError":
             return {"mistake": str(error)}

@@ -185,10 +185,13 @@ class Runner:
             else:
                 checkpoint = Checkpoint(**result)
                 done = checkpoint.done(job.epochs)
-                if not done:
-                    submit(job, future)
                 if not self._shared:
                     save(job, checkpoint, done)
+                if not done:
+                    try:  # as new data, where it is: were it a task's result, Dask would compute it again from the first epoch
+                        submit(job, self._scatter(result, workers=self._client.who_has([future])[future.key]))
+                    except (KeyError, OSError):  # that worker has died
+                        submit(job)
                 self._reached(job, checkpoint.epoch)
                 if done:
                     yield job.training, checkpoint if self._exact else replace(checkpoint, weights=[], optimizer=[])

@@ -162,7 +162,7 @@ class _Kept:
         return tensors, split.outputs
 
 
-@lru_cache(1)
+@lru_cache(2)
 def _kept(_settings: Settings) -> _Kept:
-    """What is kept for one search; another search's is forgotten."""
+    """What is kept for a search; two that take turns each keep theirs, and a third one's takes the place of the older."""
     return _Kept()

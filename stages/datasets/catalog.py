@@ -101,8 +101,8 @@ def _problems(train: Split, test: Split) -> Iterator[str]:
 def from_tables(train: pd.DataFrame, test: pd.DataFrame, label: str, *files: Path) -> Dataset:
     """Return the data set of two tables with the same columns, read from `files`; column `label` is what to predict.
 
-    Labels that are text are classes, numbered in alphabetical order; numbers are numbers. In other columns, each text becomes a
-    column of 0 and 1, then all are standardised: minus the mean of `train`, divided by its standard deviation.
+    Labels that are text or booleans are classes, numbered in order; numbers are numbers. In other columns, each text becomes
+    a column of 0 and 1, then all are standardised: minus the mean of `train`, divided by its standard deviation.
 
     Raises:
         UserError: a column is not in both tables, or lacks a value.
@@ -117,7 +117,7 @@ def from_tables(train: pd.DataFrame, test: pd.DataFrame, label: str, *files: Pat
     inputs, labels = pd.get_dummies(both.drop(columns=label)).astype(np.float64), both[label]
     mean, deviation = inputs.loc["train"].mean(), inputs.loc["train"].std(ddof=0).replace(0, 1)
     inputs = ((inputs - mean) / deviation).astype(np.float32)
-    numeric = pd.api.types.is_numeric_dtype(labels)
+    numeric = pd.api.types.is_numeric_dtype(labels) and not pd.api.types.is_bool_dtype(labels)
     labels = labels.astype(np.float32) if numeric else labels.astype("category").cat.codes.astype(np.int32)
     train_part, test_part = (Split(inputs.loc[part].to_numpy(), labels.loc[part].to_numpy()) for part in ("train", "test"))
     return Dataset(train_part, test_part, {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files})

@@ -25,6 +25,8 @@ _SCALE = 1.5
 def main() -> None:
     specifications = plots("show")
     drawn = draw(specifications)
+    if missing := sorted(set(README_PICTURES) - set(drawn)):
+        raise console.UserError(f"there is no plot of {missing[0]}; `dvc repro` makes it, in the repository's top folder")
     for plot, path in README_PICTURES.items():
         with replacing(path) as temporary:
             temporary.write_bytes(drawn[plot])

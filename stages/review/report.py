@@ -42,7 +42,7 @@ MARKER = "<!-- metrics report -->"
 ONE_LOOK = (
     "The test figures are fair for one network that was chosen without them. The best of ten equally good networks looks "
     "superior in 14 % of simulated cases, a single one in 2.6 %: to choose among several branches, go by <code>score</code> in "
-    "tune.json, and confirm the choice with another <code>seed</code>."
+    "tune.json."
 )
 
 
@@ -101,7 +101,9 @@ class Report:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m stages.review.report", description=__doc__.partition("\n")[0])
-    parser.add_argument("base", nargs="?", help="a revision to compare with; default: where this branch left main")
+    parser.add_argument(
+        "base", nargs="?", help="a revision or experiment to compare with; default: where this branch left main"
+    )
     parser.add_argument(
         "--output", metavar="FOLDER", help="write FOLDER/report.md, its pictures and plots.html; default: print"
     )
@@ -135,7 +137,7 @@ def main() -> None:
 
 def collect(base: str | None, *, draw: bool) -> Report:
     """Return the report against `base`; what cannot be had is left out, with a note."""
-    report = Report(base or "")
+    report = Report("")
     with noted(report):
         report.stale = stale_stages()
     report.committed = not run("git", "status", "--porcelain", "--", "metrics", "dvc.lock")
@@ -183,6 +185,9 @@ def resolve(base: str | None) -> tuple[str, str]:
                 return f"the merge base with {main}", run("git", "merge-base", main, "HEAD")
         raise console.UserError("there is no branch main here; name a revision, or `git fetch origin main`")
     if base.startswith("-") or not succeeds("git", "rev-parse", "--verify", "--quiet", f"{base}^{{commit}}"):
+        experiments = run("git", "for-each-ref", "--format=%(objectname)", f"refs/exps/*/*/{base}").split()
+        if len(experiments) == 1:
+            return base, experiments[0]
         shallow = run("git", "rev-parse", "--is-shallow-repository") == "true"
         way_out = "this clone is shallow; `git fetch --unshallow`" if shallow else "`git fetch`, or name another revision"
         raise console.UserError(f"{base} is no revision that is known here; {way_out}")

@@ -59,19 +59,30 @@ def search_space(space: dict[str, Dimension]) -> keras_tuner.HyperParameters:
         elif dimension.type == "int":
             hyperparameters.Int(name, dimension.min, dimension.max, step=dimension.step, sampling=dimension.sampling)
         else:
-            # KerasTuner counts (max - min) // step steps, where rounding can lose the last: (0.5 - 0.0) // 0.1 is 4
-            last = dimension.max + 1e-9 * (dimension.step or 0)
-            hyperparameters.Float(name, dimension.min, last, step=dimension.step, sampling=dimension.sampling)
+            bounds = dimension.min - _slack(dimension), dimension.max + _slack(dimension)
+            hyperparameters.Float(name, *bounds, step=dimension.step, sampling=dimension.sampling)
     return hyperparameters
 
 
+def _slack(dimension) -> float:
+    """What a linear dimension with a step is wider on each side: KerasTuner finds steps by //, but (0.3 - 0.0) // 0.1 is 2."""
+    return 1e-9 * dimension.step if dimension.step and dimension.sampling == "linear" else 0.0
+
+
 def values(trial: keras_tuner.engine.trial.Trial) -> dict[str, object]:
-    """Return the hyperparameters that `trial` asks for; floats with 10 significant digits, so that 3 * 0.1 is 0.3."""
-    return {
-        name: float(f"{value:.10g}") if isinstance(value, float) else value
-        for name, value in trial.hyperparameters.values.items()
-        if not name.startswith("tuner/")
-    }
+    """Return the hyperparameters that `trial` asks for; numbers that are no integers with 10 digits, so that 3 * 0.1 is 0.3.
+
+    On a log scale KerasTuner may ask for an integer as a float, or for one above the highest.
+    """
+    found: dict[str, object] = {}
+    for dimension in trial.hyperparameters.space:
+        value = trial.hyperparameters.values[dimension.name]
+        if isinstance(dimension, keras_tuner.engine.hyperparameters.Int):
+            value = min(int(value), dimension.max_value)
+        if isinstance(dimension, keras_tuner.engine.hyperparameters.Float):
+            value = float(f"{value + _slack(dimension):.10g}")
+        found[dimension.name] = value
+    return found
 
 
 def epochs(trial: keras_tuner.engine.trial.Trial, max_epochs: int) -> int:

@@ -6,7 +6,7 @@ What comes out depends on the oracle and the trainings alone, not on which of th
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import stages.training.backend  # noqa: F401 - before KerasTuner starts TensorFlow its own way
 
@@ -73,41 +73,31 @@ def best(trials: list[Trial], objective: keras_tuner.Objective) -> Trial | None:
     return choose(scored, key=lambda trial: trial.evaluation.scores[objective.name], default=None)
 
 
-def one_standard_error(trials: list[Trial], objective: keras_tuner.Objective) -> list[Trial]:
-    """Return the trials whose objective is within one standard error of the best one's, smallest first; none if all failed.
+def as_good(trials: list[Trial], objective: keras_tuner.Objective, margin: float | None = None) -> list[Trial]:
+    """Return the trials that are as good as the best, smallest first; of those with the same hyperparameters, the first.
 
-    The 1 SE rule: Breiman, Friedman, Olshen & Stone 1984, "Classification and Regression Trees", section 3.4.3.
-    """
-    return _as_good(trials, objective, objective)
-
-
-def within(trials: list[Trial], objective: keras_tuner.Objective, margin: float) -> list[Trial]:
-    """Return the trials whose validation score is at most `margin` below the best one's, smallest first; none if all failed.
-
-    It asks of the validation examples what the comparison asks of the test examples, whatever the objective of the search: the
-    rule `tolerance` of caret (Kuhn 2008, "Building predictive models in R using the caret package"), its tolerance absolute.
-    """
-    return _as_good(trials, objective, keras_tuner.Objective(SCORE, "max"), margin)
-
-
-def _as_good(
-    trials: list[Trial], objective: keras_tuner.Objective, by: keras_tuner.Objective, tolerance: float | None = None
-) -> list[Trial]:
-    """Return the trials that are worse than the best by at most `tolerance` (None: its standard error), smallest first.
+    Without `margin`: those whose objective is within one standard error of the best one's, the 1 SE rule (Breiman, Friedman,
+    Olshen & Stone 1984, "Classification and Regression Trees", section 3.4.3). With it: those whose validation score is at most
+    `margin` below the best one's, whatever the objective, as the comparison asks of the test examples; the rule `tolerance` of
+    caret (Kuhn 2008, "Building predictive models in R using the caret package"), its tolerance absolute.
 
     Only trials of the largest budget take part: a score after two epochs says nothing against one after ten.
     """
     scored = [trial for trial in trials if not trial.evaluation.failure]
-    full = [trial for trial in scored if trial.budget == max(trial.budget for trial in scored)]
-    top = best(full, objective)
+    largest = max((trial.budget for trial in scored), default=0)
+    full: dict[tuple, Trial] = {}
+    for trial in scored:
+        if trial.budget == largest:
+            full.setdefault(tuple(trial.hyperparameters.items()), trial)
+    top = best(list(full.values()), objective)
     if top is None:
         return []
+    by = objective if margin is None else keras_tuner.Objective(SCORE, "max")
     sign = 1 if by.direction == "max" else -1
-    error = (top.evaluation.standard_error or 0.0) if tolerance is None else tolerance
-    least = sign * top.evaluation.scores[by.name] - error
+    least = sign * top.evaluation.scores[by.name] - (top.evaluation.standard_error or 0.0 if margin is None else margin)
     least -= 1e-12  # 0.98 - 0.003 is more than 0.977
-    as_good = [trial for trial in full if sign * trial.evaluation.scores[by.name] >= least]
-    return sorted(as_good, key=lambda t: (t.evaluation.parameters, -sign * t.evaluation.scores[by.name]))
+    found = [trial for trial in full.values() if sign * trial.evaluation.scores[by.name] >= least]
+    return sorted(found, key=lambda t: (t.evaluation.parameters, -sign * t.evaluation.scores[by.name]))
 
 
 def _evaluate(
@@ -117,25 +107,27 @@ def _evaluate(
     report: Callable[[Trial], None],
 ) -> list[Trial]:
     """Return the `planned` trials with their evaluations, in their order."""
-    trainings = {trial.number: scoring.trainings(trial.hyperparameters) for trial in planned}
+    trainings = [scoring.trainings(trial.hyperparameters) for trial in planned]
     asked: dict[Training, int] = {}
-    for trial in planned:
-        for training in trainings[trial.number]:
+    trials_of: dict[Training, list[int]] = {}
+    for i, trial in enumerate(planned):
+        for training in trainings[i]:
             asked[training] = max(trial.budget, asked.get(training, 0))
+            trials_of.setdefault(training, []).append(i)
     results: dict[Training, Checkpoint | str] = {}
-    done: dict[int, Trial] = {}
+    done = list(planned)
     for training, result in run(asked):
         results[training] = result
-        for trial in planned:
-            mine = trainings[trial.number]
-            if training not in mine or any(training not in results for training in mine):
+        for i in trials_of[training]:
+            mine = [results[training] for training in trainings[i] if training in results]
+            if len(mine) < len(trainings[i]):
                 continue
-            checkpoints = [reached for training in mine if not isinstance(reached := results[training], str)]
-            failure = next((failed for training in mine if isinstance(failed := results[training], str)), None)
-            evaluation = Evaluation(failure=failure) if failure else evaluate(scoring, checkpoints, trial.budget)
-            done[trial.number] = Trial(trial.number, trial.hyperparameters, trial.budget, evaluation)
-            report(done[trial.number])
-    return [done[trial.number] for trial in planned]
+            failure = next((result for result in mine if isinstance(result, str)), None)
+            checkpoints = [result for result in mine if not isinstance(result, str)]
+            evaluation = Evaluation(failure=failure) if failure else evaluate(scoring, checkpoints, planned[i].budget)
+            done[i] = replace(planned[i], evaluation=evaluation)
+            report(done[i])
+    return done
 
 
 def _ask(oracle: keras_tuner.Oracle, most: int | None) -> list[keras_tuner.engine.trial.Trial]:
@@ -164,8 +156,8 @@ def rehearse(tune: Tune, seed: int) -> tuple[list[int], int]:
 
     That is what the oracle asks for when it is told that all trials are equally good.
 
-    How many trials there are does not depend on how good they are, except that a Gaussian process may come to the same
-    hyperparameters again and then ends early: its strategies are not rehearsed.
+    How many trials there are does not depend on how good they are. Which hyperparameters a Gaussian process asks for does, and
+    they may come again: its strategies are not rehearsed.
     """
     if "trials_at_once" in type(getattr(tune, tune.strategy)).model_fields:
         trials = getattr(tune, tune.strategy).max_trials

@@ -13,7 +13,7 @@ from stages.compute.replicates import listed
 from stages.compute.runner import Runner
 from stages.search import oracles
 from stages.search.scoring import CrossValidation, Holdout
-from stages.search.search import Trial, best, one_standard_error, rehearse, search, within
+from stages.search.search import Trial, as_good, best, rehearse, search
 from stages.training.score import NAME
 from stages.training.trainer import LOSS, SCORE, build
 
@@ -129,6 +129,11 @@ def tune(settings: Params, cluster: Cluster) -> None:
     scoring = scoring_of(settings)
     oracle = oracles.create(tune, settings.seed)
     budgets, epochs = rehearse(tune, settings.seed)
+    if max(budgets) < tune.max_epochs:
+        raise console.UserError(
+            f"params.yaml: tune.space is too small for hyperband: it would try {len(budgets)} networks, none of them for "
+            f"tune.max_epochs ({tune.max_epochs}); use tune.strategy grid, which tries all"
+        )
     epochs *= len(scoring.trainings({}))
     with console.progress_bar("tune", epochs) as bar:
         runner = Runner(cluster, settings, scoring.subsets, early_stopping=scoring.early_stopping, progress=bar.update)
@@ -146,13 +151,13 @@ def tune(settings: Params, cluster: Cluster) -> None:
     top = best(trials, oracle.objective)
     if top is None:
         raise console.UserError(f"all trials ({len(trials)}) failed; the first: {trials[0].evaluation.failure}")
-    as_good = {
-        "tolerance": within(trials, oracle.objective, settings.compare.margin),
-        "one_standard_error": one_standard_error(trials, oracle.objective),
+    by_rule = {
+        "tolerance": as_good(trials, oracle.objective, settings.compare.margin),
+        "one_standard_error": as_good(trials, oracle.objective),
         "best": [top],
     }
-    chosen = as_good[tune.selection][0]
-    reference = best(as_good[tune.selection], oracle.objective) or top
+    chosen = by_rule[tune.selection][0]
+    reference = best(by_rule[tune.selection], oracle.objective) or top
     choices = {reference.number: "best"}
     choices[chosen.number] = "best, chosen" if chosen is reference else "chosen"
     margin = settings.compare.margin if objective == SCORE else None  # which is one of the score
@@ -176,7 +181,7 @@ def tune(settings: Params, cluster: Cluster) -> None:
             "objective": objective,
             "score": chosen.evaluation.scores[objective],
             "epoch": chosen.evaluation.best_epoch,
-            **{rule: {**brief(found[0], tune), "candidates": len(found)} for rule, found in as_good.items()},
+            **{rule: {**brief(found[0], tune), "candidates": len(found)} for rule, found in by_rule.items()},
             "trials": len(trials),
             "failed_trials": sum(trial.evaluation.failure is not None for trial in trials),
             "epochs_trained": epochs,
@@ -190,7 +195,8 @@ def tune(settings: Params, cluster: Cluster) -> None:
     why = "the best"
     if chosen is not top:
         near = f"{settings.compare.margin:g}" if tune.selection == "tolerance" else "one standard error"
-        count = len(as_good[tune.selection])
+        near += f" in {SCORE}" if objective != SCORE and tune.selection == "tolerance" else ""
+        count = len(by_rule[tune.selection])
         why = f"the smallest of {count} within {near} of the best with the full budget ({found(reference)})"
     reused = f"{runner.epochs_reused} of them from {store}"
     print(f"tune: {found(chosen)}, {why}; {len(trials)} trials; {epochs} epochs, {reused}")

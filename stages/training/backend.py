@@ -3,11 +3,7 @@
 Import `tf` and `keras` from here, never directly: the settings below only hold if they are made before TensorFlow starts.
 """
 
-import os
-
 from stages.training.quiet import quiet
-
-os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever the environment or ~/.keras/keras.json says
 
 with quiet():
     import tensorflow as tf

@@ -18,6 +18,7 @@ from unittest import mock
 
 import numpy as np
 
+from stages.base.console import UserError
 from stages.base.hyperparameters import Hyperparameters
 from stages.base.params import EarlyStopping
 from stages.base.splits import Split
@@ -164,13 +165,23 @@ class Trainer:
 
 
 def build(hyperparameters: Mapping[str, object], input_shape: tuple[int, ...], outputs: int, seed: int) -> keras.Model:
-    """Return the compiled Keras model of model.py, initialised from `seed`."""
+    """Return the compiled Keras model of model.py, built for inputs of `input_shape` and initialised from `seed`.
+
+    Raises:
+        UserError: it has what only `model.fit` would heed.
+    """
     keras.backend.clear_session(free_memory=False)
     keras.utils.set_random_seed(seed)
     # Keras draws the seeds of layers from Python's one generator, which other threads (Dask's, in a worker) draw from too
     with mock.patch.object(seed_generator, "python_random", random.Random(seed)):  # noqa: S311
         network = model.build(tuple(input_shape), outputs, Hyperparameters.model_validate(hyperparameters))
-    network.optimizer.build(network.trainable_variables)
+        if not network.built:
+            network.build((None, *input_shape))
+    optimizer = network.optimizer
+    if type(network).train_step is not keras.Model.train_step or (optimizer.use_ema and not optimizer.ema_overwrite_frequency):
+        what = "a train_step of its own, or an optimizer that has use_ema without ema_overwrite_frequency"
+        raise UserError(f"stages/training/model.py: the network has {what}; only `model.fit` would heed that")
+    optimizer.build(network.trainable_variables)
     return network
 
 
@@ -241,7 +252,7 @@ def _epoch_function(network: keras.Model, optimizer: keras.optimizers.Optimizer,
         sums = tf.constant(0.0, tf.float64), tf.constant(0.0, tf.float64)
 
         def gathered(start, size):
-            batch = order[start : start + size]
+            batch = tf.slice(order, [start], [size])  # whose size TensorFlow knows when it traces, unlike that of order[a:b]
             return tf.gather(inputs, batch), tf.gather(labels, batch)
 
         _, sums = tf.while_loop(
