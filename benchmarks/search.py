@@ -35,10 +35,11 @@ def tutorial() -> dict:
 
 def this_project() -> tuple[dict, pd.DataFrame]:
     """Run this project's search in a copy of it with an empty store; its result and its trials."""
-    with tempfile.TemporaryDirectory(dir=ROOT / "data") as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory(dir=ROOT / "data") as temporary:
+        folder = Path(temporary)
         shutil.copytree(ROOT / "stages", folder / "stages", ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copy(ROOT / "pyproject.toml", folder)
+        for name in ("pyproject.toml", "dvc.yaml"):
+            shutil.copy(ROOT / name, folder)
         (folder / "data").mkdir()
         (folder / "data/prepared").symlink_to(ROOT / "data/prepared")
         params = yaml.safe_load((ROOT / "params.yaml").read_text())

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from conftest import ran
 
+import benchmarks.search
 from stages.base import params, splits
 from stages.base.console import UserError
 from stages.base.params import EarlyStopping
@@ -177,6 +178,16 @@ def test_another_budget_of_epochs_is_trained_to_exactly(here, project):
         project.empty_store()
         here("baseline")
         assert project.outputs() == warm
+
+
+def test_the_benchmarks_search_is_the_pipelines(project, monkeypatch):
+    """And it starts from nothing, whatever is in the store."""
+    monkeypatch.setattr(benchmarks.search, "ROOT", project.folder)
+    result, trials = benchmarks.search.this_project()
+    metrics = project.metrics("tune")
+    assert (result["trials"], result["epochs"]) == (metrics["trials"], metrics["epochs_trained"])
+    assert trials["val_accuracy"].max() == metrics["best"]["score"]
+    assert (trials["seconds_per_epoch"] > 0).all()
 
 
 def test_the_store_changes_no_result_and_saves_epochs(here, project):

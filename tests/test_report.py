@@ -82,6 +82,9 @@ def run_step(project, tmp_path) -> str:
 
 
 def test_a_merged_branch_is_reported_by_the_workflows_own_shell(merged, tmp_path):
+    (merged.folder / "report").mkdir(exist_ok=True)
+    (merged.folder / "report/report.md").write_text(f"{report.MARKER}\n\nan older one\n")
+    (merged.folder / "report/older.png").write_bytes(PNG)
     written = run_step(merged, tmp_path)
     comparison = json.loads((merged.folder / "metrics/comparison.json").read_text())
     lines = written.splitlines()

@@ -8,7 +8,7 @@ import argparse
 import json
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -124,6 +124,10 @@ def main() -> None:
         print(markdown(report, {}))
     else:
         folder = Path(arguments.output)
+        with suppress(OSError):
+            if (folder / "report.md").read_text(encoding="utf-8").startswith(MARKER):  # an older report, whose pictures go
+                for old in [*folder.glob("*.png"), folder / "plots.html"]:
+                    old.unlink(missing_ok=True)
         names = {plot: pictures.file_name(plot) for plot in report.pictures}
         for plot, name in names.items():
             with replacing(folder / name) as temporary:
