@@ -403,11 +403,7 @@ def test_a_bad_param_stops_every_stage_before_it_writes(project, stage):
     ("stage", "damaged", "said"),
     [
         ("baseline", "data/prepared/train/labels.npy", "data/prepared/train is damaged .*`dvc repro prepare` makes it again"),
-        (
-            "retrain",
-            "data/baseline/scores.npy",
-            "data/baseline/scores.npy is missing or damaged; .*",
-        ),
+        ("retrain", "data/baseline/scores.npy", "data/baseline/scores.npy is missing or damaged; `dvc repro baseline` .*"),
     ],
 )
 def test_a_damaged_input_is_named(here, project, stage, damaged, said):
