@@ -129,7 +129,8 @@ def measure(slots: int, megabytes: float, *, through_client: bool) -> dict[str, 
         runner = Runner(there, settings, {"all": (np.arange(10), np.arange(10))})
         runner._data = {}  # which would otherwise be in the memory of this machine once for each slot
         asked = {Training({"number": n, "megabytes": megabytes}, 0, "all"): EPOCHS for n in range(ROUNDS * slots)}
-        runner._connect()
+        runner._client = there.client
+        runner._send()
         received, cpu, start = 0, time.process_time(), time.perf_counter()
         done = sum(isinstance(checkpoint, Checkpoint) for _, checkpoint in runner.run(asked))
         seconds = time.perf_counter() - start

@@ -54,6 +54,8 @@ def main() -> None:
             "examples_per_class": {
                 part: np.bincount(examples.labels).tolist() for part, examples in prepared.items() if train.classes
             },
+            **({"class_names": data.class_names} if data.class_names else {}),
+            **({"columns": data.columns} if data.columns else {}),
             "sha256": [{"file": file, "digest": digest} for file, digest in data.digests.items()],
         },
     )

@@ -36,7 +36,8 @@ def hyperparameters(stage: str) -> Hyperparameters:
     try:
         return Hyperparameters.model_validate(read_json(path))
     except ValidationError as error:
-        reason = error.errors()[0]["msg"]
+        mistake = error.errors()[0]
+        reason = ": ".join([*map(str, mistake["loc"]), mistake["msg"]])
         raise console.UserError(
             f"{path} does not fit the network: {reason}; `dvc repro --force {stage}` makes it again"
         ) from None

@@ -33,6 +33,7 @@ SMALL = {  # scikit-learn's 1,797 handwritten digits; seven trials of Hyperband;
     "train": {"epochs": 2, "replicates": 5},
     "compare": {"margin": 0.02},
     "tune": {
+        "tolerance": 0.02,
         "max_epochs": 4,
         "hyperband": {"factor": 4},
         "random": {"max_trials": 3},
@@ -130,6 +131,11 @@ class Project:
         """Return the content of every file below `folders`, by path."""
         paths = [path for folder in folders for path in sorted((self.folder / folder).rglob("*")) if path.is_file()]
         return {str(path.relative_to(self.folder)): path.read_bytes() for path in paths}
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One process more than cores: many tests wait for a network, a disk or a timeout."""
+    return (os.cpu_count() or 1) + 1
 
 
 # The first of these needs what `reproduced` and `experimented` make, the next two do not

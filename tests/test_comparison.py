@@ -100,7 +100,7 @@ def test_the_sentence_has_as_many_digits_as_the_margin_asks_for():
 
 
 @pytest.mark.parametrize(
-    ("scale", "form"), [(0.003, ".4f"), (0.02, ".3f"), (0.5, ".2f"), (2, ".1f"), (1000, ".0f"), (0, ".4f")]
+    ("scale", "form"), [(0.003, ".4f"), (0.02, ".3f"), (0.5, ".2f"), (2, ".1f"), (1000, ".0f"), (0, ".4f"), (2e-17, ".4f")]
 )
 def test_a_number_is_shown_to_two_digits_of_what_it_is_read_against(scale, form):
     assert decimals(scale) == form

@@ -56,5 +56,8 @@ def test_the_fused_optimizer_is_adam(digits):
         results.append([variable.numpy() for variable in network.trainable_variables + optimizer.variables])
         for variable, array in zip(network.trainable_variables, start, strict=True):
             variable.assign(array)
+    decayed = keras.optimizers.Adam(weight_decay=0.1)  # what it is not to decay is not in its configuration
+    network.optimizer = decayed
+    assert adam.fused(network) is decayed
     for fused, keras_own in zip(*results, strict=True):
         np.testing.assert_allclose(fused, keras_own, rtol=1e-5, atol=1e-6)

@@ -18,6 +18,7 @@ from stages.base.splits import Split
 from stages.comparison import comparison
 from stages.compute import code, runner
 from stages.compute.runner import Runner
+from stages.compute.store import Store
 from stages.compute.worker import Training
 from stages.training.backend import keras
 
@@ -141,7 +142,8 @@ def test_a_change_of_a_param_runs_the_stages_that_it_affects(project):
     original = (project.folder / "params.yaml").read_text()
     for changes, stages in [
         ({"tune": {"random": {"max_trials": 2}}, "runtime": {"workers": 1}}, set()),
-        ({"compare": {"margin": 0.01}}, {"tune", "retrain"}),
+        ({"compare": {"margin": 0.01}}, {"retrain"}),
+        ({"tune": {"tolerance": 0.01}}, {"tune"}),
         ({"baseline": {project.searched: value}}, {"baseline", "tune", "retrain"}),
         ({"prepare": {"validation_split": 0.3}}, {"prepare"}),
     ]:
@@ -150,7 +152,7 @@ def test_a_change_of_a_param_runs_the_stages_that_it_affects(project):
         assert set(json.loads(project.dvc("status", "--json"))) == stages
 
 
-def test_each_selection_is_what_it_says_and_another_margin_trains_nothing(here, project):
+def test_each_selection_is_what_it_says_and_another_tolerance_trains_nothing(here, project):
     rules = ("tolerance", "one_standard_error", "best")
     for selection in rules:
         output = here("tune", {"tune": {"selection": selection}})
@@ -159,7 +161,7 @@ def test_each_selection_is_what_it_says_and_another_margin_trains_nothing(here, 
         assert tune["hyperparameters"].items() >= tune[selection]["hyperparameters"].items()
         assert tune["score"] == tune[selection]["score"]
     assert tune["tolerance"]["parameters"] <= tune["one_standard_error"]["parameters"]
-    output = here("tune", {"tune": {"selection": "tolerance"}, "compare": {"margin": 0.5}})
+    output = here("tune", {"tune": {"selection": "tolerance", "tolerance": 0.5}})
     assert re.search(r"; (\d+) epochs, \1 of them from data/trials", output)
     trials = pd.read_csv(project.folder / "metrics/plots/trials.csv")
     full = trials[trials["budget"] == 4]
@@ -185,7 +187,7 @@ def test_the_benchmarks_search_is_the_pipelines(project, monkeypatch):
     monkeypatch.setattr(benchmarks.search, "ROOT", project.folder)
     result, trials = benchmarks.search.this_project()
     metrics = project.metrics("tune")
-    assert (result["trials"], result["epochs"]) == (metrics["trials"], metrics["epochs_trained"])
+    assert (result["trials"], result["epochs"]) == (metrics["trials"], metrics["epochs"])
     assert trials["val_accuracy"].max() == metrics["best"]["score"]
     assert (trials["seconds_per_epoch"] > 0).all()
 
@@ -223,6 +225,10 @@ def test_early_stopping_and_val_loss_decide_from_end_to_end(here, project):
             "objective is val_f1, but with tune.strategy hyperband should be one of val_accuracy, val_loss",
         ),
         (
+            {"objective": ""},
+            "objective is '', but with tune.strategy hyperband should be one of val_accuracy, val_loss",
+        ),
+        (
             {"objective": "val_loss", "strategy": "sklearn"},
             "objective is val_loss, but with tune.strategy sklearn should be one of val_accuracy",
         ),
@@ -239,6 +245,33 @@ def test_early_stopping_and_val_loss_decide_from_end_to_end(here, project):
 def test_what_the_search_cannot_go_by_is_named(here, changes, said):
     with pytest.raises(UserError, match=f"^params.yaml: tune.{said}"):
         here("tune", {"tune": changes})
+
+
+def test_a_hyperparameter_is_not_named_as_a_column_of_the_trials(project):
+    before = project.outputs()
+    for file in ("params.yaml", "stages/base/hyperparameters.py", "stages/training/model.py"):
+        path = project.folder / file
+        path.write_text(path.read_text().replace("dropout", "budget"))
+    done = project.stage("tune", check=False)
+    assert (done.returncode, done.stdout) == (
+        1,
+        "error: stages/base/hyperparameters.py: budget is a column of metrics/plots/trials.csv; "
+        "give the hyperparameter another name\n",
+    )
+    assert project.outputs() == before
+
+
+def test_a_store_that_fails_during_a_search_is_one_line(here, project, monkeypatch):
+    """As a bucket may; the file system's own errors are in test_network.py."""
+    before = project.outputs()
+
+    def load(*_, **__):
+        raise OSError("runtime.store s3://bucket cannot be used (Timeout)")
+
+    monkeypatch.setattr(Store, "load", load)
+    with pytest.raises(UserError, match=r"^params.yaml: runtime.store s3://bucket cannot be used \(Timeout\)$"):
+        here("tune")
+    assert project.outputs() == before
 
 
 def test_the_stores_key_depends_on_all_that_decides_and_on_nothing_else(project, cluster, monkeypatch):

@@ -134,11 +134,15 @@ def test_a_table_is_standardised_by_its_train_part(tmp_path):
     np.testing.assert_allclose(data.test.inputs, [[4 / np.sqrt(8 / 3), -np.sqrt(2), np.sqrt(2)]], rtol=1e-6)
     assert (data.train.labels.tolist(), data.test.labels.tolist()) == ([0, 1, 1], [0])
     assert (data.train.inputs.dtype, data.train.labels.dtype, list(data.digests)) == (np.float32, np.int32, ["data.csv"])
+    assert data.class_names == ["no", "yes"]
+    columns = pd.DataFrame(data.columns).set_index("column")
+    rows = pd.get_dummies(TABLE[3:]).reindex(columns=columns.index, fill_value=0)
+    np.testing.assert_allclose((rows - columns["mean"]) / columns["deviation"], data.test.inputs, rtol=1e-6)
     true_or_false = TABLE.assign(kind=TABLE["kind"] == "yes")
     of_booleans = catalog.from_tables(true_or_false[:3], true_or_false[3:], "kind")
     assert of_booleans.train.labels.tolist() == [0, 1, 1]
     of_numbers = catalog.from_tables(TABLE[:3], TABLE[3:], "a")
-    assert (of_numbers.train.labels.tolist(), of_numbers.train.outputs) == ([1, 3, 5], 1)
+    assert (of_numbers.train.labels.tolist(), of_numbers.train.outputs, of_numbers.class_names) == ([1, 3, 5], 1, [])
 
 
 @pytest.mark.parametrize(

@@ -216,18 +216,21 @@ def test_which_direction_is_better():
         ("comparison", "seconds_per_epoch.ratio"),
         ("tune", "trials"),
         ("tune", "epoch"),
+        ("tune", "score"),  # lower by design where a smaller network is chosen
     ]
     assert {meaning(*names) for names in neither} == {""}
     assert meaning("retrain", "test_accuracy.mean", None, 1.0) == meaning("retrain", "test_accuracy.mean", True, False) == ""
-    assert [meaning("tune", "score", sign=sign) for sign in (1, 0, -1)] == ["better", "", "worse"]
+    assert [meaning("tune", "best.score", sign=sign) for sign in (1, 0, -1)] == ["better", "", "worse"]
 
 
 def test_the_scores_direction_is_that_of_the_objective(merged):
     def row(objective: str, score: float) -> str:
         path = merged.folder / "metrics/tune.json"
-        path.write_text(json.dumps({**json.loads(path.read_text()), "objective": objective, "score": score}))
+        content = json.loads(path.read_text())
+        content["objective"], content["best"]["score"] = objective, score
+        path.write_text(json.dumps(content))
         told = run_report(merged, "HEAD")
-        return next(line for line in told.splitlines() if line.startswith("| <code>tune.json</code> | <code>score</code>"))
+        return next(line for line in told.splitlines() if line.startswith("| <code>tune.json</code> | <code>best.score</code>"))
 
     assert row("val_accuracy", 0.1).endswith("| worse |")
     assert row("val_loss", 0.1).endswith("|  |")

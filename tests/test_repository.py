@@ -168,7 +168,7 @@ def test_the_readme_has_the_figures_of_the_metrics():
     assert table["difference (95 % interval)"] == ["", interval]
     assert table["speed of an epoch, one core"] == ["", f"{compared['seconds_per_epoch']['ratio']:.1f} times"]
     tune = json.loads((ROOT / "metrics/tune.json").read_text())
-    assert f"{tune['trials']} trials, {tune['epochs_trained']} epochs" in readme
+    assert f"{tune['trials']} trials, {tune['epochs']} epochs" in readme
     assert f"below the best, that of {tune['best']['hyperparameters']['units']} units" in readme
     units, low, high = retrain["hyperparameters"]["units"], -difference["high"], -difference["low"]
     assert f"{units} units lose {low:.4f} to {high:.4f}" in readme

@@ -22,6 +22,7 @@ TUNE = {  # the tutorial's search, whatever params.yaml says; `formula` takes th
     "strategy": "hyperband",
     "objective": "val_accuracy",
     "selection": "tolerance",
+    "tolerance": 0.003,
     "max_epochs": 10,
     "executions_per_trial": 1,
     "early_stopping": None,
@@ -268,8 +269,8 @@ def test_the_smallest_within_one_standard_error(name, direction):
     assert [t.number for t in as_good(trials, objective)] == [7, 1, 2, 3]
     assert best(trials, objective).number == 5
     assert as_good(trials[5:6], objective) == []
-    for margin, numbers in ((0.009, [7, 1, 2, 3]), (0.004, [7, 3]), (0.0039, [3]), (0.02, [4, 7, 1, 2, 3])):
-        assert [t.number for t in as_good(trials, objective, margin)] == numbers
+    for tolerance, numbers in ((0.009, [7, 1, 2, 3]), (0.004, [7, 3]), (0.0039, [3]), (0.02, [4, 7, 1, 2, 3])):
+        assert [t.number for t in as_good(trials, objective, tolerance)] == numbers
     assert as_good(trials[5:6], objective, 1) == []
 
 

@@ -89,6 +89,7 @@ def test_killed_before_the_rename_leaves_what_was_there(store, folder, moment):
     assert process.exitcode == -signal.SIGKILL
     assert len(list(next(folder.iterdir()).iterdir())) == 2
     assert_same(store.load("key"), checkpoint(epoch=2))
+    assert store.keys() == {"key"}
     os.utime(next(folder.rglob(".writing-*")), (0, 0))
     store.prune(1e9)
     assert [path.suffix for path in folder.rglob("*") if path.is_file()] == [".checkpoint"]

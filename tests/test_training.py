@@ -19,6 +19,7 @@ from stages.base.splits import Split
 from stages.compute.replicates import save
 from stages.training import model, score, trainer
 from stages.training.backend import keras, tf
+from stages.training.quiet import quiet
 
 
 @pytest.fixture(scope="module")
@@ -304,3 +305,15 @@ def test_a_pause_does_not_reset_patience(digits, monkeypatch):
     for epoch in range(1, 13):
         state = train(HYPERPARAMETERS, data, epochs=epoch, checkpoint=state, **settings)
     assert digest(state) == digest(whole)
+
+
+@pytest.mark.parametrize(("error", "shown"), [(ImportError, "noise"), (KeyboardInterrupt, "")])
+def test_what_tensorflow_says_as_it_starts_is_shown_only_if_it_fails(capfd, error, shown):
+    def start():
+        with quiet():
+            os.write(2, b"noise")
+            raise error
+
+    with pytest.raises(error):
+        start()
+    assert capfd.readouterr().err == shown

@@ -49,8 +49,8 @@ def unwritable(path: object, error: OSError) -> str:
 
 
 def decimals(scale: float) -> str:
-    """Return the format for numbers that are read against `scale`, a margin or a deviation: it shows two digits of it."""
-    return f".{max(0, 1 - math.floor(math.log10(scale))) if scale else 4}f"
+    """Return the format for numbers that are read against `scale`, such as a margin: it shows two digits of it."""
+    return f".{max(0, 1 - math.floor(math.log10(scale))) if scale > 1e-12 else 4}f"
 
 
 def progress_bar(title: str, total: int, unit: str = " epochs", **options) -> tqdm:

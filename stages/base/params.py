@@ -156,11 +156,15 @@ class Sklearn(Bayesian):
 
 
 class Tune(Section):
-    """The search: its strategy, what it maximises or minimises, which trial it chooses, its budget and its space."""
+    """The search: its strategy, what it maximises or minimises, which trial it chooses, its budget and its space.
+
+    `tolerance` is how far below the best trial's validation score a smaller network's may be, for the selection of that name.
+    """
 
     strategy: Literal["hyperband", "random", "bayesian", "grid", "sklearn"]
     objective: str
     selection: Literal["tolerance", "one_standard_error", "best"]
+    tolerance: Annotated[float, Field(gt=0, le=LARGEST)]
     max_epochs: Epochs
     executions_per_trial: Annotated[int, Field(ge=1, le=1000)]
     early_stopping: EarlyStopping | None
@@ -179,7 +183,7 @@ class Retrain(Section):
 
 
 class Compare(Section):
-    """The comparison: `margin` is how much of the score a smaller network may lose, also for `tune.selection: tolerance`."""
+    """The comparison: `margin` is how far below the baseline's test score the tuned network's may be."""
 
     margin: Annotated[float, Field(gt=0, le=LARGEST)]
 

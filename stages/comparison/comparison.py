@@ -4,7 +4,7 @@ Both were trained by the same function on the same data with the same budget ove
 The statistics are in inference.py. How long both take is measured here, in turn in one process.
 """
 
-import time
+import timeit
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -65,6 +65,7 @@ def compare(settings: Params, tuned: Hyperparameters) -> dict:
         build(hyperparameters.model_dump(), test.inputs.shape[1:], outputs, settings.seed)
         for hyperparameters in (settings.baseline, tuned)
     ]
+    sizes = [network.count_params() for network in networks]
     predictors = [predictor(network) for network in networks]
     seconds_per_epoch = compare_seconds(*parts_of_epochs(settings, networks), rounds=15)
     inputs = test.inputs[np.arange(BATCH) % len(test.inputs)]
@@ -83,7 +84,7 @@ def compare(settings: Params, tuned: Hyperparameters) -> dict:
             "low": difference.low,
             "high": difference.high,
         },
-        "parameters": ratio(*(network.count_params() for network in networks)),
+        "parameters": {"baseline": sizes[0], "tuned": sizes[1], "ratio": float(f"{sizes[0] / sizes[1]:.4g}")},
         "seconds_per_epoch": seconds_per_epoch,
         "milliseconds_per_prediction": of_one,
         f"milliseconds_per_{BATCH}_predictions": of_many,
@@ -96,11 +97,6 @@ def compare(settings: Params, tuned: Hyperparameters) -> dict:
     write_csv("metrics/plots/confusion.csv", pd.DataFrame(predicted))
     write_json("metrics/comparison.json", compared)
     return compared
-
-
-def ratio(baseline: float, tuned: float) -> dict[str, float]:
-    """Return both figures and the baseline's to the tuned one's."""
-    return {"baseline": baseline, "tuned": tuned, "ratio": float(f"{baseline / tuned:.4g}")}
 
 
 def parts_of_epochs(settings: Params, networks: list[keras.Model]) -> tuple[list[Callable[[], float]], float]:
@@ -122,14 +118,7 @@ def parts_of_epochs(settings: Params, networks: list[keras.Model]) -> tuple[list
 
 def timed(function: Callable[[], object], times: int) -> Callable[[], float]:
     """Return a function that calls `function` so many times and returns the seconds that one call took."""
-
-    def seconds() -> float:
-        start = time.perf_counter()
-        for _ in range(times):
-            function()
-        return (time.perf_counter() - start) / times
-
-    return seconds
+    return lambda: timeit.timeit(function, number=times) / times
 
 
 def compare_seconds(functions: list[Callable[[], float]], factor: float, *, rounds: int) -> dict[str, float]:

@@ -36,11 +36,6 @@ def training_code() -> dict[str, bytes]:
     return found
 
 
-def worker_code() -> dict[str, bytes]:
-    """Return what a worker needs to train: `training_code` and what compute/worker.py imports."""
-    return dict(sorted((training_code() | imported("stages.compute.worker")).items()))
-
-
 def imported(module: str) -> dict[str, bytes]:
     """Return the files of the repository that importing `module` can read, also imports inside functions, by path."""
     found, waiting = {}, [module]

@@ -25,7 +25,7 @@ from stages.base.files import shared_root
 from stages.base.params import EarlyStopping, Params
 from stages.compute import remote, store
 from stages.compute.cluster import WORKERS_TIMEOUT, Cluster
-from stages.compute.code import training_code, worker_code
+from stages.compute.code import imported, training_code
 from stages.compute.store import Store
 from stages.compute.worker import Job, Settings, Training
 from stages.training.backend import keras
@@ -82,14 +82,15 @@ class Runner:
         reachable = self._store.url if self._shared else None
         self._settings = Settings(store.key(subsets=self._subsets), settings.train.batch_size, early_stopping, reachable)
         self._environment = cluster.environment
+        code = training_code()
         self._decides = {
             "batch_size": settings.train.batch_size,
             "early_stopping": early_stopping and early_stopping.model_dump(),
-            "code": remote.digest(training_code()),
+            "code": remote.digest(code),
             "environment": self._environment,
             "precision": [keras.config.floatx(), keras.config.dtype_policy().name],
         }
-        files = worker_code()
+        files = code | imported("stages.compute.worker")
         self._code = partial(remote.run_anywhere, remote.digest(files), files, self._environment)
         self._topic, self._lock = f"epochs-{uuid.uuid4().hex}", threading.Lock()
         self.epochs: dict[Training, int] = {}
@@ -108,15 +109,20 @@ class Runner:
             job = Job(training, self.key(training), epochs, self._exact)
             checkpoint, known = None, self.epochs.get(training, 0)
             if known or job.key in self.stored:
-                checkpoint = self._store.load(job.key, epochs if self._exact else None, arrays=self._exact)
-            self._reached(job, checkpoint.epoch if checkpoint else 0)
+                try:
+                    checkpoint = self._store.load(job.key, epochs if self._exact else None, arrays=self._exact)
+                except OSError as error:
+                    raise UserError(f"params.yaml: {error}") from None
+            self._note(job, checkpoint.epoch if checkpoint else 0)
             self.epochs_reused += self.epochs[training] - known
             if checkpoint and checkpoint.done(epochs):
                 yield training, checkpoint
             else:
                 waiting.append(replace(job, keep=checkpoint.epoch if checkpoint and self._exact else 0))
         if waiting:
-            self._connect()
+            self._client = self._cluster.client
+            if not hasattr(self, "_sent_code"):
+                self._send()
             with ThreadPoolExecutor(1) as writer:
                 yield from self._train(sorted(waiting, key=lambda job: -job.epochs), writer)
 
@@ -151,7 +157,7 @@ class Runner:
             if done:
                 writing.pop(job.key).result()
 
-        self._client.subscribe_topic(self._topic, lambda event: self._reached(by_key[event[1][0]], event[1][1]))
+        self._client.subscribe_topic(self._topic, lambda event: self._note(by_key[event[1][0]], event[1][1]))
         for job in jobs:
             submit(job)
         for future, result in futures:
@@ -192,22 +198,17 @@ class Runner:
                         submit(job, self._scatter(result, workers=self._client.who_has([future])[future.key]))
                     except (KeyError, OSError):  # that worker has died
                         submit(job)
-                self._reached(job, checkpoint.epoch)
+                self._note(job, checkpoint.epoch)
                 if done:
                     yield job.training, checkpoint if self._exact else replace(checkpoint, weights=[], optimizer=[])
             losses = 0
 
-    def _reached(self, job: Job, epoch: int) -> None:
+    def _note(self, job: Job, epoch: int) -> None:
         """Note that a training is at `epoch`, or at the one asked for, if it was not known to be further."""
         with self._lock:  # progress comes in a thread of its own
             known = self.epochs.get(job.training, 0)
             self.epochs[job.training] = max(known, min(epoch, job.epochs))
             self._progress(self.epochs[job.training] - known)
-
-    def _connect(self) -> None:
-        if not hasattr(self, "_client"):
-            self._client = self._cluster.client
-            self._send()
 
     def _send(self) -> None:
         """Put the code and the data on all workers; one that comes late fetches them from another when it is given a task.

@@ -89,14 +89,17 @@ class Store:
                 file.write(part)
         for epoch, path in self._checkpoints(key).items():
             if keep < epoch < checkpoint.epoch:
-                with self._reached(), contextlib.suppress(FileNotFoundError):
+                with self._one_line_errors(), contextlib.suppress(FileNotFoundError):
                     self._files.rm_file(path)
 
     def keys(self) -> set[str]:
         """Return the keys of all trainings that are stored."""
+        if self._local and Path(self._folder).is_file():
+            raise OSError(f"runtime.store {self.url} is a file; name a folder")
         try:
-            with self._reached():
-                return {path.split("/")[-2] for path in self._files.find(self._folder) if path.endswith(_SUFFIX)}
+            with self._one_line_errors():
+                whole = (path for path in self._files.find(self._folder) if path.endswith(_SUFFIX) and "/.writing-" not in path)
+                return {path.split("/")[-2] for path in whole}
         except FileNotFoundError as error:  # such as a bucket
             raise OSError(f"runtime.store {self.url} cannot be used ({error})") from None
 
@@ -116,7 +119,7 @@ class Store:
     def _checkpoints(self, key: str) -> dict[int, str]:
         """The files stored under `key` by their epoch."""
         try:
-            with self._reached():
+            with self._one_line_errors():
                 paths = self._files.ls(f"{self._folder}/{key}", detail=False)
         except FileNotFoundError:
             return {}
@@ -126,7 +129,7 @@ class Store:
     def _read(self, path: str, arrays: bool) -> Checkpoint | None:
         """The checkpoint in `path`, None if it is damaged or another process has deleted it."""
         try:
-            with self._reached(), self._files.open(path, "rb", block_size=_BLOCK) as file:
+            with self._one_line_errors(), self._files.open(path, "rb", block_size=_BLOCK) as file:
                 digest, length = file.read(_DIGEST), file.read(_LENGTH)
                 text = file.read(int.from_bytes(length, "big"))
                 if hashlib.sha256(text).digest() != digest:
@@ -154,11 +157,11 @@ class Store:
             with replacing(path) as temporary, temporary.open("wb") as file:
                 yield file
         else:
-            with self._reached(), self._files.open(path, "wb") as file:
+            with self._one_line_errors(), self._files.open(path, "wb") as file:
                 yield file
 
     @contextlib.contextmanager
-    def _reached(self) -> Iterator[None]:
+    def _one_line_errors(self) -> Iterator[None]:
         """Turn whatever a remote file system raises into an OSError in one line."""
         try:
             yield

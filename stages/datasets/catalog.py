@@ -7,7 +7,7 @@ files, `from_tables` does most of it.
 import hashlib
 import importlib.resources
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -23,11 +23,19 @@ from stages.datasets.sources import DebianPackage, IdxDataset, Mirror, NpmPackag
 
 @dataclass(frozen=True)
 class Dataset:
-    """The two parts of a data set, inputs scaled for a network; and the SHA-256 of its raw files, by name."""
+    """The two parts of a data set, inputs scaled for a network; and what is known of it.
+
+    Attributes:
+        digests: the SHA-256 of its raw files, by name.
+        columns: of tables, for each input: its name, and the mean and the deviation by which it was standardised.
+        class_names: what the classes were called, where that was not a number.
+    """
 
     train: Split
     test: Split
     digests: dict[str, str]
+    columns: list[dict[str, object]] = field(default_factory=list)
+    class_names: list[str] = field(default_factory=list)
 
 
 IDX_DATASETS = {
@@ -118,18 +126,18 @@ def from_tables(train: pd.DataFrame, test: pd.DataFrame, label: str, *files: Pat
     mean, deviation = inputs.loc["train"].mean(), inputs.loc["train"].std(ddof=0).replace(0, 1)
     inputs = ((inputs - mean) / deviation).astype(np.float32)
     numeric = pd.api.types.is_numeric_dtype(labels) and not pd.api.types.is_bool_dtype(labels)
-    labels = labels.astype(np.float32) if numeric else labels.astype("category").cat.codes.astype(np.int32)
+    classes = labels.astype("category").cat
+    labels = labels.astype(np.float32) if numeric else classes.codes.astype(np.int32)
     train_part, test_part = (Split(inputs.loc[part].to_numpy(), labels.loc[part].to_numpy()) for part in ("train", "test"))
-    return Dataset(train_part, test_part, {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files})
+    digests = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+    columns = pd.DataFrame({"mean": mean, "deviation": deviation}).rename_axis("column").reset_index().to_dict("records")
+    return Dataset(train_part, test_part, digests, columns, [] if numeric else [str(name) for name in classes.categories])
 
 
 def _idx(name: str, raw: Path) -> Dataset:
     fetch(name, IDX_DATASETS[name], raw)
-    train_images, train_labels, test_images, test_labels = (idx.read(raw / file) for file in idx.FILES)
-    train, test = (
-        Split(_scaled(images, 255), labels.astype(np.int32))
-        for images, labels in ((train_images, train_labels), (test_images, test_labels))
-    )
+    arrays = [idx.read(raw / file) for file in idx.FILES]
+    train, test = (Split(_scaled(arrays[i], 255), arrays[i + 1].astype(np.int32)) for i in (0, 2))
     return Dataset(train, test, dict(zip(idx.FILES, IDX_DATASETS[name].sha256, strict=True)))
 
 

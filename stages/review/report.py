@@ -33,7 +33,8 @@ HEADLINES = {
     "retrain.parameters": -1,
     "retrain.test_loss.mean": -1,
     "retrain.test_*.mean": 1,
-    "tune.score": 1,
+    "tune.best.score": 1,
+    "tune.score": 0,
     "tune.failed_trials": -1,
     "tune.trials": 0,
 }
@@ -41,8 +42,8 @@ MISSING = ("deleted", "not in cache")  # what DVC calls a file that is not there
 MARKER = "<!-- metrics report -->"
 ONE_LOOK = (
     "The test figures are fair for one network that was chosen without them. The best of ten equally good networks looks "
-    "superior in 14 % of simulated cases, a single one in 2.6 %: to choose among several branches, go by <code>score</code> in "
-    "tune.json."
+    "superior in 14 % of simulated cases, a single one in 2.6 %: to choose among several branches, go by "
+    "<code>best.score</code> in tune.json."
 )
 
 
@@ -70,7 +71,7 @@ class Change:
         """`better`, `worse` or nothing, where a direction is better than the other; `sign` is that of the search's score."""
         if not self.numeric or self.old == self.new:
             return ""
-        direction = HEADLINES.get(self.headline, 0) * (sign if self.key == "score" else 1)
+        direction = HEADLINES.get(self.headline, 0) * (sign if self.key == "best.score" else 1)
         return {1: "better", -1: "worse", 0: ""}[direction * (1 if self.new > self.old else -1)]
 
     @property
@@ -165,8 +166,8 @@ def collect(base: str | None, *, draw: bool) -> Report:
     if draw and (report.params or report.metrics):
         with noted(report):
             named = json.dumps(pictures.plots("diff", commit)).replace(commit, "before").replace('"workspace"', '"now"')
-            report.pictures = pictures.draw(json.loads(named))
-            report.page = pictures.page(json.loads(named), report.summary)
+            specifications = json.loads(named)
+            report.pictures, report.page = pictures.draw(specifications), pictures.page(specifications, report.summary)
     return report
 
 

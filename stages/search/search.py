@@ -8,15 +8,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-import stages.training.backend  # noqa: F401 - before KerasTuner starts TensorFlow its own way
-
-# isort: split
-import keras_tuner
 from sklearn.exceptions import ConvergenceWarning
 
-from stages.base.params import Tune
+from stages.base.params import Bayesian, Tune
 from stages.compute.worker import Training
 from stages.search import oracles
+from stages.search.oracles import keras_tuner
 from stages.search.scoring import CrossValidation, Evaluation, Holdout, evaluate
 from stages.training.trainer import SCORE, Checkpoint
 
@@ -73,13 +70,13 @@ def best(trials: list[Trial], objective: keras_tuner.Objective) -> Trial | None:
     return choose(scored, key=lambda trial: trial.evaluation.scores[objective.name], default=None)
 
 
-def as_good(trials: list[Trial], objective: keras_tuner.Objective, margin: float | None = None) -> list[Trial]:
+def as_good(trials: list[Trial], objective: keras_tuner.Objective, tolerance: float | None = None) -> list[Trial]:
     """Return the trials that are as good as the best, smallest first; of those with the same hyperparameters, the first.
 
-    Without `margin`: those whose objective is within one standard error of the best one's, the 1 SE rule (Breiman, Friedman,
+    Without `tolerance`: those whose objective is within one standard error of the best one's, the 1 SE rule (Breiman, Friedman,
     Olshen & Stone 1984, "Classification and Regression Trees", section 3.4.3). With it: those whose validation score is at most
-    `margin` below the best one's, whatever the objective, as the comparison asks of the test examples; the rule `tolerance` of
-    caret (Kuhn 2008, "Building predictive models in R using the caret package"), its tolerance absolute.
+    so much below the best one's, whatever the objective; the rule `tolerance` of caret (Kuhn 2008, "Building predictive models
+    in R using the caret package"), absolute here.
 
     Only trials of the largest budget take part: a score after two epochs says nothing against one after ten.
     """
@@ -92,9 +89,9 @@ def as_good(trials: list[Trial], objective: keras_tuner.Objective, margin: float
     top = best(list(full.values()), objective)
     if top is None:
         return []
-    by = objective if margin is None else keras_tuner.Objective(SCORE, "max")
+    by = objective if tolerance is None else keras_tuner.Objective(SCORE, "max")
     sign = 1 if by.direction == "max" else -1
-    least = sign * top.evaluation.scores[by.name] - (top.evaluation.standard_error or 0.0 if margin is None else margin)
+    least = sign * top.evaluation.scores[by.name] - (top.evaluation.standard_error or 0.0 if tolerance is None else tolerance)
     least -= 1e-12  # 0.98 - 0.003 is more than 0.977
     found = [trial for trial in full.values() if sign * trial.evaluation.scores[by.name] >= least]
     return sorted(found, key=lambda t: (t.evaluation.parameters, -sign * t.evaluation.scores[by.name]))
@@ -109,24 +106,21 @@ def _evaluate(
     """Return the `planned` trials with their evaluations, in their order."""
     trainings = [scoring.trainings(trial.hyperparameters) for trial in planned]
     asked: dict[Training, int] = {}
-    trials_of: dict[Training, list[int]] = {}
-    for i, trial in enumerate(planned):
-        for training in trainings[i]:
+    for trial, mine in zip(planned, trainings, strict=True):
+        for training in mine:
             asked[training] = max(trial.budget, asked.get(training, 0))
-            trials_of.setdefault(training, []).append(i)
     results: dict[Training, Checkpoint | str] = {}
     done = list(planned)
     for training, result in run(asked):
         results[training] = result
-        for i in trials_of[training]:
-            mine = [results[training] for training in trainings[i] if training in results]
-            if len(mine) < len(trainings[i]):
-                continue
-            failure = next((result for result in mine if isinstance(result, str)), None)
-            checkpoints = [result for result in mine if not isinstance(result, str)]
-            evaluation = Evaluation(failure=failure) if failure else evaluate(scoring, checkpoints, planned[i].budget)
-            done[i] = replace(planned[i], evaluation=evaluation)
-            report(done[i])
+        for i, mine in enumerate(trainings):
+            if training in mine and results.keys() >= set(mine):
+                found = [results[training] for training in mine]
+                failure = next((result for result in found if isinstance(result, str)), None)
+                checkpoints = [result for result in found if not isinstance(result, str)]
+                evaluation = Evaluation(failure=failure) if failure else evaluate(scoring, checkpoints, planned[i].budget)
+                done[i] = replace(planned[i], evaluation=evaluation)
+                report(done[i])
     return done
 
 
@@ -159,9 +153,8 @@ def rehearse(tune: Tune, seed: int) -> tuple[list[int], int]:
     How many trials there are does not depend on how good they are. Which hyperparameters a Gaussian process asks for does, and
     they may come again: its strategies are not rehearsed.
     """
-    if "trials_at_once" in type(getattr(tune, tune.strategy)).model_fields:
-        trials = getattr(tune, tune.strategy).max_trials
-        return [tune.max_epochs] * trials, tune.max_epochs * trials
+    if isinstance(block := getattr(tune, tune.strategy), Bayesian):
+        return [tune.max_epochs] * block.max_trials, tune.max_epochs * block.max_trials
     oracle, budgets = oracles.create(tune, seed), []
     longest: Counter[tuple] = Counter()
     while batch := _ask(oracle, None):

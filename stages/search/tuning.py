@@ -8,11 +8,12 @@ import pandas as pd
 from stages.base import console, splits
 from stages.base.files import write_csv, write_json
 from stages.base.params import Params, Tune
+from stages.base.section import shown
 from stages.compute.cluster import Cluster
 from stages.compute.replicates import listed
 from stages.compute.runner import Runner
 from stages.search import oracles
-from stages.search.scoring import CrossValidation, Holdout
+from stages.search.scoring import CrossValidation, Evaluation, Holdout
 from stages.search.search import Trial, as_good, best, rehearse, search
 from stages.training.score import NAME
 from stages.training.trainer import LOSS, SCORE, build
@@ -25,15 +26,14 @@ def scoring_of(settings: Params) -> Holdout | CrossValidation:
         UserError: the score or the data do not allow what `tune` in params.yaml says.
     """
     tune = settings.tune
-    known = {
-        "objective": (SCORE,) if tune.strategy == "sklearn" else (SCORE, LOSS),
-        "early_stopping.monitor": (SCORE, LOSS, NAME, "loss"),
-    }
-    said = {"objective": tune.objective, "early_stopping.monitor": tune.early_stopping and tune.early_stopping.monitor}
-    for name, metrics in known.items():
-        if said[name] and said[name] not in metrics:
-            allowed = f"with tune.strategy {tune.strategy} should be one of {', '.join(metrics)}"
-            raise console.UserError(f"params.yaml: tune.{name} is {said[name]}, but {allowed}")
+    monitor = tune.early_stopping and tune.early_stopping.monitor
+    for name, said, known in (
+        ("objective", tune.objective, (SCORE,) if tune.strategy == "sklearn" else (SCORE, LOSS)),
+        ("early_stopping.monitor", monitor, (SCORE, LOSS, NAME, "loss")),
+    ):
+        if said is not None and said not in known:
+            allowed = f"with tune.strategy {tune.strategy} should be one of {', '.join(known)}"
+            raise console.UserError(f"params.yaml: tune.{name} is {shown(said)}, but {allowed}")
     train, validation = (splits.load(folder) for folder in splits.TRAINED_ON)
     labels = np.concatenate([train.labels, validation.labels])
     if tune.strategy == "sklearn":
@@ -124,9 +124,12 @@ def tune(settings: Params, cluster: Cluster) -> None:
     Raises:
         UserError: all trials failed, or params.yaml does not fit the score or the data.
     """
-    start, form = time.perf_counter(), console.decimals(settings.compare.margin)
+    start, form = time.perf_counter(), console.decimals(settings.tune.tolerance)
     tune, objective, store = settings.tune, settings.tune.objective, settings.runtime.store
     scoring = scoring_of(settings)
+    if taken := row(Trial(0, {}, 0, Evaluation()), "", None, 0).keys() & settings.baseline.model_dump():
+        what = f"{min(taken)} is a column of metrics/plots/trials.csv; give the hyperparameter another name"
+        raise console.UserError(f"stages/base/hyperparameters.py: {what}")
     oracle = oracles.create(tune, settings.seed)
     budgets, epochs = rehearse(tune, settings.seed)
     if max(budgets) < tune.max_epochs:
@@ -152,7 +155,7 @@ def tune(settings: Params, cluster: Cluster) -> None:
     if top is None:
         raise console.UserError(f"all trials ({len(trials)}) failed; the first: {trials[0].evaluation.failure}")
     by_rule = {
-        "tolerance": as_good(trials, oracle.objective, settings.compare.margin),
+        "tolerance": as_good(trials, oracle.objective, tune.tolerance),
         "one_standard_error": as_good(trials, oracle.objective),
         "best": [top],
     }
@@ -160,8 +163,12 @@ def tune(settings: Params, cluster: Cluster) -> None:
     reference = best(by_rule[tune.selection], oracle.objective) or top
     choices = {reference.number: "best"}
     choices[chosen.number] = "best, chosen" if chosen is reference else "chosen"
-    margin = settings.compare.margin if objective == SCORE else None  # which is one of the score
-    width = {"tolerance": margin, "one_standard_error": reference.evaluation.standard_error, "best": 0.0}[tune.selection]
+    in_score = objective == SCORE  # as the tolerance is
+    near, width = {
+        "tolerance": (f"{tune.tolerance:g}{'' if in_score else f' in {SCORE}'}", tune.tolerance if in_score else None),
+        "one_standard_error": ("one standard error", reference.evaluation.standard_error),
+        "best": ("", 0.0),
+    }[tune.selection]
     worse = -1 if oracle.objective.direction == "max" else 1
     limit = None if width is None else reference.evaluation.scores[objective] + worse * width
     train = splits.load(splits.TRAINED_ON[0])
@@ -184,7 +191,7 @@ def tune(settings: Params, cluster: Cluster) -> None:
             **{rule: {**brief(found[0], tune), "candidates": len(found)} for rule, found in by_rule.items()},
             "trials": len(trials),
             "failed_trials": sum(trial.evaluation.failure is not None for trial in trials),
-            "epochs_trained": epochs,
+            "epochs": epochs,
             "seconds": round(time.perf_counter() - start, 3),
         },
     )
@@ -194,8 +201,6 @@ def tune(settings: Params, cluster: Cluster) -> None:
 
     why = "the best"
     if chosen is not top:
-        near = f"{settings.compare.margin:g}" if tune.selection == "tolerance" else "one standard error"
-        near += f" in {SCORE}" if objective != SCORE and tune.selection == "tolerance" else ""
         count = len(by_rule[tune.selection])
         why = f"the smallest of {count} within {near} of the best with the full budget ({found(reference)})"
     reused = f"{runner.epochs_reused} of them from {store}"

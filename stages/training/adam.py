@@ -15,7 +15,7 @@ class _FusedAdam(keras.optimizers.Adam):
         i = self._get_variable_index(variable)
         beta1_power, beta2_power = self._powers
         tf.raw_ops.ResourceApplyAdam(
-            var=variable.value.handle if isinstance(variable, keras.Variable) else variable.handle,
+            var=variable.handle,
             m=self._momentums[i].value.handle,
             v=self._velocities[i].value.handle,
             beta1_power=beta1_power,
@@ -31,7 +31,9 @@ class _FusedAdam(keras.optimizers.Adam):
 def fused(network: keras.Model) -> keras.optimizers.Optimizer:
     """Return the optimizer to train `network` with: its own or, in place of plain Adam, the same with a fused kernel."""
     optimizer = network.optimizer
-    if type(optimizer) is not keras.optimizers.Adam or optimizer.amsgrad or optimizer.gradient_accumulation_steps:
+    if type(optimizer) is not keras.optimizers.Adam:
+        return optimizer
+    if optimizer.amsgrad or optimizer.weight_decay or optimizer.gradient_accumulation_steps:
         return optimizer
     fused = _FusedAdam.from_config(optimizer.get_config())
     fused.build(network.trainable_variables)

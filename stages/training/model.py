@@ -9,7 +9,7 @@ from stages.training.backend import keras
 
 
 def build(input_shape: tuple[int, ...], outputs: int, hyperparameters: Hyperparameters) -> keras.Model:
-    """Return the tutorial's network, compiled: one hidden layer, dropout after it, Adam.
+    """Return the quickstart's network, compiled: one hidden layer, dropout after it, Adam.
 
     Args:
         input_shape: of one example, without the batch: (height, width) of an image.

@@ -13,7 +13,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no warnings and informatio
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Hold back what is written to standard error, by C++ too; show it only if the block raises.
+    """Hold back what is written to standard error, by C++ too; show it only if the block raises, for other reasons than Ctrl-C.
 
     Python's garbage collector rests meanwhile, and what was made stays: it will not look through TensorFlow again and again,
     nor copy to each forked process what they share.
@@ -25,7 +25,7 @@ def quiet() -> Iterator[None]:
         os.dup2(held.fileno(), 2)
         try:
             yield
-        except BaseException:
+        except Exception:
             held.seek(0)
             os.write(shown, held.read())
             raise

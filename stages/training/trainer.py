@@ -72,13 +72,9 @@ def stops(early_stopping: EarlyStopping, history: Mapping[str, list[float]]) -> 
 
     Decided on all of the history, so a pause resets nothing.
     """
-    values = np.asarray(history[early_stopping.monitor])
-    if early_stopping.monitor not in ("loss", LOSS):
-        values = -values
-    best, wait = values[0], 0
-    for value in values[1:]:
-        best, wait = (value, 0) if value < best else (best, wait + 1)
-    return wait >= early_stopping.patience
+    values = history[early_stopping.monitor]
+    best = np.argmin(values) if early_stopping.monitor in ("loss", LOSS) else np.argmax(values)
+    return len(values) - 1 - int(best) >= early_stopping.patience
 
 
 class Subset(NamedTuple):
@@ -204,19 +200,15 @@ def evaluator(network: keras.Model) -> Callable[[Subset], list[float]]:
         inputs, labels = tf.gather(inputs, rows), tf.gather(labels, rows)
         outputs = network(inputs, training=False)
         loss = network.compute_loss(inputs, labels, outputs, training=False)
-        scores, losses = score(labels, outputs), per_example(labels, outputs)
-        sums = [f(values) for values in (scores, losses) for f in (tf.reduce_sum, lambda x: tf.reduce_sum(tf.square(x)))]
-        return [loss, *sums]
+        return loss, score(labels, outputs), per_example(labels, outputs)
 
     def on(subset: Subset) -> list[float]:
-        n, total = len(subset.rows), np.zeros(5)
-        for start in range(0, n, EVALUATION_BATCH):
-            rows = subset.rows[start : start + EVALUATION_BATCH]
-            mean_loss, *sums = (value.numpy().item() for value in evaluate(subset.inputs, subset.labels, tf.constant(rows)))
-            total += [mean_loss * len(rows), *sums]
-        mean_loss, mean_score, score_squares, mean_own, loss_squares = (total / n).tolist()
-        deviations = [math.sqrt(max(x, 0)) for x in (score_squares - mean_score**2, loss_squares - mean_own**2)]
-        return [mean_score, deviations[0], mean_loss, deviations[1]]
+        batches = [subset.rows[start : start + EVALUATION_BATCH] for start in range(0, len(subset.rows), EVALUATION_BATCH)]
+        found = [evaluate(subset.inputs, subset.labels, tf.constant(rows)) for rows in batches]
+        arrays = (np.hstack([value.numpy() for value in values]).astype(np.float64) for values in zip(*found, strict=True))
+        mean_losses, scores, losses = arrays
+        loss = np.average(mean_losses, weights=[len(rows) for rows in batches])
+        return [float(value) for value in (scores.mean(), scores.std(), loss, losses.std())]
 
     return on
 
