@@ -67,6 +67,17 @@ def test_its_pictures_show_what_was_predicted(example):
     example.run("git", "checkout", "--quiet", ".")
 
 
+@pytest.mark.parametrize("example", ["table"], indirect=True)
+def test_new_rows_are_classified_as_the_readme_says(example):
+    """With the model that `retrain` kept: the prepared test examples are classified as it did."""
+    code = re.search(r"```python\n(.*?)```", example.readme, re.S)[1]
+    code += 'prepared = numpy.load("data/prepared/test/inputs.npy")\n'
+    code += 'print((model.predict(prepared, verbose=0).argmax(1) == numpy.load("data/retrain/predictions.npy")[0]).all())\n'
+    classes, alike = example.run("python", "-c", f"import numpy\n{code}").stdout.splitlines()[-2:]
+    assert re.fullmatch(r"\[('(F|L|M|VF)'(, )?){3}\]", classes)
+    assert alike == "True"
+
+
 @pytest.mark.parametrize("example", ["regression"], indirect=True)
 def test_an_experiment_and_its_report_where_labels_are_numbers(example):
     params = [part for change in EXPERIMENT for part in ("--set-param", change)]
