@@ -28,12 +28,16 @@ ENVIRONMENT = {
     "DVC_NO_ANALYTICS": "1",
     **{f"GIT_{who}_{what}": value for who in ("AUTHOR", "COMMITTER") for what, value in (("NAME", "t"), ("EMAIL", "t@t"))},
 }
-SMALL = {  # scikit-learn's 1,797 handwritten digits; seven trials of Hyperband; whatever the network and its space are
+SMALL = {  # scikit-learn's 1,797 handwritten digits; seven trials of Hyperband; whatever a fork's params.yaml says
     "prepare": {"dataset": "digits"},
-    "train": {"epochs": 2, "replicates": 5},
+    "train": {"epochs": 2, "batch_size": 32, "replicates": 5},
+    "retrain": {"from": "tune"},
     "compare": {"margin": 0.02},
     "tune": {
+        "strategy": "hyperband",
+        "selection": "tolerance",
         "tolerance": 0.02,
+        "executions_per_trial": 1,
         "max_epochs": 4,
         "hyperband": {"factor": 4},
         "random": {"max_trials": 3},
