@@ -137,11 +137,6 @@ class Project:
         return {str(path.relative_to(self.folder)): path.read_bytes() for path in paths}
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """One process more than cores: many tests wait for a network, a disk or a timeout."""
-    return (os.cpu_count() or 1) + 1
-
-
 # The first of these needs what `reproduced` and `experimented` make, the next two do not
 LONGEST = ["report", "examples", "fork", "cluster", "network", "interruptions", "pipeline", "experiments", "training"]
 

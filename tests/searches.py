@@ -48,7 +48,7 @@ def wait_for_store(project, entries: int, search: subprocess.Popen) -> None:
 
 @contextmanager
 def cluster_by_hand(folder: Path, scheme="tcp", host="127.0.0.1", before: tuple[str, ...] = (), **environment):
-    """A scheduler in `folder`, where this repository is not: the address, the scheduler, and a function to start workers.
+    """A scheduler in `folder`, where this repository is not: the address, the scheduler, and a function that starts a worker.
 
     Args:
         before: what to put before the command.
@@ -67,7 +67,7 @@ def cluster_by_hand(folder: Path, scheme="tcp", host="127.0.0.1", before: tuple[
         return started[-1]
 
     def worker(*options: str, **more) -> subprocess.Popen:
-        return dask("worker", address, "--nthreads", "1", *options, **more)
+        return dask("worker", address, "--nthreads", "1", "--no-nanny", *options, **more)
 
     scheduler = dask("scheduler", "--host", host, "--port", str(port), "--dashboard-address", "127.0.0.1:0", before=before)
     try:

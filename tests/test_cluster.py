@@ -163,7 +163,7 @@ def long_training(project):
 
 def test_a_dead_workers_training_goes_on_from_its_last_checkpoint(long_training, by_hand):
     address, _, start_worker = by_hand
-    workers = [start_worker("--no-nanny") for _ in range(2)]
+    workers = [start_worker() for _ in range(2)]
     search = start(long_training, DASK_SCHEDULER_ADDRESS=address)
     wait_for_store(long_training, 1, search)
     while len(before := seconds_of_epochs(long_training)) < 40:
@@ -179,7 +179,7 @@ def test_a_dead_workers_training_goes_on_from_its_last_checkpoint(long_training,
 def test_a_search_that_is_interrupted_frees_the_workers_that_reach_its_store(long_training, by_hand, tmp_path):
     long_training.update_params({"runtime": {"store": f"file://{tmp_path}/trials"}, "tune": {"max_epochs": 10_000}})
     address, _, start_worker = by_hand
-    worker = psutil.Process(start_worker("--no-nanny").pid)
+    worker = psutil.Process(start_worker().pid)
     search = start(long_training, DASK_SCHEDULER_ADDRESS=address)
     while not list(tmp_path.glob("trials/*/*.checkpoint")) and search.poll() is None:
         time.sleep(0.02)

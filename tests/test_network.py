@@ -102,7 +102,7 @@ def test_a_cluster_with_tls_in_other_folders_writes_the_same_bytes(project, tmp_
     """
     expected = project.outputs()
     project.empty_store()
-    tls, limit = certificates(tmp_path / "home"), ("--memory-limit", "4GB")
+    tls, limit = certificates(tmp_path / "home"), ("--nanny", "--memory-limit", "4GB")
     pause = {"DASK_DISTRIBUTED__WORKER__MEMORY__PAUSE": "0.05"}
     with cluster_by_hand(tmp_path, "tls", **tls, **pause) as (address, _, start_worker):
         worker = psutil.Process(start_worker(*limit).pid)
