@@ -60,7 +60,8 @@ def main() -> None:
         },
     )
     sizes = ", ".join(f"{len(examples.labels):,} {part}" for part, examples in prepared.items())
-    print(f"prepare: {name}, {sizes} examples")
+    shape, kind = " x ".join(map(str, train.inputs.shape[1:])), f"{train.classes} classes" if train.classes else "numbers"
+    print(f"prepare: {name}, {sizes} examples of {shape} inputs; labels are {kind}")
 
 
 if __name__ == "__main__":

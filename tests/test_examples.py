@@ -68,9 +68,9 @@ def test_its_pictures_show_what_was_predicted(example):
 
 
 @pytest.mark.parametrize("example", ["table"], indirect=True)
-def test_new_rows_are_classified_as_the_readme_says(example):
+def test_new_rows_are_classified_as_the_documentation_says(example):
     """With the model that `retrain` kept: the prepared test examples are classified as it did."""
-    code = re.search(r"```python\n(.*?)```", example.readme, re.S)[1]
+    code = re.findall(r"```python\n(.*?)```", (ROOT / "docs/sharing.md").read_text(), re.S)[-1]
     code += 'prepared = numpy.load("data/prepared/test/inputs.npy")\n'
     code += 'print((model.predict(prepared, verbose=0).argmax(1) == numpy.load("data/retrain/predictions.npy")[0]).all())\n'
     classes, alike = example.run("python", "-c", f"import numpy\n{code}").stdout.splitlines()[-2:]

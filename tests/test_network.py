@@ -69,7 +69,7 @@ def test_a_store_in_a_bucket_is_used_by_workers_that_share_no_disk(project, by_h
         ("s3://another/trials", None, "does not exist"),
         ("s3://bucket/trials", "http://127.0.0.1:1", "Could not connect"),
         ("nothing://here", None, "Protocol not known"),
-        ("params.yaml", None, "is a file; name a folder"),
+        ("params.yaml/trials", None, "is a file or in one; name a folder"),
     ],
 )
 def test_a_store_that_cannot_be_reached_is_one_line(here, project, bucket, monkeypatch, store, endpoint, says):

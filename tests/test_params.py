@@ -87,7 +87,7 @@ def write_with(path: Path, content: dict, key: str, value: object) -> None:
         ("train.replicates", 4, "train.replicates is 4, but should be greater than or equal to 5"),
         ("tune.selection", "smallest", "tune.selection is smallest, but should be 'tolerance', 'one_standard_error' or 'best'"),
         ("compare.margin", 0.0, "compare.margin is 0.0, but should be greater than 0"),
-        ("tune.tolerance", -0.1, "tune.tolerance is -0.1, but should be greater than 0"),
+        ("tune.tolerance", -0.1, "tune.tolerance is -0.1, but should be greater than or equal to 0"),
         ("train.epochs", 10**30, "train.epochs is 1000000000000000000000000000000, but should be less than or equal to 10000"),
         ("runtime.workers", 10**30, "but should be less than or equal to 1024"),
         ("tune.space.units.max", 10**9, "but should be less than or equal to 1000000"),

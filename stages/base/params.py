@@ -164,7 +164,7 @@ class Tune(Section):
     strategy: Literal["hyperband", "random", "bayesian", "grid", "sklearn"]
     objective: str
     selection: Literal["tolerance", "one_standard_error", "best"]
-    tolerance: Annotated[float, Field(gt=0, le=LARGEST)]
+    tolerance: Annotated[float, Field(ge=0, le=LARGEST)]
     max_epochs: Epochs
     executions_per_trial: Annotated[int, Field(ge=1, le=1000)]
     early_stopping: EarlyStopping | None

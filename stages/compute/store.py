@@ -94,8 +94,8 @@ class Store:
 
     def keys(self) -> set[str]:
         """Return the keys of all trainings that are stored."""
-        if self._local and Path(self._folder).is_file():
-            raise OSError(f"runtime.store {self.url} is a file; name a folder")
+        if self._local and any(path.is_file() for path in (Path(self._folder), *Path(self._folder).parents)):
+            raise OSError(f"runtime.store {self.url} is a file or in one; name a folder")
         try:
             with self._one_line_errors():
                 whole = (path for path in self._files.find(self._folder) if path.endswith(_SUFFIX) and "/.writing-" not in path)

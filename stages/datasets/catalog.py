@@ -27,7 +27,8 @@ class Dataset:
 
     Attributes:
         digests: the SHA-256 of its raw files, by name.
-        columns: of tables, for each input: its name, and the mean and the deviation by which it was standardised.
+        columns: of tables, for each input: its column, the text that it says whether the column has (None: its number), and the
+            mean and the deviation by which it was standardised.
         class_names: what the classes were called, where that was not a number.
     """
 
@@ -72,12 +73,15 @@ def load(name: str, raw: Path) -> Dataset:
     """Return the data set `name`, downloaded to the folder `raw` unless it is there.
 
     Raises:
-        UserError: there is no such data set, no source had it (the message names each source with its reason), or a network
-            cannot be trained on it.
+        UserError: there is no such data set, a file of it is missing, no source had it (the message names each source with its
+            reason), or a network cannot be trained on it.
     """
     if name not in DATASETS:
         raise UserError(f"params.yaml: prepare.dataset is {shown(name)}, but should be one of {', '.join(DATASETS)}")
-    dataset = DATASETS[name](raw)
+    try:
+        dataset = DATASETS[name](raw)
+    except FileNotFoundError as error:
+        raise UserError(f"{name}: {error.filename} is missing; bring it, or mend stages/datasets/catalog.py") from None
     if problem := next(_problems(dataset.train, dataset.test), None):
         raise UserError(f"{name}: {problem}; mend the data, or how stages/datasets/catalog.py reads them")
     return dataset
@@ -110,19 +114,28 @@ def from_tables(train: pd.DataFrame, test: pd.DataFrame, label: str, *files: Pat
     """Return the data set of two tables with the same columns, read from `files`; column `label` is what to predict.
 
     Labels that are text or booleans are classes, numbered in order; numbers are numbers. In other columns, each text becomes
-    a column of 0 and 1, then all are standardised: minus the mean of `train`, divided by its standard deviation.
+    an input of 0 and 1, then all are standardised: minus the mean of `train`, divided by its standard deviation.
 
     Raises:
-        UserError: a column is not in both tables, or lacks a value.
+        UserError: a column is not in both tables, lacks a value, or has text among its numbers.
     """
     both = pd.concat({"train": train, "test": test})
     problems = [f"column {name} is not in both parts" for name in sorted(set(train) ^ set(test) | {label} - set(both))]
     problems += [
         f"column {name} has no value in {empty} of {len(both)} rows" for name, empty in both.isna().sum().items() if empty
     ]
+    others = [name for name in both if name != label]
+    texts = [name for name in others if not pd.api.types.is_numeric_dtype(both[name])]
+    for name in texts:
+        text = both[name][pd.to_numeric(both[name], errors="coerce").isna()]
+        if 0 < len(text) < len(both) / 2:
+            problems.append(f"column {name} has text in {len(text)} of {len(both)} rows ({text.iloc[0]}), else numbers")
     if problems:
         raise UserError(f"{', '.join(map(str, files))}: {problems[0]}; mend the file, or leave out the column or those rows")
-    inputs, labels = pd.get_dummies(both.drop(columns=label)).astype(np.float64), both[label]
+    columns = [(name, None) for name in others if name not in texts]
+    columns += [(name, text) for name in texts for text in sorted(both[name].unique())]
+    found = {(name, text): both[name] if text is None else both[name] == text for name, text in columns}
+    inputs, labels = pd.concat(found, axis=1).astype(np.float64), both[label]
     mean, deviation = inputs.loc["train"].mean(), inputs.loc["train"].std(ddof=0).replace(0, 1)
     inputs = ((inputs - mean) / deviation).astype(np.float32)
     numeric = pd.api.types.is_numeric_dtype(labels) and not pd.api.types.is_bool_dtype(labels)
@@ -130,8 +143,11 @@ def from_tables(train: pd.DataFrame, test: pd.DataFrame, label: str, *files: Pat
     labels = labels.astype(np.float32) if numeric else classes.codes.astype(np.int32)
     train_part, test_part = (Split(inputs.loc[part].to_numpy(), labels.loc[part].to_numpy()) for part in ("train", "test"))
     digests = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
-    columns = pd.DataFrame({"mean": mean, "deviation": deviation}).rename_axis("column").reset_index().to_dict("records")
-    return Dataset(train_part, test_part, digests, columns, [] if numeric else [str(name) for name in classes.categories])
+    known = [
+        {"column": name, "text": text, "mean": m, "deviation": d}
+        for (name, text), m, d in zip(columns, mean.tolist(), deviation.tolist(), strict=True)
+    ]
+    return Dataset(train_part, test_part, digests, known, [] if numeric else [str(name) for name in classes.categories])
 
 
 def _idx(name: str, raw: Path) -> Dataset:

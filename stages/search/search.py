@@ -106,16 +106,18 @@ def _evaluate(
     """Return the `planned` trials with their evaluations, in their order."""
     trainings = [scoring.trainings(trial.hyperparameters) for trial in planned]
     asked: dict[Training, int] = {}
-    for trial, mine in zip(planned, trainings, strict=True):
-        for training in mine:
+    trials_of: dict[Training, list[int]] = {}
+    for i, trial in enumerate(planned):
+        for training in trainings[i]:
             asked[training] = max(trial.budget, asked.get(training, 0))
+            trials_of.setdefault(training, []).append(i)
     results: dict[Training, Checkpoint | str] = {}
     done = list(planned)
     for training, result in run(asked):
         results[training] = result
-        for i, mine in enumerate(trainings):
-            if training in mine and results.keys() >= set(mine):
-                found = [results[training] for training in mine]
+        for i in trials_of[training]:
+            if results.keys() >= set(trainings[i]):
+                found = [results[training] for training in trainings[i]]
                 failure = next((result for result in found if isinstance(result, str)), None)
                 checkpoints = [result for result in found if not isinstance(result, str)]
                 evaluation = Evaluation(failure=failure) if failure else evaluate(scoring, checkpoints, planned[i].budget)
