@@ -129,8 +129,7 @@ def measure(slots: int, megabytes: float, *, through_client: bool) -> dict[str, 
         runner = Runner(there, settings, {"all": (np.arange(10), np.arange(10))})
         runner._data = {}  # which would otherwise be in the memory of this machine once for each slot
         asked = {Training({"number": n, "megabytes": megabytes}, 0, "all"): EPOCHS for n in range(ROUNDS * slots)}
-        runner._client = there.client
-        runner._send()
+        runner._connect()
         received, cpu, start = 0, time.process_time(), time.perf_counter()
         done = sum(isinstance(checkpoint, Checkpoint) for _, checkpoint in runner.run(asked))
         seconds = time.perf_counter() - start

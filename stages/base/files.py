@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+WRITING = ".writing-"  # how the names of temporary folders begin
+
+
 def shared_root() -> Path:
     """Return the repository's top folder; in the temporary copy that DVC runs an experiment in, that of the original."""
     here = Path.cwd()
@@ -32,7 +35,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".writing-", dir=path.parent) as folder:
+        with tempfile.TemporaryDirectory(prefix=WRITING, dir=path.parent) as folder:
             temporary = Path(folder) / path.name
             yield temporary
             with temporary.open("rb") as file:

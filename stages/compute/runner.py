@@ -120,9 +120,7 @@ class Runner:
             else:
                 waiting.append(replace(job, keep=checkpoint.epoch if checkpoint and self._exact else 0))
         if waiting:
-            self._client = self._cluster.client
-            if not hasattr(self, "_sent_code"):
-                self._send()
+            self._connect()
             with ThreadPoolExecutor(1) as writer:
                 yield from self._train(sorted(waiting, key=lambda job: -job.epochs), writer)
 
@@ -209,6 +207,12 @@ class Runner:
             known = self.epochs.get(job.training, 0)
             self.epochs[job.training] = max(known, min(epoch, job.epochs))
             self._progress(self.epochs[job.training] - known)
+
+    def _connect(self) -> None:
+        """Get the client and send to its workers what they need, the first time."""
+        if not hasattr(self, "_client"):
+            self._client = self._cluster.client
+            self._send()
 
     def _send(self) -> None:
         """Put the code and the data on all workers; one that comes late fetches them from another when it is given a task.

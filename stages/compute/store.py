@@ -23,7 +23,7 @@ import numpy as np
 from fsspec.implementations.local import LocalFileSystem
 
 from stages.base.console import UserError
-from stages.base.files import replacing
+from stages.base.files import WRITING, replacing
 from stages.base.splits import Split
 from stages.training.trainer import Checkpoint
 
@@ -98,8 +98,8 @@ class Store:
             raise OSError(f"runtime.store {self.url} is a file or in one; name a folder")
         try:
             with self._one_line_errors():
-                whole = (path for path in self._files.find(self._folder) if path.endswith(_SUFFIX) and "/.writing-" not in path)
-                return {path.split("/")[-2] for path in whole}
+                paths = self._files.find(self._folder)
+                return {path.split("/")[-2] for path in paths if path.endswith(_SUFFIX) and f"/{WRITING}" not in path}
         except FileNotFoundError as error:  # such as a bucket
             raise OSError(f"runtime.store {self.url} cannot be used ({error})") from None
 
@@ -107,7 +107,7 @@ class Store:
         """Delete what was not used for longest until all takes at most `size` bytes; only of a folder of this machine."""
         if not self._local:
             return
-        for path in Path(self._folder).glob("*/.writing-*"):
+        for path in Path(self._folder).glob(f"*/{WRITING}*"):
             if time.time() - _stat(path)[0] > _ABANDONED:
                 shutil.rmtree(path, ignore_errors=True)
         paths = Path(self._folder).glob(f"*/*{_SUFFIX}")

@@ -31,9 +31,8 @@ class _FusedAdam(keras.optimizers.Adam):
 def fused(network: keras.Model) -> keras.optimizers.Optimizer:
     """Return the optimizer to train `network` with: its own or, in place of plain Adam, the same with a fused kernel."""
     optimizer = network.optimizer
-    if type(optimizer) is not keras.optimizers.Adam:
-        return optimizer
-    if optimizer.amsgrad or optimizer.weight_decay or optimizer.gradient_accumulation_steps:
+    adam = type(optimizer) is keras.optimizers.Adam
+    if not adam or optimizer.amsgrad or optimizer.weight_decay or optimizer.gradient_accumulation_steps:
         return optimizer
     fused = _FusedAdam.from_config(optimizer.get_config())
     fused.build(network.trainable_variables)
