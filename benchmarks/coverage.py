@@ -1,7 +1,7 @@
-"""How far the interval and the verdict can be trusted: experiments with a known truth, `python -m benchmarks.coverage`.
+"""How far to trust the interval and verdict: experiments with a known truth, `python -m benchmarks.coverage`.
 
-First, how often the 95 % interval covers the true difference of two networks that are equally good. Second, what the verdict is
-worth for the best of several networks, chosen by the test examples that the verdict is about.
+First, how often the 95 % interval covers the true difference of two equally good networks. Second, what the
+verdict is worth for the best of several networks, chosen by the test examples that the verdict is about.
 """
 
 import numpy as np
@@ -10,8 +10,8 @@ import pandas as pd
 from stages.comparison.inference import difference_of_scores, verdict
 
 EXPERIMENTS = 10_000
-# Standard deviations of the log-odds of a right answer (of the score itself where it is no right or wrong) between seeds,
-# between examples that suit one network better than the other, and of what is left; and the number of examples
+# Standard deviations of the log-odds of a right answer (of the score where it is no right or wrong) between
+# seeds, between examples that suit one network better, and of what is left; and the number of examples
 CASES = {
     "seeds alike": (0, 0, 0, 1000),
     "seeds differ": (0.3, 0, 0, 1000),
@@ -25,9 +25,11 @@ CASES = {
 
 
 def scores(rng: np.random.Generator, networks: int, seeds: int, case: str, worse: float = 0.0) -> np.ndarray:
-    """Return (networks, seeds, examples): scores of networks that are equally good, but the first is better by `worse`."""
+    """Return (networks, seeds, examples): scores of equally good networks, the first better by `worse`."""
     of_seeds, of_examples, residual, examples = CASES[case]
-    effects = of_seeds * rng.standard_normal((networks, seeds, 1)) + of_examples * rng.standard_normal((networks, 1, examples))
+    effects = of_seeds * rng.standard_normal((networks, seeds, 1)) + of_examples * rng.standard_normal(
+        (networks, 1, examples)
+    )
     effects[1:] -= worse
     if residual:
         return effects + residual * rng.standard_normal((networks, seeds, examples))
@@ -36,16 +38,16 @@ def scores(rng: np.random.Generator, networks: int, seeds: int, case: str, worse
 
 
 def coverage(case: str, seeds: int, experiments: int = EXPERIMENTS) -> float:
-    """Return the share of experiments whose interval covers 0, the true difference of two networks that are equally good."""
+    """Return the share of intervals that cover 0, the true difference of two equally good networks."""
     rng = np.random.default_rng(seeds)
     intervals = (difference_of_scores(*scores(rng, 2, seeds, case)) for _ in range(experiments))
     return float(np.mean([interval.low <= 0 <= interval.high for interval in intervals]))
 
 
 def best_of(networks: int, seeds: int = 5, experiments: int = EXPERIMENTS // 5) -> dict[str, float]:
-    """Return how often the best of `networks`, by its test score, looks better than it is: all are compared with one baseline.
+    """Return how often the best of `networks` by test score looks better than it is, against one baseline.
 
-    `superior` although all are as good as the baseline; `non_inferior` although all are worse by just the margin.
+    `superior` although all are as good as the baseline; `non_inferior` although all are worse by the margin.
     """
     rng = np.random.default_rng(networks)
     case, margin = "a float score, both", 0.3

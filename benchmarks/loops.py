@@ -1,7 +1,7 @@
 """One epoch of the tutorial's network in several ways, and the least that its arithmetic takes.
 
-Run as `python -m benchmarks.loops WAY UNITS`: prints the seconds of each epoch of 60,000 MNIST-sized images as JSON. A process
-does one way only, because the number of threads is set when TensorFlow starts.
+Run as `python -m benchmarks.loops WAY UNITS`: prints the seconds of each epoch of 60,000 MNIST-sized images
+as JSON. A process does one way only, because the number of threads is set when TensorFlow starts.
 """
 
 import json
@@ -78,8 +78,18 @@ def by_hand(units: int, *, arithmetic_only: bool = False) -> Callable[[], object
             hidden, probabilities = tf.matmul(x, w1), tf.zeros((BATCH, 10))
             probabilities += tf.matmul(hidden, w2)
             back = tf.matmul(probabilities, w2, transpose_b=True)
-            return [tf.matmul(x, back, transpose_a=True), back[0], tf.matmul(hidden, probabilities, transpose_a=True), b2]
-        kept = tf.cast(tf.random.stateless_uniform((BATCH, units), [0, tf.cast(steps, tf.int32)]) >= 0.2, tf.float32) / 0.8
+            return [
+                tf.matmul(x, back, transpose_a=True),
+                back[0],
+                tf.matmul(hidden, probabilities, transpose_a=True),
+                b2,
+            ]
+        kept = (
+            tf.cast(
+                tf.random.stateless_uniform((BATCH, units), [0, tf.cast(steps, tf.int32)]) >= 0.2, tf.float32
+            )
+            / 0.8
+        )
         active = tf.matmul(x, w1) + b1
         hidden = tf.nn.relu(active) * kept
         probabilities = tf.nn.softmax(tf.matmul(hidden, w2) + b2)
@@ -96,10 +106,16 @@ def by_hand(units: int, *, arithmetic_only: bool = False) -> Callable[[], object
     def epoch(order):
         for i in tf.range(IMAGES // BATCH):
             rows = order[i * BATCH : (i + 1) * BATCH]
-            x, y = (images[:BATCH], labels[:BATCH]) if arithmetic_only else (tf.gather(images, rows), tf.gather(labels, rows))
+            x, y = (
+                (images[:BATCH], labels[:BATCH])
+                if arithmetic_only
+                else (tf.gather(images, rows), tf.gather(labels, rows))
+            )
             steps.assign_add(1.0)
             powers = {"beta1_power": tf.pow(0.9, steps), "beta2_power": tf.pow(0.999, steps)}
-            for weight, momentum, velocity, gradient in zip(weights, momenta, velocities, gradients(x, y), strict=True):
+            for weight, momentum, velocity, gradient in zip(
+                weights, momenta, velocities, gradients(x, y), strict=True
+            ):
                 tf.raw_ops.ResourceApplyAdam(
                     var=weight.handle,
                     m=momentum.handle,
@@ -120,7 +136,13 @@ def arithmetic(units: int) -> Callable[[], object]:
     return by_hand(units, arithmetic_only=True)
 
 
-WAYS = {"fit": fit, "fit_100": fit_100, "this_project": this_project, "by_hand": by_hand, "arithmetic": arithmetic}
+WAYS = {
+    "fit": fit,
+    "fit_100": fit_100,
+    "this_project": this_project,
+    "by_hand": by_hand,
+    "arithmetic": arithmetic,
+}
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
-"""The tutorial's search and this project's, which runs before and after it: the same space, seed, budget and data.
+"""The tutorial's search and this project's, before and after it: the same space, seed, budget and data.
 
-Run as `python -m benchmarks.search` after `dvc repro prepare` and `pip install -r benchmarks/requirements.txt`. Every process
-starts from nothing: Python not yet running, TensorFlow not yet imported, the store of trainings empty.
+After `dvc repro prepare` and `pip install -r benchmarks/requirements.txt`: `python -m benchmarks.search`.
+Every process starts from nothing: Python not yet running, TensorFlow not yet imported, the store empty.
 """
 
 import json
@@ -29,7 +29,9 @@ def tutorial() -> dict:
     """Run the tutorial's search; its result with the seconds of the whole process."""
     start = time.perf_counter()
     command = [sys.executable, "-m", "benchmarks.tutorial", str(ROOT / "data" / "prepared")]
-    done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    done = subprocess.run(
+        command, cwd=ROOT, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
     return {**json.loads(done.stdout.splitlines()[-1]), "seconds": time.perf_counter() - start}
 
 
@@ -46,7 +48,9 @@ def this_project() -> tuple[dict, pd.DataFrame]:
         params["tune"]["strategy"] = "hyperband"
         (folder / "params.yaml").write_text(yaml.safe_dump(params))
         start = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "stages.tune"], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(
+            [sys.executable, "-m", "stages.tune"], cwd=folder, check=True, stdout=subprocess.DEVNULL
+        )
         taken = time.perf_counter() - start
         metrics = json.loads((folder / "metrics/tune.json").read_text())
         result = {
@@ -59,26 +63,34 @@ def this_project() -> tuple[dict, pd.DataFrame]:
 
 
 def arithmetic_seconds(trials: pd.DataFrame, images: int) -> float:
-    """Seconds that one core needs for the matrix products and Adam updates of all epochs, from a measured line over units."""
+    """Seconds of one core for all epochs' matrix products and Adam updates, by a line measured over units."""
     medians = [statistics.median(seconds("arithmetic", units)) for units in MEASURED_WIDTHS]
     slope, intercept = np.polyfit(MEASURED_WIDTHS, medians, 1)
     trained = trials.groupby("units")["epochs"].max()
-    return float(sum(epochs * (intercept + slope * units) for units, epochs in trained.items()) * images / IMAGES)
+    return float(
+        sum(epochs * (intercept + slope * units) for units, epochs in trained.items()) * images / IMAGES
+    )
 
 
 def main() -> None:
-    images = len(np.load(ROOT / "data/prepared/train/labels.npy", mmap_mode="r"))
-    (before, _), theirs, (after, trials) = this_project(), tutorial(), this_project()  # a machine's speed drifts meanwhile
+    images = json.loads((ROOT / "data/prepared/training/parts.json").read_text())["train"]
+    (before, _), theirs, (after, trials) = (
+        this_project(),
+        tutorial(),
+        this_project(),
+    )  # a machine's speed drifts meanwhile
     ours = statistics.mean([before["seconds"], after["seconds"]])
     cores = len(os.sched_getaffinity(0))
     floor = arithmetic_seconds(trials, images) / cores
-    print("| | seconds | trials | epochs | epochs per second | best units |\n| --- | --- | --- | --- | --- | --- |")
+    print("| | seconds | trials | epochs | epochs per second | best units |")
+    print("| --- | --- | --- | --- | --- | --- |")
     for name, run in (("this project", before), ("tutorial", theirs), ("this project", after)):
         rate = run["epochs"] / run["seconds"]
-        print(f"| {name} | {run['seconds']:.1f} | {run['trials']} | {run['epochs']} | {rate:.2f} | {run['units']} |")
+        cells = f"{run['seconds']:.1f} | {run['trials']} | {run['epochs']} | {rate:.2f} | {run['units']}"
+        print(f"| {name} | {cells} |")
     print(f"\nratio: {theirs['seconds'] / ours:.1f}")
-    share = floor / ours
-    print(f"matrix products and Adam updates alone, on {cores} cores: {floor:.1f} s, {share:.0%} of this project's time")
+    share = f"{floor / ours:.0%} of this project's time"
+    print(f"matrix products and Adam updates alone, on {cores} cores: {floor:.1f} s, {share}")
 
 
 if __name__ == "__main__":

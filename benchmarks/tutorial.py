@@ -1,4 +1,4 @@
-"""The tutorial's search as its author writes it: KerasTuner's `Hyperband` and `model.fit`, nothing of this project in it.
+"""The tutorial's search as its author writes it: KerasTuner's `Hyperband`, `model.fit`, none of this project.
 
 Run as `python -m benchmarks.tutorial FOLDER`: reads the prepared data below FOLDER, prints one line of JSON.
 """
@@ -16,8 +16,10 @@ def main() -> None:
     import keras_tuner
     import numpy as np
 
-    def load(split):
-        return tuple(np.load(Path(sys.argv[1]) / split / f"{name}.npy") for name in ("inputs", "labels"))
+    folder_of_data = Path(sys.argv[1]) / "training"
+    examples = [np.load(folder_of_data / f"{name}.npy") for name in ("inputs", "labels")]
+    size = json.loads((folder_of_data / "parts.json").read_text())["train"]
+    train, validation = ([array[rows] for array in examples] for rows in (slice(size), slice(size, None)))
 
     def build(hp):
         model = keras.Sequential(
@@ -40,13 +42,23 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         tuner = keras_tuner.Hyperband(
-            build, objective="val_accuracy", max_epochs=10, factor=3, seed=43, directory=folder, project_name="tutorial"
+            build,
+            objective="val_accuracy",
+            max_epochs=10,
+            factor=3,
+            seed=43,
+            directory=folder,
+            project_name="tutorial",
         )
         stop_early = keras.callbacks.EarlyStopping(monitor="val_loss", patience=5)
-        tuner.search(*load("train"), validation_data=load("validation"), callbacks=[stop_early, Count()], verbose=0)
+        tuner.search(*train, validation_data=validation, callbacks=[stop_early, Count()], verbose=0)
         best = tuner.get_best_hyperparameters()[0].get("units")
         trials = len(tuner.oracle.trials)
-    print(json.dumps({"seconds": time.perf_counter() - start, "trials": trials, "epochs": epochs, "units": best}))
+    print(
+        json.dumps(
+            {"seconds": time.perf_counter() - start, "trials": trials, "epochs": epochs, "units": best}
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""The pipeline: four scripts (prepare, baseline, tune, retrain) and one folder for each concept; see docs/architecture.md."""
+"""The pipeline: prepare, baseline, tune, retrain, and a folder for each concept; see docs/architecture.md."""

@@ -1,19 +1,19 @@
 """Train the network with the quickstart's hyperparameters, which are those under `baseline` in params.yaml.
 
-Reads `seed`, `baseline` and `train`; writes metrics/baseline.json, metrics/plots/baseline.csv and data/baseline.
+Reads `seed`, `baseline` and `train`; writes metrics/baseline.json, metrics/plots/baseline.csv, data/baseline.
 """
 
 from stages.base import console, packages, params
-from stages.compute.cluster import Cluster
+from stages.comparison.replicates import result_line, runner, train_and_test
+from stages.compute.cluster import connect
 
 
 def main() -> None:
     settings = params.load()
     packages.check("numerics", "training")
-    with Cluster(settings.runtime.workers) as cluster:
-        from stages.compute.replicates import summary, train_and_test  # starts TensorFlow, which workers must not share
-
-        print(summary("baseline", train_and_test("baseline", settings.baseline, settings, cluster)))
+    with connect(settings.runtime.workers) as client, runner(client, settings) as trainings:
+        trained = train_and_test("baseline", settings.baseline.model_dump(), settings, trainings)
+    print(result_line("baseline", trained))
 
 
 if __name__ == "__main__":

@@ -1,20 +1,21 @@
-"""Search for the hyperparameters: KerasTuner's oracles ask, the validation examples decide, the test examples are never read.
+"""Search for hyperparameters: KerasTuner's oracles ask, validation examples decide, no test example is read.
 
-Reads `seed`, `tune`, `train.batch_size` and `baseline` (for what is not in the space); writes data/tune/hyperparameters.json,
-metrics/tune.json and metrics/plots/{trials,space}.csv. The trainings run on a Dask cluster and are kept in the store.
+Reads `seed`, `tune`, `train.batch_size` and `baseline` (for what is not in the space); writes
+data/tune/hyperparameters.json, metrics/tune.json and metrics/plots/{trials,space}.csv. The trainings run on a
+Dask cluster and are kept in the store.
 """
 
 from stages.base import console, packages, params
-from stages.compute.cluster import Cluster
+from stages.compute.cluster import connect
 
 
 def main() -> None:
     settings = params.load()
     packages.check("numerics", "training", "search")
-    with Cluster(settings.runtime.workers) as cluster:
-        from stages.search.tuning import tune  # starts TensorFlow, which workers must not share
+    with connect(settings.runtime.workers) as client:
+        from stages.search.tuning import tune  # imports TensorFlow, beside the workers
 
-        tune(settings, cluster)
+        tune(settings, client)
 
 
 if __name__ == "__main__":

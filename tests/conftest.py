@@ -1,4 +1,4 @@
-"""A scratch copy of this repository, on a small real data set with a small budget, for tests that run the real commands."""
+"""A scratch copy of this repository, on small real data with a small budget, for tests of real commands."""
 
 import fcntl
 import importlib
@@ -14,7 +14,9 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
-os.environ["OPENBLAS_NUM_THREADS"] = "1"  # before NumPy: its threads wait for each other where two tests run side by side
+os.environ["OPENBLAS_NUM_THREADS"] = (
+    "1"  # before NumPy: its threads wait for each other where two tests run side by side
+)
 
 import pandas as pd
 import pytest
@@ -26,9 +28,13 @@ ENVIRONMENT = {
     # the scripts in dvc.yaml run `python`: the one that runs the tests
     "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     "DVC_NO_ANALYTICS": "1",
-    **{f"GIT_{who}_{what}": value for who in ("AUTHOR", "COMMITTER") for what, value in (("NAME", "t"), ("EMAIL", "t@t"))},
+    **{
+        f"GIT_{who}_{what}": value
+        for who in ("AUTHOR", "COMMITTER")
+        for what, value in (("NAME", "t"), ("EMAIL", "t@t"))
+    },
 }
-SMALL = {  # scikit-learn's 1,797 handwritten digits; seven trials of Hyperband; whatever a fork's params.yaml says
+SMALL = {  # scikit-learn's 1,797 digits; seven trials of Hyperband; whatever a fork's params.yaml says
     "prepare": {"dataset": "digits"},
     "train": {"epochs": 2, "batch_size": 32, "replicates": 5},
     "retrain": {"from": "tune"},
@@ -61,9 +67,15 @@ class Project:
         self.folder = folder
 
     def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess:
-        """Run `command`, standard error in with standard output; AssertionError with all it printed if `check` and it fails."""
+        """Run `command`, stderr in stdout; AssertionError with all it printed if `check` and it fails."""
         done = subprocess.run(
-            command, cwd=self.folder, env=ENVIRONMENT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=900
+            command,
+            cwd=self.folder,
+            env=ENVIRONMENT,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=900,
         )
         assert not check or done.returncode == 0, f"{' '.join(command)}\n{done.stdout}"
         return done
@@ -80,7 +92,12 @@ class Project:
         """Merge `changes` into params.yaml."""
 
         def merge(old: dict, new: dict) -> dict:
-            return {**old, **{k: merge(old[k], v) if isinstance(v, dict) and k != "space" else v for k, v in new.items()}}
+            return {
+                **old,
+                **{
+                    k: merge(old[k], v) if isinstance(v, dict) and k != "space" else v for k, v in new.items()
+                },
+            }
 
         path = self.folder / "params.yaml"
         path.write_text(yaml.safe_dump(merge(yaml.safe_load(path.read_text()), changes), sort_keys=False))
@@ -133,25 +150,37 @@ class Project:
 
     def files(self, *folders: str) -> dict[str, bytes]:
         """Return the content of every file below `folders`, by path."""
-        paths = [path for folder in folders for path in sorted((self.folder / folder).rglob("*")) if path.is_file()]
+        paths = [
+            path for folder in folders for path in sorted((self.folder / folder).rglob("*")) if path.is_file()
+        ]
         return {str(path.relative_to(self.folder)): path.read_bytes() for path in paths}
 
 
 # The first of these needs what `reproduced` and `experimented` make, the next two do not
-LONGEST = ["report", "examples", "fork", "cluster", "network", "interruptions", "pipeline", "experiments", "training"]
+LONGEST = [
+    "report",
+    "examples",
+    "fork",
+    "cluster",
+    "network",
+    "interruptions",
+    "pipeline",
+    "experiments",
+    "training",
+]
 
 
 def pytest_collection_modifyitems(items):
     """Tests that need a project or a cluster are slow; the longest files come first."""
     for item in items:
-        if {"make_project", "cluster", "by_hand"} & set(item.fixturenames):
+        if {"make_project", "client", "by_hand"} & set(item.fixturenames):
             item.add_marker(pytest.mark.slow)
     items.sort(key=lambda item: [*(f"test_{name}" for name in LONGEST), item.path.stem].index(item.path.stem))
 
 
 @pytest.fixture(scope="session")
 def make_project():
-    """A function that makes a `Project` in a folder: the working tree's files as a new Git repository, with small params."""
+    """A function to make a `Project` in a folder: the working tree as a new Git repository, small params."""
 
     def make(folder: Path) -> Project:
         project = Project(folder)
@@ -173,7 +202,7 @@ def make_project():
 def made_once(tmp_path_factory, worker_id):
     """A function that returns a project for all processes that run tests. They leave its files as they are.
 
-    It takes a name and a function, which the first process calls, that makes the project in a folder and returns its `output`.
+    It takes a name, and what makes the project in a folder, in the first process, and returns its `output`.
     """
 
     def get(name: str, make: Callable[[Path], str]) -> Project:
@@ -207,23 +236,37 @@ def reproduced(make_project, made_once) -> Project:
 
 @pytest.fixture(scope="session")
 def experimented(reproduced, made_once) -> Project:
-    """A copy of the reproduced project in which an experiment for each of `QUEUED` was queued and run, two at a time."""
+    """A copy of `reproduced` in which an experiment for each of `QUEUED` was queued and run two at a time."""
 
     def make(folder: Path) -> str:
         project = reproduced.copy(folder)
         for strategy in QUEUED:
-            project.dvc("exp", "run", "--queue", "--name", strategy, "--set-param", f"tune.strategy={strategy}")
-        start = ["dvc", "queue", "start", "--jobs", "2"]  # its output would be held open by the workers that it leaves behind
+            project.dvc(
+                "exp", "run", "--queue", "--name", strategy, "--set-param", f"tune.strategy={strategy}"
+            )
+        start = [
+            "dvc",
+            "queue",
+            "start",
+            "--jobs",
+            "2",
+        ]  # its output would be held open by the workers that it leaves behind
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         subprocess.run(start, cwd=folder, env=ENVIRONMENT, check=True, **quiet)
         deadline = time.monotonic() + 240
         while len(project.experiments()) < len(QUEUED) and time.monotonic() < deadline:
             time.sleep(1)
-        while re.search("Queued|Running", status := project.dvc("queue", "status")) and time.monotonic() < deadline:
+        while (
+            re.search("Queued|Running", status := project.dvc("queue", "status"))
+            and time.monotonic() < deadline
+        ):
             time.sleep(1)
         assert len(re.findall("Success", status)) == len(QUEUED), status
         project.dvc("queue", "stop")
-        while "Worker status: 0 active, 0 idle" not in project.dvc("queue", "status") and time.monotonic() < deadline:
+        while (
+            "Worker status: 0 active, 0 idle" not in project.dvc("queue", "status")
+            and time.monotonic() < deadline
+        ):
             time.sleep(1)
         return status
 
@@ -246,15 +289,14 @@ def by_hand(tmp_path):
 
 
 @pytest.fixture(scope="session")
-def cluster(tmp_path_factory):
-    """Two workers for the tests that are not about the cluster."""
-    from stages.compute.cluster import Cluster
+def client(tmp_path_factory):
+    """Of two workers, for the tests that are not about the cluster."""
+    from stages.compute.cluster import connect
 
     here = Path.cwd()
     os.chdir(tmp_path_factory.mktemp("cluster"))
     try:
-        with Cluster(2) as started:
-            started.client  # noqa: B018 - waits
+        with connect(2) as started:
             os.chdir(here)
             yield started
     finally:
@@ -262,14 +304,14 @@ def cluster(tmp_path_factory):
 
 
 @pytest.fixture
-def here(project, cluster, monkeypatch, capsys):
-    """A function that changes params.yaml of `project`, runs a stage here, on `cluster`, and returns what it printed."""
+def here(project, client, monkeypatch, capsys):
+    """A function that changes `project`'s params.yaml, runs a stage here on `client`, returns its output."""
     monkeypatch.chdir(project.folder)
 
     def run(stage: str, changes: dict | None = None) -> str:
         project.update_params(changes or {})
         script = importlib.import_module(f"stages.{stage}")
-        monkeypatch.setattr(script, "Cluster", lambda _: nullcontext(cluster), raising=False)
+        monkeypatch.setattr(script, "connect", lambda _: nullcontext(client), raising=False)
         capsys.readouterr()
         script.main()
         return capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""What tests of clusters and of interruptions share: a search as a process, what it started, and a cluster started by hand."""
+"""For tests of clusters and interruptions: a search as a process, what it started, a cluster by hand."""
 
 import signal
 import socket
@@ -21,7 +21,9 @@ def start(project, before: tuple[str, ...] = (), **environment) -> subprocess.Po
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        ),  # a shell's background jobs ignore it
     )
 
 
@@ -41,14 +43,16 @@ def wait_until_gone(processes: list[psutil.Process], timeout=20) -> None:
 
 def wait_for_store(project, entries: int, search: subprocess.Popen) -> None:
     """Wait until the search has stored that many trainings."""
-    while len(list((project.folder / "data/trials").glob("*/*.checkpoint"))) < entries and search.poll() is None:
+    while len(list((project.folder / "data/trials").glob("*/*.npz"))) < entries and search.poll() is None:
         time.sleep(0.02)
     assert search.poll() is None, search.stdout.read()
 
 
 @contextmanager
-def cluster_by_hand(folder: Path, scheme="tcp", host="127.0.0.1", before: tuple[str, ...] = (), **environment):
-    """A scheduler in `folder`, where this repository is not: the address, the scheduler, and a function that starts a worker.
+def cluster_by_hand(
+    folder: Path, scheme="tcp", host="127.0.0.1", before: tuple[str, ...] = (), **environment
+):
+    """A scheduler in `folder`, without this repository: its address, it, and a function that starts a worker.
 
     Args:
         before: what to put before the command.
@@ -63,13 +67,17 @@ def cluster_by_hand(folder: Path, scheme="tcp", host="127.0.0.1", before: tuple[
         place.mkdir()
         with (place / "log").open("w") as log:
             command, environ = [*before, "dask", *arguments], {**ENVIRONMENT, **environment, **more}
-            started.append(subprocess.Popen(command, cwd=place, env=environ, stdout=log, stderr=subprocess.STDOUT))
+            started.append(
+                subprocess.Popen(command, cwd=place, env=environ, stdout=log, stderr=subprocess.STDOUT)
+            )
         return started[-1]
 
     def worker(*options: str, **more) -> subprocess.Popen:
         return dask("worker", address, "--nthreads", "1", "--no-nanny", *options, **more)
 
-    scheduler = dask("scheduler", "--host", host, "--port", str(port), "--dashboard-address", "127.0.0.1:0", before=before)
+    scheduler = dask(
+        "scheduler", "--host", host, "--port", str(port), "--dashboard-address", "127.0.0.1:0", before=before
+    )
     try:
         yield address, scheduler, worker
     finally:

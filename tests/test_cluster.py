@@ -1,12 +1,14 @@
 """The search on real Dask clusters: the same result whoever runs it."""
 
 import json
+import re
 import signal
 import socket
 import ssl
 import sys
 import time
 from importlib.metadata import version
+from pathlib import Path
 
 import dask
 import pandas as pd
@@ -17,21 +19,27 @@ from searches import start, wait_for_store
 import stages.tune
 from stages.base.console import UserError
 from stages.base.params import load
+from stages.comparison.replicates import runner
 from stages.compute import code
-from stages.compute.cluster import Cluster
+from stages.compute.cluster import connect
 from stages.compute.store import Store
 
 
 @pytest.fixture
 def its_code(project, monkeypatch):
-    """A function that adds a line to what builds the network in `project`, whose code this process then sends to workers."""
+    """A function to add a line to what builds `project`'s network; this process sends its code to workers."""
     monkeypatch.setattr(code, "ROOT", project.folder)
     model = project.folder / "stages/training/model.py"
 
     def add(line: str) -> None:
         arguments = "(input_shape, outputs, hyperparameters)"
         before = f"_build_{model.read_text().count('def build')}"  # it may be called again
-        lines = [f"{before} = build", f"def build{arguments}:", f"    network = {before}{arguments}", f"    {line}"]
+        lines = [
+            f"{before} = build",
+            f"def build{arguments}:",
+            f"    network = {before}{arguments}",
+            f"    {line}",
+        ]
         model.write_text("\n".join([model.read_text(), *lines, "    return network", ""]))
 
     return add
@@ -58,27 +66,19 @@ def test_two_codes_on_one_cluster_at_once_each_run_their_own(here, project, its_
     assert [each.outputs() for each in both] == expected
 
 
-def test_copies_of_the_data_stay_on_all_workers(by_hand):
-    """Dask's active memory manager would drop one of them, and can make it impossible to give one to each of many workers."""
-    address, _, start_worker = by_hand
-    for _ in range(2):
-        start_worker()
-    with dask.config.set({"scheduler-address": address}), Cluster(None) as started:
-        started.client.wait_for_workers(2, timeout=60)
-        [copied] = started.client.scatter([b"data"], hash=False, broadcast=True)
-        time.sleep(3)  # it looks every two seconds
-        assert len(started.client.who_has(copied)[copied.key]) == 2
-
-
-def test_workers_of_this_machine_have_no_memory_limit_and_obey_nobody_else(cluster):
+def test_workers_of_this_machine_have_no_memory_limit_and_obey_nobody_else(client):
     """The ports are open to all users of the machine."""
-    workers = cluster.client.scheduler_info()["workers"]
+    client.wait_for_workers(2, timeout=60)
+    workers = client.scheduler_info()["workers"]
     assert [worker["memory_limit"] for worker in workers.values()] == [0, 0]
-    for address in (cluster.client.scheduler.address, *workers):
+    for address in (client.scheduler.address, *workers):
         anyone = ssl.create_default_context()
         anyone.check_hostname, anyone.verify_mode = False, ssl.CERT_NONE
         there = address.removeprefix("tls://").rsplit(":", 1)
-        with socket.create_connection(there, 5) as connection, pytest.raises(ssl.SSLError, match=r"(?i)certificate.required"):
+        with (
+            socket.create_connection(there, 5) as connection,
+            pytest.raises(ssl.SSLError, match=r"(?i)certificate.required"),
+        ):
             anyone.wrap_socket(connection).recv(1)
 
 
@@ -96,39 +96,47 @@ def another_python(tmp_path) -> dict[str, str]:
     """An environment in which Dask says that Python has version 3.9."""
     (tmp_path / "packages").mkdir()
     (tmp_path / "packages/sitecustomize.py").write_text(
-        "import sys, types, distributed.versions\n"
-        "distributed.versions.sys = types.SimpleNamespace(**{**vars(sys), 'version_info': (3, 9, 0, 'final', 0)})\n"
+        "import sys, types, distributed.versions\ndistributed.versions.sys = "
+        "types.SimpleNamespace(**{**vars(sys), 'version_info': (3, 9, 0, 'final', 0)})\n"
     )
     return {"PYTHONPATH": str(tmp_path / "packages")}
 
 
 @pytest.mark.parametrize(
-    ("environment", "there", "here"),
-    [("another_keras", "keras 9.9", version("keras")), ("another_python", "Python 3.9", "3.{1}".format(*sys.version_info))],
+    ("environment", "said"),
+    [
+        ("another_keras", f"keras 9.9 where the client has {version('keras')}"),
+        ("another_python", "Python 3.9 where the client has 3.{1}".format(*sys.version_info)),
+    ],
 )
-def test_a_worker_with_other_versions_is_one_line(project, by_hand, request, monkeypatch, environment, there, here):
+def test_a_worker_with_other_versions_is_one_line(project, by_hand, request, monkeypatch, environment, said):
     before = project.outputs()
     project.empty_store()
     address, _, start_worker = by_hand
     start_worker(**request.getfixturevalue(environment))
     monkeypatch.chdir(project.folder)
-    line = rf"^worker tcp://\S+ has {there} where the client has {here}; workers need these versions.+$"
+    line = rf"^there are no workers \(tcp://\S+: {said}\); start one with `dask worker .+`$"
     with dask.config.set({"scheduler-address": address}), pytest.raises(UserError, match=line):
         stages.tune.main()
     assert project.outputs() == before
 
 
-def test_a_late_worker_with_other_versions_trains_nothing(project, by_hand, another_keras):
+def test_late_workers_with_other_versions_are_sent_away_and_the_search_goes_on(
+    project, by_hand, another_keras
+):
     expected = project.outputs()
     project.empty_store()
     address, _, start_worker = by_hand
     start_worker()
     search = start(project, DASK_SCHEDULER_ADDRESS=address)
     wait_for_store(project, 1, search)
-    start_worker(**another_keras)
+    late = [start_worker("--death-timeout", "20", **another_keras) for _ in range(3)]
     output = search.communicate(timeout=200)[0]
     assert search.returncode == 0, output
     assert project.outputs() == expected
+    lines = re.findall(r"^worker tcp://\S+ was sent away: keras 9.9 where the client has \S+$", output, re.M)
+    assert len(lines) == 3
+    assert [worker.wait(30) for worker in late] == [0, 0, 0]
 
 
 @pytest.mark.parametrize("error", ["MemoryError", "ImportError", "OSError"])
@@ -136,8 +144,8 @@ def test_a_worker_that_cannot_train_is_no_failed_trial(here, project, its_code, 
     """It is tried again, here without success, and ends the stage in one line that keeps what was there."""
     before = project.outputs()
     its_code(f"raise {error}('no')")
-    line = rf"^worker tls://\S+ cannot train \({error}: no\), after 3 tries; finished epochs are kept, mend or stop .+$"
-    with pytest.raises(UserError, match=line):
+    line = rf"^worker tls://\S+: {error}: no, after 3 tries; mend or stop the worker; finished epochs"
+    with pytest.raises(UserError, match=line + " are kept, .+$"):
         here("tune")
     assert project.outputs() == before
 
@@ -154,15 +162,24 @@ def long_training(project):
     """The project with one trial of 400 epochs to search, whose checkpoints are saved ten times a second."""
     project.empty_store()
     project.update_params(
-        {"tune": {"strategy": "random", "random": {"max_trials": 1}, "max_epochs": 400, "early_stopping": None}}
+        {
+            "tune": {
+                "strategy": "random",
+                "random": {"max_trials": 1},
+                "max_epochs": 400,
+                "early_stopping": None,
+            }
+        }
     )
     worker = project.folder / "stages/compute/worker.py"
-    worker.write_text(worker.read_text().replace("SAVE_EVERY = 3", "SAVE_EVERY = 0.1"))
+    worker.write_text(worker.read_text().replace("REPORT_EVERY = 3", "REPORT_EVERY = 0.1"))
     return project
 
 
 def test_a_dead_workers_training_goes_on_from_its_last_checkpoint(long_training, by_hand):
+    """Where workers reach the store."""
     address, _, start_worker = by_hand
+    long_training.update_params({"runtime": {"store": f"file://{long_training.folder}/data/trials"}})
     workers = [start_worker() for _ in range(2)]
     search = start(long_training, DASK_SCHEDULER_ADDRESS=address)
     wait_for_store(long_training, 1, search)
@@ -176,12 +193,16 @@ def test_a_dead_workers_training_goes_on_from_its_last_checkpoint(long_training,
     assert after[: len(before)] == before
 
 
-def test_a_search_that_is_interrupted_frees_the_workers_that_reach_its_store(long_training, by_hand, tmp_path):
-    long_training.update_params({"runtime": {"store": f"file://{tmp_path}/trials"}, "tune": {"max_epochs": 10_000}})
+def test_a_search_that_is_interrupted_frees_the_workers_that_reach_its_store(
+    long_training, by_hand, tmp_path
+):
+    long_training.update_params(
+        {"runtime": {"store": f"file://{tmp_path}/trials"}, "tune": {"max_epochs": 10_000}}
+    )
     address, _, start_worker = by_hand
     worker = psutil.Process(start_worker().pid)
     search = start(long_training, DASK_SCHEDULER_ADDRESS=address)
-    while not list(tmp_path.glob("trials/*/*.checkpoint")) and search.poll() is None:
+    while not list(tmp_path.glob("trials/*/*.npz")) and search.poll() is None:
         time.sleep(0.02)
     search.send_signal(signal.SIGINT)
     output = search.communicate(timeout=30)[0]
@@ -189,6 +210,33 @@ def test_a_search_that_is_interrupted_frees_the_workers_that_reach_its_store(lon
     deadline = time.monotonic() + 20
     while worker.cpu_percent(0.5) > 50:
         assert time.monotonic() < deadline
+
+
+def test_what_a_killed_search_left_on_workers_goes_with_the_next_and_what_has_ended_leaves_nothing(
+    long_training, by_hand, monkeypatch
+):
+    long_training.update_params({"tune": {"max_epochs": 10_000}})
+    address, _, start_worker = by_hand
+    start_worker()
+    monkeypatch.chdir(long_training.folder)
+    with dask.config.set({"scheduler-address": address}), connect(None) as client:
+
+        def searches() -> list[str]:
+            (plugins,) = client.run(lambda dask_worker: list(dask_worker.plugins)).values()
+            return [name for name in plugins if name.startswith("stages-")]
+
+        client.wait_for_workers(1, timeout=60)
+        search = start(long_training, DASK_SCHEDULER_ADDRESS=address)
+        while not (left := searches()) and search.poll() is None:
+            time.sleep(0.1)
+        search.kill()
+        search.communicate()
+        while client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.clients)) > 2:
+            time.sleep(0.1)
+        with runner(client, load(Path("params.yaml"))):
+            assert len(searches()) == 1
+            assert not set(left) & set(searches())
+        assert searches() == []
 
 
 def test_a_scheduler_that_dies_is_one_line_and_keeps_what_is_finished(here, project, by_hand):
@@ -212,7 +260,10 @@ def test_a_mistake_is_said_at_once_also_where_workers_are_waited_for(project, by
     project.update_params({"tune": {"objective": "val_f1"}})
     monkeypatch.chdir(project.folder)
     began = time.monotonic()
-    with dask.config.set({"scheduler-address": address}), pytest.raises(UserError, match=r"tune\.objective is val_f1"):
+    with (
+        dask.config.set({"scheduler-address": address}),
+        pytest.raises(UserError, match=r"tune\.objective is val_f1"),
+    ):
         stages.tune.main()
     assert time.monotonic() - began < 20  # a third of what it would wait
 
@@ -222,10 +273,13 @@ def test_a_trial_that_fails_is_recorded_and_the_others_go_on(here, project, its_
     name = project.searched
     dimension = load(project.folder / "params.yaml").tune.space[name]
     values = dimension.min, dimension.min + dimension.step, dimension.max
-    its_code(f"if hyperparameters.{name} == {values[1]}: network.compile(keras.optimizers.SGD(1e30), loss=network.loss)")
+    overflow = "network.compile(keras.optimizers.SGD(1e30), loss=network.loss)"
+    its_code(f"if hyperparameters.{name} == {values[1]}: {overflow}")
     its_code(f"if hyperparameters.{name} == {values[2]}: raise ValueError('too\\nwide')")
     project.update_params({"tune": {"strategy": "grid", "max_epochs": 2}})
-    assert "ValueError: too wide" in here("tune", {"tune": {"space": {name: {"type": "choice", "values": list(values)}}}})
+    assert "ValueError: too wide" in here(
+        "tune", {"tune": {"space": {name: {"type": "choice", "values": list(values)}}}}
+    )
     trials = pd.read_csv(project.folder / "metrics/plots/trials.csv")
     assert trials["failure"].notna().tolist() == [False, True, True]
     assert trials["val_accuracy"].isna().tolist() == [False, True, True]

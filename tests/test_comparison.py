@@ -3,21 +3,26 @@
 import time
 
 import pytest
+import trainings
 
+from stages.base import splits
 from stages.base.console import decimals
-from stages.base.hyperparameters import Hyperparameters
-from stages.comparison import comparison
+from stages.comparison import comparison, measure
+from stages.compute.worker import Session
 
 HYPERPARAMETERS = {"units": 512, "dropout": 0.2, "learning_rate": 0.001}
+WORSE = "inferior by more than 0.003"
 
 
 def test_seconds_are_compared_in_turn():
     order = []
 
     def function(name, seconds):
-        return comparison.timed(lambda: (order.append(name), time.sleep(seconds)), times=2)
+        return measure.timed(lambda: (order.append(name), time.sleep(seconds)), times=2)
 
-    seconds = comparison.compare_seconds([function("baseline", 0.02), function("tuned", 0.01)], 1000, rounds=5)
+    seconds = measure.compare_seconds(
+        ["baseline", "tuned"], [function("baseline", 0.02), function("tuned", 0.01)], 1000, rounds=5
+    )
     assert order == ["baseline"] * 2 + ["tuned"] * 2 + order[4:]
     assert len(order) == 4 * 6
     assert 18 < seconds["baseline"] < 60
@@ -34,15 +39,15 @@ def test_seconds_are_compared_in_turn():
             (-0.0004, -0.0017, 0.0009),
             "non_inferior",
             "units 208 instead of units 512: 59 % fewer parameters, 1.9 times as fast per epoch, "
-            "test accuracy -0.0004 (95 % interval -0.0017 to +0.0009): not inferior by more than 0.003",
+            f"test accuracy -0.0004 (95 % interval -0.0017 to +0.0009): not {WORSE}",
         ),
         (
             {"units": 16, "dropout": 0.5},
             (32, 0.5),
             (-0.04, -0.05, -0.03),
             "inferior",
-            "units 16, dropout 0.5 instead of units 512, dropout 0.2: 97 % fewer parameters, 0.5 times as fast per epoch, "
-            "test accuracy -0.0400 (95 % interval -0.0500 to -0.0300): inferior by more than 0.003",
+            "units 16, dropout 0.5 instead of units 512, dropout 0.2: 97 % fewer parameters, 0.5 times as "
+            f"fast per epoch, test accuracy -0.0400 (95 % interval -0.0500 to -0.0300): {WORSE}",
         ),
         (
             {},
@@ -50,7 +55,7 @@ def test_seconds_are_compared_in_turn():
             (0, 0, 0),
             "non_inferior",
             "the same hyperparameters: as many parameters, as fast per epoch, "
-            "test accuracy +0.0000 (95 % interval +0.0000 to +0.0000): not inferior by more than 0.003",
+            f"test accuracy +0.0000 (95 % interval +0.0000 to +0.0000): not {WORSE}",
         ),
         (
             {"units": 1024},
@@ -58,7 +63,7 @@ def test_seconds_are_compared_in_turn():
             (0.002, 0.001, 0.003),
             "non_inferior",
             "units 1024 instead of units 512: 100 % more parameters, 0.5 times as fast per epoch, "
-            "test accuracy +0.0020 (95 % interval +0.0010 to +0.0030): not inferior by more than 0.003, and superior",
+            f"test accuracy +0.0020 (95 % interval +0.0010 to +0.0030): not {WORSE}, and superior",
         ),
     ],
 )
@@ -72,12 +77,7 @@ def test_the_sentence(tuned, ratios, interval, verdict, sentence):
         "parameters": {"ratio": ratios[0]},
         "seconds_per_epoch": {"ratio": ratios[1]},
     }
-    assert (
-        " ".join(
-            comparison.summary(compared, Hyperparameters(**HYPERPARAMETERS), Hyperparameters(**{**HYPERPARAMETERS, **tuned}))
-        )
-        == sentence
-    )
+    assert " ".join(comparison.sentence(compared, HYPERPARAMETERS, {**HYPERPARAMETERS, **tuned})) == sentence
 
 
 def test_the_sentence_has_as_many_digits_as_the_margin_asks_for():
@@ -89,8 +89,8 @@ def test_the_sentence_has_as_many_digits_as_the_margin_asks_for():
         "parameters": {"ratio": 0.01064},
         "seconds_per_epoch": {"ratio": 1},
     }
-    tuned = Hyperparameters(**HYPERPARAMETERS | {"units": 4096})
-    assert comparison.summary(compared, Hyperparameters(**HYPERPARAMETERS), tuned)[1:] == [
+    tuned = {**HYPERPARAMETERS, "units": 4096}
+    assert comparison.sentence(compared, HYPERPARAMETERS, tuned)[1:] == [
         "94 times as many parameters,",
         "as fast per epoch,",
         "test accuracy -1.2",
@@ -100,7 +100,28 @@ def test_the_sentence_has_as_many_digits_as_the_margin_asks_for():
 
 
 @pytest.mark.parametrize(
-    ("scale", "form"), [(0.003, ".4f"), (0.02, ".3f"), (0.5, ".2f"), (2, ".1f"), (1000, ".0f"), (0, ".4f"), (2e-17, ".4f")]
+    ("scale", "form"),
+    [(0.003, ".4f"), (0.02, ".3f"), (0.5, ".2f"), (2, ".1f"), (1000, ".0f"), (0, ".4f"), (2e-17, ".4f")],
 )
 def test_a_number_is_shown_to_two_digits_of_what_it_is_read_against(scale, form):
     assert decimals(scale) == form
+
+
+def test_predictions_of_one_example_and_of_1000_are_timed(monkeypatch):
+    """Also where the test part has fewer."""
+    parts = dict(zip(("training", "test"), trainings.digits(), strict=True))
+    data = {name: (part.inputs, part.labels) for name, part in parts.items()}
+    digests = {name: splits.digest(part) for name, part in parts.items()}
+    session = Session(data, digests, {}, batch_size=32, early_stopping=None, store=None)
+    sizes, original = set(), measure.predictor
+
+    def recording(network):
+        predict = original(network)
+        return lambda inputs: (sizes.add(len(inputs)), predict(inputs))
+
+    monkeypatch.setattr(measure, "predictor", recording)
+    networks = {"baseline": HYPERPARAMETERS, "tuned": {**HYPERPARAMETERS, "units": 16}}
+    measured = measure.compare(session, {"networks": networks}, report=lambda epoch: None)
+    assert sizes == {1, 1000}
+    assert measured["parameters"] == {"baseline": 38_410, "tuned": 1_210}
+    assert measured["seconds_per_epoch"]["ratio"] > 1

@@ -173,7 +173,9 @@ def test_files_come_from_a_debian_package(raw, tmp_path):
         (package / "usr/share/tiny" / f"{name}.gz").write_bytes(gzip.compress(content))
     downloaded = tmp_path / "downloaded"
     downloaded.mkdir()
-    subprocess.run(["dpkg-deb", "--build", package, downloaded / "tiny_1_all.deb"], check=True, capture_output=True)
+    subprocess.run(
+        ["dpkg-deb", "--build", package, downloaded / "tiny_1_all.deb"], check=True, capture_output=True
+    )
     source = DebianPackage("tiny", "usr/share/tiny")
     for name, content in CONTENT.items():
         assert gzip.decompress(source.get(name, downloaded).read_bytes()) == content
@@ -186,7 +188,8 @@ def test_a_package_manager_that_is_missing_or_fails_is_a_reason(raw, monkeypatch
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"\0\0", b"\0\0\x0d\1" + bytes(4), encoded(IMAGES) + b"\0", encoded(IMAGES)[:10], b"<html></html>"]
+    "content",
+    [b"", b"\0\0", b"\0\0\x0d\1" + bytes(4), encoded(IMAGES) + b"\0", encoded(IMAGES)[:10], b"<html></html>"],
 )
 def test_what_is_no_idx_file_is_refused(tmp_path, content):
     path = tmp_path / "file"

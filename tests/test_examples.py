@@ -31,11 +31,16 @@ def test_it_comes_to_the_figures_of_its_readme(example):
     """Within the margin: the last digits, and so the choice, depend on the processor."""
     compared = example.metrics("comparison")
     assert f"comparison: {' '.join(compared['summary'])}" in example.output
-    assert compared["margin"] == yaml.safe_load((example.folder / "params.yaml").read_text())["compare"]["margin"]
+    assert (
+        compared["margin"]
+        == yaml.safe_load((example.folder / "params.yaml").read_text())["compare"]["margin"]
+    )
     name = next(key for key in compared if key.startswith("test_"))
     cells = re.search(rf"^\| {name.replace('_', ' ')}.*? \| (\S+) .*? \| (\S+) .*? \|$", example.readme, re.M)
     figures = [float(cell) for cell in cells.groups()]
-    assert figures == pytest.approx([compared[name]["baseline"], compared[name]["tuned"]], abs=compared["margin"])
+    assert figures == pytest.approx(
+        [compared[name]["baseline"], compared[name]["tuned"]], abs=compared["margin"]
+    )
     sentence = " ".join(example.readme.split()).partition("comparison: ")[2]
     said = float(re.search(rf"{name.replace('_', ' ')} ([-+][\d.]+) \(95 % interval", sentence)[1])
     assert said == pytest.approx(figures[1] - figures[0], abs=compared["margin"] / 10)
@@ -63,7 +68,9 @@ def test_its_pictures_show_what_was_predicted(example):
     assert {"training score", "metrics/plots/confusion.csv", "metrics/plots/space.csv"} <= set(plots["data"])
     table = pd.read_csv(example.folder / "metrics/plots/confusion.csv")
     assert list(table) == ["actual", "predicted"] + ["examples"] * (example.name == "table")
-    assert table.get("examples", pd.Series(1, table.index)).sum() == example.metrics("prepare")["test_examples"]
+    assert (
+        table.get("examples", pd.Series(1, table.index)).sum() == example.metrics("prepare")["test_examples"]
+    )
     example.run("git", "checkout", "--quiet", ".")
 
 
@@ -71,8 +78,8 @@ def test_its_pictures_show_what_was_predicted(example):
 def test_new_rows_are_classified_as_the_documentation_says(example):
     """With the model that `retrain` kept: the prepared test examples are classified as it did."""
     code = re.findall(r"```python\n(.*?)```", (ROOT / "docs/sharing.md").read_text(), re.S)[-1]
-    code += 'prepared = numpy.load("data/prepared/test/inputs.npy")\n'
-    code += 'print((model.predict(prepared, verbose=0).argmax(1) == numpy.load("data/retrain/predictions.npy")[0]).all())\n'
+    code += 'found = model.predict(numpy.load("data/prepared/test/inputs.npy"), verbose=0).argmax(1)\n'
+    code += 'print((found == numpy.load("data/retrain/predictions.npy")[0]).all())\n'
     classes, alike = example.run("python", "-c", f"import numpy\n{code}").stdout.splitlines()[-2:]
     assert re.fullmatch(r"\[('(F|L|M|VF)'(, )?){3}\]", classes)
     assert alike == "True"
@@ -99,7 +106,7 @@ def test_a_change_of_its_data_is_seen_and_a_value_that_is_missing_is_named(examp
     done = example.stage("prepare", check=False)
     assert (done.returncode, done.stdout) == (
         1,
-        f"error: examples/{example.name}/data.csv: column {lines[0].partition(',')[0]} has no value in 1 of {rows} rows; "
-        "mend the file, or leave out the column or those rows\n",
+        f"error: examples/{example.name}/data.csv: column {lines[0].partition(',')[0]} has no value "
+        f"in 1 of {rows} rows; mend the file, or leave out the column or those rows\n",
     )
     assert (example.files("data/prepared"), example.metrics("prepare")) == (before, prepared)

@@ -30,7 +30,8 @@ def check(tune: dict, trials: pd.DataFrame, strategy: str, count: int) -> None:
 def test_a_strategy_is_an_experiment(experimented, strategy):
     ref = experimented.experiments()[strategy]
     tune, trials = (
-        experimented.run("git", "show", f"{ref}:metrics/{name}").stdout for name in ("tune.json", "plots/trials.csv")
+        experimented.run("git", "show", f"{ref}:metrics/{name}").stdout
+        for name in ("tune.json", "plots/trials.csv")
     )
     check(json.loads(tune), pd.read_csv(io.StringIO(trials)), strategy, QUEUED[strategy])
 
@@ -43,7 +44,9 @@ def test_the_other_strategies(here, project, strategy):
 
 def test_the_documentations_table_of_experiments(experimented):
     command = next(
-        line for line in (ROOT / "docs/experiments.md").read_text().splitlines() if line.startswith("dvc exp show --drop")
+        line
+        for line in (ROOT / "docs/experiments.md").read_text().splitlines()
+        if line.startswith("dvc exp show --drop")
     )
     shown = experimented.dvc(*shlex.split(command)[1:], "--csv")
     head, *rows = [line.split(",") for line in shown.splitlines()]

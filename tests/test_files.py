@@ -25,7 +25,7 @@ def test_a_disk_that_is_full_is_one_line_and_leaves_what_was_there(tmp_path):
     write_json(tmp_path / "metrics.json", {"units": 512})
     for write in (
         "write_json(path, {'a': 'x' * 10**6})",
-        "splits.save(path.parent, splits.Split(np.zeros(10**6), np.zeros(1)))",
+        "splits.save(path.parent, splits.Split(np.zeros(10**6), np.zeros(10**6)))",
     ):
         code = (
             "import numpy as np; from pathlib import Path; from stages.base import console, splits; "
@@ -35,9 +35,9 @@ def test_a_disk_that_is_full_is_one_line_and_leaves_what_was_there(tmp_path):
         command = ["bash", "-c", 'ulimit -f 100; exec "$0" -c "$1"', sys.executable, code]
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 1
-        assert re.fullmatch(r"error: \S+/(metrics.json|inputs.npy) cannot be written \(.+\); free space .+\n", done.stderr), (
-            done
-        )
+        assert re.fullmatch(
+            r"error: \S+/(metrics.json|inputs.npy) cannot be written \(.+\); free space .+\n", done.stderr
+        ), done
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]
     assert json.loads((tmp_path / "metrics.json").read_text()) == {"units": 512}
 

@@ -1,4 +1,4 @@
-"""A fork with another network: only model.py, the hyperparameters' class and params.yaml change, and everything works."""
+"""A fork's other network: only model.py, the hyperparameters' class and params.yaml change, and all works."""
 
 import json
 import re
@@ -34,12 +34,13 @@ from stages.training.backend import keras
 
 def build(input_shape: tuple[int, ...], outputs: int, hyperparameters: Hyperparameters) -> keras.Model:
     """Return the network, compiled."""
+    filters, size = hyperparameters.filters, hyperparameters.kernel_size
     network = keras.Sequential(
         [
             keras.Input(input_shape),
             keras.layers.Reshape((*input_shape, 1)),
             *augmentation(),
-            keras.layers.Conv2D(hyperparameters.filters, hyperparameters.kernel_size, padding="same", activation="relu"),
+            keras.layers.Conv2D(filters, size, padding="same", activation="relu"),
             keras.layers.BatchNormalization(),
             keras.layers.GlobalMaxPooling2D(),
             keras.layers.Dense(outputs, activation="softmax"),
@@ -64,7 +65,11 @@ def augmentation() -> list:
 def fork(make_project, tmp_path_factory):
     """The fork after `dvc repro`."""
     project = make_project(tmp_path_factory.mktemp("fork"))
-    for path, content in {"base/hyperparameters": HYPERPARAMETERS, "training/model": MODEL, "training/layers": LAYERS}.items():
+    for path, content in {
+        "base/hyperparameters": HYPERPARAMETERS,
+        "training/model": MODEL,
+        "training/layers": LAYERS,
+    }.items():
         (project.folder / f"stages/{path}.py").write_text(content.lstrip())
     content = yaml.safe_load((project.folder / "params.yaml").read_text())
     content["baseline"] = {"filters": 8, "kernel_size": 3, "optimizer": "adam"}

@@ -1,9 +1,11 @@
-"""The statistics, against simulation: thousands of experiments whose truth is known."""
+"""The statistics: against simulated experiments whose truth is known, and against sums done another way."""
 
+import math
 from functools import cache
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from stages.comparison import inference
 from stages.comparison.inference import Interval
@@ -12,13 +14,19 @@ EXPERIMENTS, SEEDS, IMAGES = 3000, 5, 1000
 
 
 def answers(rng, difficulty, luck, *, own=0.1, shift=0.0) -> np.ndarray:
-    """Whether each seed's network is right on each image: its log-odds shift with the seed's luck and a luck of its own."""
+    """Whether each seed's network is right on each image.
+
+    Its log-odds shift with the seed's luck and a luck of its own.
+    """
     effect = shift + luck + own * rng.standard_normal(luck.shape)
     return rng.random((len(luck), len(difficulty))) < 1 / (1 + np.exp(-(difficulty + effect)))
 
 
 def experiments(*, shift=0.0, luck=0.2, own=0.1, number=EXPERIMENTS):
-    """Pairs of (seeds, images) tables of two networks on images of their own, as hard as MNIST's: 2 to 3 % errors."""
+    """Pairs of (seeds, images) tables of two networks on images of their own.
+
+    They are as hard as MNIST's: 2 to 3 % errors.
+    """
     rng = np.random.default_rng(0)
     for _ in range(number):
         difficulty = rng.normal(7, 3, IMAGES)
@@ -70,8 +78,102 @@ def test_the_interval_is_the_one_sample_t_interval_where_only_seeds_differ():
     baseline, tuned = np.zeros((4, 1000), bool), np.zeros((4, 1000), bool)
     tuned[:1] = True
     interval = inference.difference_of_scores(baseline, tuned)
-    half = 3.182446305284263 * 0.5 / 2  # t(0.975, 3) times the standard deviation of 1, 0, 0, 0 over the root of 4
-    assert (interval.estimate, interval.low, interval.high) == pytest.approx((0.25, 0.25 - half, 0.25 + half), rel=1e-3)
+    # t(0.975, 3) times the standard deviation of 1, 0, 0, 0 over the root of 4
+    half = 3.182446305284263 * 0.5 / 2
+    assert (interval.estimate, interval.low, interval.high) == pytest.approx(
+        (0.25, 0.25 - half, 0.25 + half), rel=1e-3
+    )
+
+
+def mean_squares(table: list[list[float]]) -> tuple[float, float, float]:
+    """Of seeds (rows), examples (columns) and the residual: the textbook's two-way analysis of variance."""
+    seeds, examples = len(table), len(table[0])
+    grand = math.fsum(cell for row in table for cell in row) / (seeds * examples)
+    rows = [math.fsum(row) / examples for row in table]
+    columns = [math.fsum(row[j] for row in table) / seeds for j in range(examples)]
+    of_seeds = of_examples = of_residual = 0.0
+    for i in range(seeds):
+        of_seeds += examples * (rows[i] - grand) ** 2
+    for j in range(examples):
+        of_examples += seeds * (columns[j] - grand) ** 2
+    for i in range(seeds):
+        for j in range(examples):
+            of_residual += (table[i][j] - rows[i] - columns[j] + grand) ** 2
+    freedom = (seeds - 1, examples - 1, (seeds - 1) * (examples - 1))
+    return of_seeds / freedom[0], of_examples / freedom[1], of_residual / freedom[2]
+
+
+def limits(mean: float, squares: tuple[float, float, float], seeds: int, examples: int) -> list[float]:
+    """Estimate, low and high, from the mean squares."""
+    of_seeds, of_examples, of_residual = squares
+    parts = [
+        (of_seeds, seeds - 1),
+        (of_examples - of_residual if of_examples > of_residual else 0, examples - 1),
+    ]
+    combined = math.fsum(square for square, _ in parts)
+    freedom = combined**2 / math.fsum(square**2 / freedom for square, freedom in parts)  # Satterthwaite
+    half = stats.t.isf(0.025, freedom) * math.sqrt(combined / (seeds * examples))
+    return [mean, mean - half, mean + half]
+
+
+def difference(table) -> list[float]:
+    """What the module makes of a table of differences."""
+    interval = inference.difference_of_scores(np.zeros(np.shape(table)), np.array(table))
+    return [interval.estimate, interval.low, interval.high]
+
+
+@pytest.mark.parametrize("effect", [0.0, 0.3, 3.0])
+@pytest.mark.parametrize(("seeds", "examples"), [(2, 2), (2, 9), (7, 2), (3, 4), (5, 8), (4, 30)])
+def test_the_interval_is_that_of_a_two_way_analysis_of_variance(seeds, examples, effect):
+    rng = np.random.default_rng(seeds * 100 + examples)
+    for _ in range(5):
+        noise, luck = rng.standard_normal((seeds, examples)), rng.standard_normal((seeds, 1))
+        table = (0.1 + noise + luck + effect * rng.standard_normal(examples)).tolist()
+        mean = math.fsum(cell for row in table for cell in row) / (seeds * examples)
+        assert difference(table) == pytest.approx(
+            limits(mean, mean_squares(table), seeds, examples), rel=1e-10, abs=1e-12
+        )
+
+
+def test_examples_that_vary_less_than_the_residual_explains_add_nothing():
+    """Worked out by hand: 10 + the seed's -3, 0, 3 + the example's -1, 0, 1 + 3 or -3 in four cells.
+
+    The seeds' part of the variance is (9 + 9) / 2 / 3 = 3, with two degrees of freedom. The examples' part
+    would be (1 + 1) / 2 / 3 - 36 / 4 / 9, below 0.
+    """
+    table = [[9, 4, 8], [6, 13, 11], [12, 13, 14]]
+    _, of_examples, of_residual = mean_squares(table)
+    assert of_examples < of_residual
+    half = 4.30265272975 * np.sqrt(3)  # t(0.975, 2)
+    assert difference(table) == pytest.approx([10, 10 - half, 10 + half], rel=1e-10)
+
+
+def test_seeds_and_examples_that_vary_alike_give_the_degrees_of_freedom_of_both():
+    """Worked out by hand: 10 + the seed's -1, 0, 1 + the example's -2, 0, 2 + 3 or -3 in four cells.
+
+    The seeds' part of the variance is (1 + 1) / 2 / 3 = 1/3, with two degrees of freedom. The examples' part
+    is (4 + 4) / 2 / 3 - 36 / 4 / 9 = 1/3, with two as well: together four.
+    """
+    half = 2.7764451052 * np.sqrt(2 / 3)  # t(0.975, 4)
+    assert difference([[10, 6, 11], [5, 13, 12], [9, 11, 13]]) == pytest.approx(
+        [10, 10 - half, 10 + half], rel=1e-10
+    )
+
+
+def test_the_interval_follows_from_published_mean_squares():
+    """Four judges rate six targets: Shrout & Fleiss (1979), "Intraclass correlations", tables 2 and 3."""
+    ratings = [[9, 6, 8, 7, 10, 6], [2, 1, 4, 1, 5, 2], [5, 3, 6, 2, 6, 4], [8, 2, 8, 6, 9, 7]]
+    published = (32.49, 11.24, 1.02)  # of judges, of targets, residual
+    assert mean_squares(ratings) == pytest.approx(published, abs=0.005)
+    assert difference(ratings) == pytest.approx(limits(127 / 24, published, seeds=4, examples=6), rel=1e-3)
+
+
+def test_scores_of_single_precision_are_subtracted_in_double():
+    tuned, baseline = np.full((2, 2), 0.3, np.float32), np.full((2, 2), 1e-9, np.float32)
+    expected = float(np.float32(0.3)) - float(np.float32(1e-9))
+    assert inference.difference_of_scores(baseline, tuned).estimate == pytest.approx(
+        expected, rel=1e-14, abs=0
+    )
 
 
 @pytest.mark.parametrize(
@@ -86,3 +188,22 @@ def test_the_interval_is_the_one_sample_t_interval_where_only_seeds_differ():
 )
 def test_verdicts(low, high, verdict):
     assert inference.verdict(Interval((low + high) / 2, low, high), 0.003) == verdict
+
+
+ABOVE, BELOW = np.nextafter(-0.5, 0), np.nextafter(-0.5, -1)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [
+        (-0.5, 1.0, "inconclusive"),
+        (ABOVE, 1.0, "non_inferior"),
+        (-1.0, -0.5, "inconclusive"),
+        (-1.0, BELOW, "inferior"),
+        (-1.0, ABOVE, "inconclusive"),
+        (BELOW, 1.0, "inconclusive"),
+        (-0.5, -0.5, "inconclusive"),
+    ],
+)
+def test_an_interval_that_ends_at_the_margin_is_inconclusive(low, high, verdict):
+    assert inference.verdict(Interval((low + high) / 2, low, high), 0.5) == verdict

@@ -2,19 +2,20 @@
 
 import os
 import random
+import re
 import signal
 import time
 from contextlib import suppress
-from pathlib import Path
 
+import dask
+import pandas as pd
 import psutil
+import pytest
 from searches import busiest, processes_of, start, wait_for_store, wait_until_gone
 
-
-def pipes(process: psutil.Process) -> set[str]:
-    """The pipes that `process` has open beside its standard streams."""
-    files = {int(path.name): path.readlink().name for path in Path(f"/proc/{process.pid}/fd").iterdir()}
-    return {name for number, name in files.items() if number > 2 and name.startswith("pipe")}
+import stages.tune
+from stages.base.console import UserError
+from stages.search import tuning
 
 
 def test_killed_at_many_moments_the_search_goes_on_to_the_same_result(project):
@@ -30,7 +31,7 @@ def test_killed_at_many_moments_the_search_goes_on_to_the_same_result(project):
         search.kill()
         search.communicate()
         wait_until_gone(workers)
-        stored = len(list((project.folder / "data/trials").rglob("*.checkpoint")))
+        stored = len(list((project.folder / "data/trials").rglob("*.npz")))
     output = project.dvc("repro", "--force", "--single-item", "tune")
     assert not output.endswith("0 of them from data/trials\n")
     assert project.outputs() == expected
@@ -39,20 +40,17 @@ def test_killed_at_many_moments_the_search_goes_on_to_the_same_result(project):
 def test_a_killed_worker_changes_nothing(project):
     """One of three, which is another number than that of the cores.
 
-    Dask's settings for a cluster with certificates do not matter on this machine, nor does Keras's for another backend. The
-    process that workers are forked from has no pipe of Python's resource tracker, for whose end some versions of Python wait.
+    Dask's settings for a cluster with certificates do not matter here, nor does Keras's for another backend.
     """
     expected = project.outputs()
     project.empty_store()
     project.update_params({"runtime": {"workers": 3}})
-    certificates = {"DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION": "True", "DASK_DISTRIBUTED__COMM__TLS__CA_FILE": "/nowhere"}
+    certificates = {
+        "DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION": "True",
+        "DASK_DISTRIBUTED__COMM__TLS__CA_FILE": "/nowhere",
+    }
     search = start(project, **certificates, KERAS_BACKEND="jax")
     wait_for_store(project, 2, search)
-    children = set(psutil.Process(search.pid).children())
-    tracker = next(process for process in children if "resource_tracker" in " ".join(process.cmdline()))
-    (server,) = children - {tracker}
-    assert pipes(server)
-    assert not pipes(tracker) & pipes(server)
     busiest(processes_of(search)).kill()
     output = search.communicate(timeout=120)[0]
     assert search.returncode == 0, output
@@ -78,7 +76,7 @@ def test_ctrl_c_ends_in_seconds_and_keeps_what_is_finished(here, project):
 
 
 def test_workers_that_die_again_and_again_change_nothing(here, project):
-    """Dask gives a training up that two workers died of; the same workers could have died of anything else."""
+    """Dask gives a training up that two workers died of; they could have died of anything else."""
     budget = {"strategy": "random", "random": {"max_trials": 4}, "max_epochs": 100, "early_stopping": None}
     here("tune", {"runtime": {"workers": 1}, "tune": budget})
     expected = project.outputs()
@@ -98,3 +96,109 @@ def test_workers_that_die_again_and_again_change_nothing(here, project):
     assert search.returncode == 0, output
     assert len(killed) == 3
     assert project.outputs() == expected
+
+
+def kill_at(project, value: int) -> None:
+    """Have the network with this value of the first hyperparameter kill its process."""
+    model = project.folder / "stages/training/model.py"
+    arguments = "(input_shape, outputs, hyperparameters)"
+    lines = [
+        "import os, signal",
+        "_build = build",
+        f"def build{arguments}:",
+        f"    if hyperparameters.{project.searched} == {value}:",
+        "        os.kill(os.getpid(), signal.SIGKILL)",
+        f"    return _build{arguments}",
+    ]
+    model.write_text("\n".join([model.read_text(), *lines, ""]))
+
+
+def test_a_network_that_kills_its_worker_is_a_failed_trial_and_the_others_go_on(project):
+    project.empty_store()
+    kill_at(project, 48)
+    space = {project.searched: {"type": "choice", "values": [16, 48, 32]}}
+    project.update_params({"tune": {"strategy": "grid", "max_epochs": 2, "space": space}})
+    done = project.stage("tune")
+    assert "the worker died 4 times while training it, as for want of memory" in done.stdout
+    trials = pd.read_csv(project.folder / "metrics/plots/trials.csv").set_index(project.searched)
+    assert trials["failure"].notna().to_dict() == {16: False, 48: True, 32: False}
+    assert project.metrics("tune")["failed_trials"] == 1
+    project.update_params({"baseline": {project.searched: 48}})
+    done = project.stage("baseline", check=False)
+    assert done.returncode == 1
+    what = f"the network cannot be trained with {project.searched} 48"
+    line = rf"^error: baseline: {what}, .+: the worker died 4 times .+$"
+    assert re.search(line, done.stdout, re.M), done.stdout
+    assert "Traceback" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("before", "said"),
+    [
+        ("ulimit -n 40;", r"too many open files|this machine cannot start workers \(.+\)"),
+        ("ulimit -v 1700000;", r"baseline: .+ as for want of memory|there are no workers \(.+\)"),
+        ("exec unshare --net", r"this machine cannot start workers \(.+\)"),  # without a loopback device
+    ],
+)
+def test_a_machine_that_cannot_start_workers_is_one_line(project, before, said):
+    project.empty_store()
+    done = project.run("bash", "-c", f"{before} python -m stages.baseline", check=False)
+    assert done.returncode == 1
+    assert re.match(rf"error: ({said})", done.stdout.splitlines()[-1]), done.stdout
+    assert "Traceback" not in done.stdout
+
+
+def test_a_long_name_of_the_temporary_folder_is_no_hindrance(project, tmp_path):
+    """As Slurm, Nix, Bazel and others have: Unix sockets allow 107 bytes."""
+    folder = tmp_path / ("long" * 20)
+    folder.mkdir()
+    done = project.run("env", f"TMPDIR={folder}", "python", "-m", "stages.baseline")
+    assert "baseline: " in done.stdout
+
+
+def test_a_repository_in_any_folder_keeps_its_store_in_itself(reproduced, tmp_path):
+    """Also where its name has what separates URLs."""
+    project = reproduced.copy(tmp_path / "a::b")
+    project.empty_store()
+    project.stage("tune")
+    assert list((project.folder / "data/trials").glob("*/*.npz"))
+    assert ", 0 of them" not in project.stage("tune").stdout
+
+
+def test_the_only_worker_that_goes_before_the_first_training_is_no_traceback(project, by_hand, monkeypatch):
+    project.empty_store()
+    before = project.outputs()
+    monkeypatch.setattr("stages.compute.runner.WORKERS_TIMEOUT", 2)
+    monkeypatch.chdir(project.folder)
+    address, _, start_worker = by_hand
+    worker = start_worker()
+    search = tuning.search
+
+    def kill_and_search(*arguments, **options):
+        worker.kill()
+        worker.wait()
+        return search(*arguments, **options)
+
+    monkeypatch.setattr(tuning, "search", kill_and_search)
+    line = r"^there are no workers; start one with `dask worker tcp://.+`$"
+    with dask.config.set({"scheduler-address": address}), pytest.raises(UserError, match=line):
+        stages.tune.main()
+    assert project.outputs() == before
+
+
+def test_a_worker_that_cannot_import_tensorflow_is_one_line(project, tmp_path):
+    """A process that dies at it, as with a wrong kind of processor, and one that raises."""
+    packages = tmp_path / "packages/tensorflow"
+    packages.mkdir(parents=True)
+    for code, said in (
+        ("raise ImportError('no AVX')", "ImportError: no AVX"),
+        ("import os; os._exit(132)", ".+"),
+    ):
+        (packages / "__init__.py").write_text(code)
+        done = project.run(
+            "env", f"PYTHONPATH={packages.parent}", "python", "-m", "stages.baseline", check=False
+        )
+        assert done.returncode == 1
+        assert re.fullmatch(
+            rf"(worker .+ was sent away: {said}\n)*error: .+ \(.*{said}.*\).*\n", done.stdout
+        ), done.stdout

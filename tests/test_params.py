@@ -1,6 +1,7 @@
 """Mistakes in params.yaml: one line each, naming the key, the value and what is allowed."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from stages.base.console import UserError
-from stages.base.params import load
+from stages.base.params import Boolean, load
 from stages.review.schema import schema
 
 COMMITTED = Path(__file__).parent.parent / "params.yaml"
@@ -53,12 +54,25 @@ def write_with(path: Path, content: dict, key: str, value: object) -> None:
         (
             "tune.space.units.min",
             600,
-            "tune.space.units is {type: int, min: 600, max: 512, step: 16}, but min 600 should not be greater than max",
+            "tune.space.units is {type: int, min: 600, max: 512, step: 16}, "
+            "but min 600 should not be greater than max",
         ),
         ("tune.space.units.step", 0, "tune.space.units.step is 0, but should be greater than or equal to 1"),
-        ("tune.space.units.type", "integer", "but its type should be one of 'int', 'float', 'choice', 'boolean'"),
-        ("tune.space.unit", {"type": "boolean"}, "tune.space.unit: unknown hyperparameter; use units, dropout"),
-        ("tune.space.units", {"type": "choice", "values": [16, "32"]}, "values [16, '32'] should be of one type"),
+        (
+            "tune.space.units.type",
+            "integer",
+            "but its type should be one of 'int', 'float', 'choice', 'boolean'",
+        ),
+        (
+            "tune.space.unit",
+            {"type": "boolean"},
+            "tune.space.unit: unknown hyperparameter; use units, dropout",
+        ),
+        (
+            "tune.space.units",
+            {"type": "choice", "values": [16, "32"]},
+            "values [16, '32'] should be of one type",
+        ),
         ("tune.space.units", {"type": "choice", "values": []}, "should have at least 1 item"),
         (
             "tune.space.dropout",
@@ -76,22 +90,42 @@ def write_with(path: Path, content: dict, key: str, value: object) -> None:
             "min 0.0 should be greater than 0 with sampling log",
         ),
         ("tune.space", {}, "tune.space is {}, but should have at least 1 item"),
-        ("tune.hyperband.max_trials", 3, "tune.hyperband: unknown key max_trials; use factor, hyperband_iter"),
+        (
+            "tune.hyperband.max_trials",
+            3,
+            "tune.hyperband: unknown key max_trials; use factor, hyperband_iter",
+        ),
         ("prepare.validation_split", 1.5, "prepare.validation_split is 1.5, but should be less than 1"),
         ("baseline.dropout", float("nan"), "baseline.dropout is .nan, but should be a finite number"),
-        ("baseline.learning_rate", float("inf"), "baseline.learning_rate is .inf, but should be a finite number"),
+        (
+            "baseline.learning_rate",
+            float("inf"),
+            "baseline.learning_rate is .inf, but should be a finite number",
+        ),
         ("baseline.units", "512", "baseline.units is '512', but should be a valid integer"),
         ("baseline.units", True, "baseline.units is true, but should be a valid integer"),
         ("train.epochs", None, "train.epochs is null, but should be a valid integer"),
         ("train", 5, "train is 5, but should be a section of keys"),
         ("train.replicates", 4, "train.replicates is 4, but should be greater than or equal to 5"),
-        ("tune.selection", "smallest", "tune.selection is smallest, but should be 'tolerance', 'one_standard_error' or 'best'"),
+        (
+            "tune.selection",
+            "smallest",
+            "tune.selection is smallest, but should be 'tolerance', 'one_standard_error' or 'best'",
+        ),
         ("compare.margin", 0.0, "compare.margin is 0.0, but should be greater than 0"),
         ("tune.tolerance", -0.1, "tune.tolerance is -0.1, but should be greater than or equal to 0"),
-        ("train.epochs", 10**30, "train.epochs is 1000000000000000000000000000000, but should be less than or equal to 10000"),
+        (
+            "train.epochs",
+            10**30,
+            "train.epochs is 1000000000000000000000000000000, but should be less than or equal to 10000",
+        ),
         ("runtime.workers", 10**30, "but should be less than or equal to 1024"),
         ("tune.space.units.max", 10**9, "but should be less than or equal to 1000000"),
-        ("tune.space.units", {"type": "choice", "values": [[16]]}, "tune.space.units.values.0 is [16], but should be a number"),
+        (
+            "tune.space.units",
+            {"type": "choice", "values": [[16]]},
+            "tune.space.units.values.0 is [16], but should be a number",
+        ),
         ("tune.strategy", "two\nlines", "tune.strategy is 'two lines', but should be 'hyperband'"),
         ("seed", -1, "seed is -1, but should be greater than or equal to 0"),
     ],
@@ -102,6 +136,229 @@ def test_a_mistake_is_one_line_that_names_key_value_and_what_is_allowed(path, ke
     assert said.startswith("params.yaml: ")
     assert message in said
     assert "\n" not in said
+
+
+TINY, LARGEST = 5e-324, 1_000_000
+BAYESIAN = {
+    "max_trials": ([1, LARGEST], [0, LARGEST + 1, None]),
+    "num_initial_points": ([1, LARGEST, None], [0, LARGEST + 1]),
+    "alpha": ([TINY], [0.0, -TINY]),
+    "beta": ([0.0], [-TINY]),
+    "trials_at_once": ([1, LARGEST], [0, LARGEST + 1, None]),
+}
+BOUNDS = {  # by key: values that are just allowed, and values that are just not
+    "seed": ([0, 2**31 - 1001], [-1, 2**31 - 1000]),
+    "prepare.validation_split": ([TINY, math.nextafter(1, 0)], [0.0, 1.0]),
+    "baseline.units": ([1, LARGEST], [0, LARGEST + 1]),
+    "baseline.dropout": ([0.0, math.nextafter(1, 0)], [-TINY, 1.0]),
+    "baseline.learning_rate": ([TINY], [0.0]),
+    "train.epochs": ([1, 10_000], [0, 10_001]),
+    "train.batch_size": ([1, LARGEST], [0, LARGEST + 1]),
+    "train.replicates": ([5, 1000], [4, 1001]),
+    "tune.tolerance": ([0.0, 1e6], [-TINY, math.nextafter(1e6, math.inf)]),
+    "tune.max_epochs": ([1, 10_000], [0, 10_001]),
+    "tune.executions_per_trial": ([1, 1000], [0, 1001]),
+    "tune.early_stopping": (
+        [{"monitor": "val_loss", "patience": patience} for patience in (1, 10_000)],
+        [{"monitor": "val_loss", "patience": patience} for patience in (0, 10_001)],
+    ),
+    "tune.hyperband.factor": ([2, LARGEST], [1, LARGEST + 1]),
+    "tune.hyperband.hyperband_iterations": ([1, LARGEST], [0, LARGEST + 1]),
+    "tune.random.max_trials": ([1, LARGEST], [0, LARGEST + 1, None]),
+    **{f"tune.bayesian.{name}": bounds for name, bounds in BAYESIAN.items()},
+    **{f"tune.sklearn.{name}": bounds for name, bounds in BAYESIAN.items()},
+    "tune.sklearn.cv": ([2, 1000], [1, 1001]),
+    "tune.grid.max_trials": ([1, LARGEST, None], [0, LARGEST + 1]),
+    "compare.margin": ([TINY, 1e6], [0.0, math.nextafter(1e6, math.inf)]),
+    "runtime.workers": ([1, 1024, None], [0, 1025]),
+    "runtime.store_gigabytes": ([TINY], [0.0]),
+}
+
+
+@pytest.mark.parametrize("key", BOUNDS)
+def test_a_number_may_be_at_its_bounds_and_not_beyond(path, key):
+    allowed, refused = BOUNDS[key]
+    for value in allowed:
+        set_key(path, key, value)
+        read = load(path).model_dump()
+        for name in key.split("."):
+            read = read[name]
+        assert read == value
+    for value in refused:
+        set_key(path, key, value)
+        assert mistake(path).startswith(f"params.yaml: {key}")
+
+
+def log(kind: str, **changes) -> dict:
+    return {"type": kind, "min": 1, "max": 512, "sampling": "log", **changes}
+
+
+@pytest.mark.parametrize(
+    ("name", "dimension"),
+    [
+        ("units", {"type": "int", "min": 16, "max": 16}),
+        ("units", {"type": "int", "min": 16, "max": 32, "step": 1}),
+        ("units", {"type": "int", "min": 16, "max": 32, "step": LARGEST}),
+        ("units", {"type": "int", "min": 1, "max": LARGEST}),
+        ("units", log("int", step=2)),
+        ("units", log("int", step=None)),
+        ("dropout", {"type": "float", "min": 0.25, "max": 0.25}),
+        ("dropout", {"type": "float", "min": 0.0, "max": 0.5, "step": TINY}),
+        ("dropout", {"type": "float", "min": 0.0, "max": 0.5, "step": 1.0}),
+        ("learning_rate", log("float", step=1.0000001)),
+        ("learning_rate", log("float", min=TINY, max=TINY)),
+        ("units", {"type": "choice", "values": [16]}),
+    ],
+)
+def test_a_dimension_that_is_just_allowed(path, name, dimension):
+    set_key(path, "tune.space", {name: dimension})
+    read = load(path).tune.space[name]
+    assert read.model_dump(exclude_unset=True) == dimension
+    assert getattr(read, "sampling", "linear") == dimension.get("sampling", "linear")
+
+
+@pytest.mark.parametrize(
+    ("name", "dimension", "message"),
+    [
+        ("units", {"type": "int", "min": 17, "max": 16}, "min 17 should not be greater than max 16"),
+        ("dropout", {"type": "float", "min": TINY, "max": 0.0}, "min 5e-324 should not be greater than max"),
+        ("units", {"type": "int", "min": 16, "max": 32, "step": 0}, "should be greater than or equal to 1"),
+        (
+            "units",
+            {"type": "int", "min": 16, "max": 32, "step": LARGEST + 1},
+            "should be less than or equal to 1000000",
+        ),
+        ("units", {"type": "int", "min": 16, "max": 32, "step": 1.5}, "should be a valid integer"),
+        (
+            "units",
+            {"type": "int", "min": -LARGEST - 1, "max": 32},
+            "should be greater than or equal to -1000000",
+        ),
+        ("units", {"type": "int", "min": -LARGEST, "max": 32}, "units holds -1000000: should be greater"),
+        ("units", {"type": "int", "min": 16, "max": LARGEST + 1}, "should be less than or equal to 1000000"),
+        ("units", log("int", min=0), "min 0 should be greater than 0 with sampling log"),
+        (
+            "dropout",
+            log("float", min=-TINY, max=0.5),
+            "min -5e-324 should be greater than 0 with sampling log",
+        ),
+        ("units", log("int", step=1), "step 1 should be greater than 1 with sampling log"),
+        ("learning_rate", log("float", step=1.0), "step 1.0 should be greater than 1 with sampling log"),
+        ("learning_rate", log("float", step=0.5), "step 0.5 should be greater than 1 with sampling log"),
+        (
+            "dropout",
+            {"type": "float", "min": 0.0, "max": 0.5, "step": 0.0},
+            "step is 0.0, but should be greater",
+        ),
+        ("dropout", {"type": "float", "min": 0.0, "max": 1.0}, "dropout holds 1.0: should be less than 1"),
+        (
+            "dropout",
+            {"type": "float", "min": -TINY, "max": 0.5},
+            "dropout holds -5.0e-324: should be greater",
+        ),
+        ("units", {"type": "choice", "values": [16, 32, 16]}, "values [16, 32, 16] should differ"),
+        ("units", {"type": "choice", "values": [16, 0]}, "units holds 0: should be greater"),
+        ("units", {"type": "choice", "values": [16, math.inf]}, "values.1 is .inf, but should be a number"),
+        ("units", {"type": "choice", "values": [-math.inf]}, "values.0 is -.inf, but should be a number"),
+        ("units", {"type": "choice", "values": [math.nan]}, "values.0 is .nan, but should be a number"),
+        ("units", {"type": "boolean"}, "tune.space.units holds false: should be a valid integer"),
+    ],
+)
+def test_a_dimension_that_is_just_not_allowed(path, name, dimension, message):
+    set_key(path, "tune.space", {name: dimension})
+    assert message in mistake(path)
+
+
+def test_both_values_of_a_truth_value_are_tried_against_the_hyperparameters():
+    assert Boolean(type="boolean").extremes() == [False, True]
+
+
+@pytest.mark.parametrize(
+    "store", ["data/trials", "trials", "..data/trials", "a@b", "s3://bucket/../trials", "file:///trials"]
+)
+def test_a_store_that_is_a_folder_of_the_repository_or_a_url(path, store):
+    set_key(path, "runtime.store", store)
+    assert load(path).runtime.store == store
+
+
+@pytest.mark.parametrize(
+    ("store", "message"),
+    [
+        ("", "should be a folder inside the repository"),
+        (".", "should be a folder inside the repository"),
+        ("/data/trials", "should be a folder inside the repository"),
+        ("data/../..", "should be a folder inside the repository"),
+        ("s3://key:secret@bucket/trials", "should have no credentials in it"),
+    ],
+)
+def test_a_store_that_is_elsewhere_or_has_credentials(path, store, message):
+    set_key(path, "runtime.store", store)
+    assert message in mistake(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("1" + "0" * 30, "1" + "0" * 30),
+        ("-7", "-7"),
+        ("+7", "7"),
+        ("0", "0"),
+        ("1.", "1.0"),
+        (".5", "0.5"),
+        ("-1.5e-3", "-0.0015"),
+        ("2E3", "2000.0"),
+        ("00.5", "0.5"),
+        ("true", "true"),
+        ("FALSE", "false"),
+        ("-.inf", "-.inf"),
+        (".NaN", ".nan"),
+    ],
+)
+def test_a_plain_number_or_truth_value_is_no_text(path, text, shown):
+    set_key(path, "prepare.dataset", "REPLACED")
+    path.write_text(path.read_text().replace("REPLACED", text))
+    assert mistake(path) == f"params.yaml: prepare.dataset is {shown}, but should be a valid string"
+
+
+@pytest.mark.parametrize("text", ["tru", "1e3x", "e3", ".", "1.2.3", "2026-11-24", "'7'", '"true"'])
+def test_what_is_no_number_is_text(path, text):
+    set_key(path, "prepare.dataset", "REPLACED")
+    path.write_text(path.read_text().replace("REPLACED", text))
+    assert load(path).prepare.dataset == text.strip("'\"")
+
+
+def test_a_number_of_32_digits_is_refused(path):
+    path.write_text(f"seed: 1{'0' * 31}")
+    assert f"line 1, column 7: 1{'0' * 31} is read in more than one way" in mistake(path)
+
+
+def test_the_first_40_characters_of_a_number_are_shown(path):
+    path.write_text(f"seed: {'1' * 40}2")
+    assert f"line 1, column 7: {'1' * 40} is read in more than one way" in mistake(path)
+
+
+def test_a_mistake_of_yaml_is_told_with_its_place_once_and_without_one_where_there_is_none(path):
+    path.write_text("seed: 1\n  prepare: 2")
+    assert mistake(path) == (
+        "params.yaml is not valid YAML: line 2, column 10: mapping values are not allowed here"
+    )
+    path.write_text("seed: \0")
+    assert mistake(path).startswith("params.yaml is not valid YAML: unacceptable character #x0000: ")
+
+
+def test_twenty_levels_of_nesting_are_read(path):
+    """A key of the file is in the second level."""
+    for depth, said in (
+        (19, "seed is [[["),
+        (20, "params.yaml is not valid YAML: line 1, column 26: more than 20 levels"),
+    ):
+        path.write_text(f"seed: {'[' * depth}{']' * depth}")
+        assert said in mistake(path)
+
+
+def test_levels_of_nesting_that_end_do_not_count(path):
+    path.write_text(f"seed: [{', '.join(['[[]]'] * 30)}]")
+    assert "seed is [" in mistake(path)
 
 
 def test_each_of_several_mistakes_has_its_line(path):
@@ -121,7 +378,10 @@ def test_each_of_several_mistakes_has_its_line(path):
         ("- 1\n", "params.yaml holds [1], but should hold the keys"),
         ("seed: [1\nprepare: 2", "params.yaml is not valid YAML: line 2, column 8: "),
         ("seed: 1\n  prepare: 2", "params.yaml is not valid YAML: line 2, column 10: "),
-        ("seed: !!python/object/apply:os.getcwd []", "params.yaml is not valid YAML: line 1, column 7: the tag tag:yaml.org,"),
+        (
+            "seed: !!python/object/apply:os.getcwd []",
+            "params.yaml is not valid YAML: line 1, column 7: the tag tag:yaml.org,",
+        ),
     ],
 )
 def test_a_file_that_is_no_params(path, content, message):
@@ -180,7 +440,24 @@ def test_a_key_that_stands_twice_in_a_section(path):
     assert "the key batch_size stands twice; remove one" in mistake(path)
 
 
-ODD = [None, True, "x", "", "two\nlines", [], [[]], {}, {"a": {"b": []}}, 0, -1, 10**30, -(10**30), 0.5, float("nan"), 1e308]
+ODD = [
+    None,
+    True,
+    "x",
+    "",
+    "two\nlines",
+    [],
+    [[]],
+    {},
+    {"a": {"b": []}},
+    0,
+    -1,
+    10**30,
+    -(10**30),
+    0.5,
+    float("nan"),
+    1e308,
+]
 
 
 def keys(section: dict, above: str = "") -> list[str]:
@@ -202,7 +479,9 @@ def test_any_odd_value_at_any_key_is_read_or_refused_in_lines(path, odd):
             said = "params.yaml: nothing"
         except UserError as error:
             said = str(error)
-        assert all(line.startswith("params.yaml: ") and line.isprintable() for line in said.split("\nerror: ")), said
+        assert all(
+            line.startswith("params.yaml: ") and line.isprintable() for line in said.split("\nerror: ")
+        ), said
 
 
 def test_a_missing_file_and_a_missing_key(path):
@@ -232,7 +511,12 @@ def test_the_schema_is_current_and_says_what_is_allowed(path):
     content = yaml.safe_load(path.read_text())
     assert list(check.iter_errors(content)) == []
     assert path.read_text().startswith("# yaml-language-server: $schema=params.schema.json\n")
-    for key, value in (("tune.strategy", "bayes"), ("tune.max_epochs", 0), ("baseline.dropout", 1.0), ("train.epoch", 3)):
+    for key, value in (
+        ("tune.strategy", "bayes"),
+        ("tune.max_epochs", 0),
+        ("baseline.dropout", 1.0),
+        ("train.epoch", 3),
+    ):
         set_key(path, key, value)
         assert not check.is_valid(yaml.safe_load(path.read_text())), key
         path.write_text(COMMITTED.read_text())
@@ -240,6 +524,8 @@ def test_the_schema_is_current_and_says_what_is_allowed(path):
 
 def test_a_hyperparameter_is_added_to_the_space_in_one_line(path):
     path.write_text(
-        path.read_text().replace("    # dropout:", "    dropout:").replace("    # learning_rate:", "    learning_rate:")
+        path.read_text()
+        .replace("    # dropout:", "    dropout:")
+        .replace("    # learning_rate:", "    learning_rate:")
     )
     assert list(load(path).tune.space) == ["units", "dropout", "learning_rate"]

@@ -35,7 +35,7 @@ def run_report(project, *arguments: str, check: bool = True) -> str:
 
 @pytest.fixture(scope="module")
 def pull_request(reproduced, experimented, tmp_path_factory):
-    """The reproduced project in a clone, with an experiment's branch, as the merge commit of its pull request."""
+    """A clone of the reproduced project with an experiment's branch, as its pull request's merge commit."""
     clone = type(reproduced)(tmp_path_factory.mktemp("pull-request") / "clone")
     subprocess.run(["git", "clone", "--quiet", str(reproduced.folder), str(clone.folder)], check=True)
     shutil.copytree(reproduced.folder / "data/trials", clone.folder / "data/trials")
@@ -98,7 +98,9 @@ def test_a_merged_branch_is_reported_by_the_workflows_own_shell(merged, tmp_path
     before, _, folded = written.partition("<details>")
     assert "seconds" not in before
     assert "seconds" in folded
-    rows = re.findall(r"^\| <code>(\S+)</code> \| <code>(\S+)</code>", folded.partition("</details>")[0], re.M)
+    rows = re.findall(
+        r"^\| <code>(\S+)</code> \| <code>(\S+)</code>", folded.partition("</details>")[0], re.M
+    )
     assert rows == sorted(rows)
     assert len(rows) > 5
     assert "(https://example.org/runs/1#artifacts)" in written
@@ -175,9 +177,15 @@ def test_a_shallow_clone_says_what_to_do(merged, tmp_path):
     base = merged.run("git", "rev-parse", "HEAD^1").stdout.strip()
     shallow = type(merged)(tmp_path / "shallow")
     url = f"file://{merged.folder}"
-    subprocess.run(["git", "clone", "--quiet", "--depth", "1", "--branch", "merged", url, str(shallow.folder)], check=True)
+    subprocess.run(
+        ["git", "clone", "--quiet", "--depth", "1", "--branch", "merged", url, str(shallow.folder)],
+        check=True,
+    )
     told = run_report(shallow, base)
-    assert f"{base} is no revision that is known here; this clone is shallow; `git fetch --unshallow`" in text(told)
+    assert (
+        f"{base} is no revision that is known here; this clone is shallow; `git fetch --unshallow`"
+        in text(told)
+    )
     told = run_report(shallow)
     assert "Nothing to compare with: there is no branch main here" in text(told)
     assert "per epoch" in told
@@ -196,7 +204,11 @@ HOSTILE = [
 
 @pytest.mark.parametrize("value", HOSTILE)
 def test_a_table_survives_what_users_write(value):
-    page = html(report.markdown(Report("main", summary=value, params=[Change("params.yaml", value, value, value)]), {}))
+    page = html(
+        report.markdown(
+            Report("main", summary=value, params=[Change("params.yaml", value, value, value)]), {}
+        )
+    )
     shown = " ".join(value.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     assert page.count("<td>") == 4
     assert page.count(f"<td><code>{shown}</code></td>") == 3
@@ -210,7 +222,11 @@ def test_which_direction_is_better():
     assert meaning("retrain", "test_accuracy.mean") == "better"
     assert meaning("retrain", "test_accuracy.mean", 2.0, 1.0) == "worse"
     assert meaning("retrain", "test_loss.mean") == meaning("retrain", "parameters") == "worse"
-    neither = [("retrain", "hyperparameters.units"), ("retrain", "test_accuracy.std"), ("retrain", "train_loss.mean")]
+    neither = [
+        ("retrain", "hyperparameters.units"),
+        ("retrain", "test_accuracy.std"),
+        ("retrain", "train_loss.mean"),
+    ]
     neither += [
         ("comparison", "margin"),
         ("comparison", "seconds_per_epoch.ratio"),
@@ -219,7 +235,11 @@ def test_which_direction_is_better():
         ("tune", "score"),  # lower by design where a smaller network is chosen
     ]
     assert {meaning(*names) for names in neither} == {""}
-    assert meaning("retrain", "test_accuracy.mean", None, 1.0) == meaning("retrain", "test_accuracy.mean", True, False) == ""
+    assert (
+        meaning("retrain", "test_accuracy.mean", None, 1.0)
+        == meaning("retrain", "test_accuracy.mean", True, False)
+        == ""
+    )
     assert [meaning("tune", "best.score", sign=sign) for sign in (1, 0, -1)] == ["better", "", "worse"]
 
 
@@ -230,7 +250,11 @@ def test_the_scores_direction_is_that_of_the_objective(merged):
         content["objective"], content["best"]["score"] = objective, score
         path.write_text(json.dumps(content))
         told = run_report(merged, "HEAD")
-        return next(line for line in told.splitlines() if line.startswith("| <code>tune.json</code> | <code>best.score</code>"))
+        return next(
+            line
+            for line in told.splitlines()
+            if line.startswith("| <code>tune.json</code> | <code>best.score</code>")
+        )
 
     assert row("val_accuracy", 0.1).endswith("| worse |")
     assert row("val_loss", 0.1).endswith("|  |")
@@ -241,7 +265,9 @@ def test_the_scores_direction_is_that_of_the_objective(merged):
 def test_what_cannot_be_read_is_noted_and_the_rest_is_said(merged):
     (merged.folder / "params.yaml").write_text("seed: [1")
     told = run_report(merged, "HEAD^1")
-    assert " ".join(json.loads((merged.folder / "metrics/comparison.json").read_text())["summary"]) in text(told)
+    assert " ".join(json.loads((merged.folder / "metrics/comparison.json").read_text())["summary"]) in text(
+        told
+    )
     assert "params.yaml" in told
     assert "retrain.json" in told
     assert "Traceback" not in told
@@ -254,15 +280,25 @@ def test_the_job_that_may_write_runs_no_code_of_the_repository():
     assert workflow["jobs"]["report"]["permissions"] == {"contents": "read"}
     comment = workflow["jobs"]["comment"]
     assert comment["permissions"] == {"pull-requests": "write"}
-    assert not any("checkout" in step.get("uses", "") or "python" in step.get("run", "") for step in comment["steps"])
+    assert not any(
+        "checkout" in step.get("uses", "") or "python" in step.get("run", "") for step in comment["steps"]
+    )
     assert "head.repo.full_name == github.repository" in comment["if"]
 
 
-def test_pull_requests_restore_what_main_saves():
-    jobs = [yaml.safe_load((WORKFLOWS / f"{name}.yml").read_text())["jobs"][name] for name in ("cache", "report")]
-    main, pull_request = (next(step for step in job["steps"] if "actions/cache@" in step.get("uses", "")) for job in jobs)
+def test_pull_requests_restore_what_main_saves_and_save_nothing_themselves():
+    """And what main saves does not grow with each commit."""
+    jobs = [
+        yaml.safe_load((WORKFLOWS / f"{name}.yml").read_text())["jobs"][name] for name in ("cache", "report")
+    ]
+    main, pull_request = (
+        next(step for step in job["steps"] if ".dvc/cache" in step.get("with", {}).get("path", ""))
+        for job in jobs
+    )
     assert main["with"] == pull_request["with"]
-    assert {"run": "dvc repro"}.items() <= jobs[0]["steps"][-1].items()
+    assert main["uses"].startswith("actions/cache@")
+    assert pull_request["uses"].startswith("actions/cache/restore@")
+    assert [step.get("run") for step in jobs[0]["steps"][-2:]] == ["dvc repro", "dvc gc --workspace --force"]
 
 
 def test_file_names_of_pictures():
@@ -271,14 +307,19 @@ def test_file_names_of_pictures():
 
 
 def test_pictures_are_the_same_bytes_again(merged):
-    drawn = [merged.run("python", "-m", "stages.review.pictures") and merged.files("docs", "dvc_plots") for _ in range(2)]
+    drawn = [
+        merged.run("python", "-m", "stages.review.pictures") and merged.files("docs", "dvc_plots")
+        for _ in range(2)
+    ]
     assert drawn[0] == drawn[1]
     assert all(content.startswith(PNG) for name, content in drawn[0].items() if name.endswith(".png"))
 
 
 def page_content(page: str) -> dict:
     """What a page of plots shows; it must load nothing."""
-    assert not re.search(r"""(src|href)\s*=\s*["']?(https?:)?//|@import|\bimport\s*[("'{*]|\bfrom\s*["']http""", page)
+    assert not re.search(
+        r"""(src|href)\s*=\s*["']?(https?:)?//|@import|\bimport\s*[("'{*]|\bfrom\s*["']http""", page
+    )
     assert "default-src 'none'" in page
     return json.loads(re.search(r"^const \{ summary, plots \} = (.*);$", page, re.MULTILINE)[1])
 
@@ -287,14 +328,21 @@ def test_the_page_has_all_plots_and_loads_nothing(merged):
     told = merged.run("python", "-m", "stages.review.pictures").stdout
     assert told == f"pictures: {pictures.PAGE} shows all plots, in any browser, without a network\n"
     content = page_content((merged.folder / pictures.PAGE).read_text())
-    assert content["summary"] == " ".join(json.loads((merged.folder / "metrics/comparison.json").read_text())["summary"])
+    assert content["summary"] == " ".join(
+        json.loads((merged.folder / "metrics/comparison.json").read_text())["summary"]
+    )
     pipeline = yaml.safe_load((ROOT / "dvc.yaml").read_text())
-    of_stages = [name for stage in pipeline["stages"].values() for plot in stage.get("plots", []) for name in plot]
+    of_stages = [
+        name for stage in pipeline["stages"].values() for plot in stage.get("plots", []) for name in plot
+    ]
     assert set(content["plots"]) == {*of_stages, *(name for plot in pipeline["plots"] for name in plot)}
     assert all(plot["data"]["values"] for plot in content["plots"].values())
     run_report(merged, "HEAD^1", "--output", "report")
     changed = page_content((merged.folder / "report/plots.html").read_text())
-    assert {row["rev"] for plot in changed["plots"].values() for row in plot["data"]["values"]} == {"before", "now"}
+    assert {row["rev"] for plot in changed["plots"].values() for row in plot["data"]["values"]} == {
+        "before",
+        "now",
+    }
 
 
 def test_a_page_is_not_ended_by_what_it_shows(monkeypatch):

@@ -1,4 +1,4 @@
-"""The repository keeps its promises: dvc.yaml names what the scripts import, dvc.lock and metrics belong to the code."""
+"""The repository's promises: dvc.yaml names what scripts import, dvc.lock and metrics belong to the code."""
 
 import ast
 import re
@@ -20,7 +20,9 @@ STAGES = ("prepare", "baseline", "tune", "retrain")
 
 def test_the_pipeline_is_the_four_stages():
     assert tuple(PIPELINE["stages"]) == STAGES
-    assert [stage["cmd"] for stage in PIPELINE["stages"].values()] == [f"python -m stages.{name}" for name in STAGES]
+    assert [stage["cmd"] for stage in PIPELINE["stages"].values()] == [
+        f"python -m stages.{name}" for name in STAGES
+    ]
 
 
 def places(files) -> set[str]:
@@ -28,23 +30,36 @@ def places(files) -> set[str]:
     return {file if Path(file).parent == Path("stages") else "/".join(file.split("/")[:2]) for file in files}
 
 
+def reached(stage: str) -> dict[str, bytes]:
+    """The files a stage imports, here or on a worker: there, modules whose names are texts in other files."""
+    files, names = {}, {f"stages.{stage}"}
+    while names:
+        found = imported(names.pop())
+        texts = re.findall(
+            rb'"(stages(?:\.\w+)+)"', b"".join(found[path] for path in found.keys() - files.keys())
+        )
+        names |= {text.decode() for text in texts}
+        files |= found
+    return files
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_depends_on_exactly_the_folders_that_it_imports_from(stage):
-    """What is named in a text only, such as the preload module of Dask's workers, is in a folder of what names it."""
     deps = {dep for dep in PIPELINE["stages"][stage]["deps"] if dep.startswith("stages/")}
-    assert deps == places(imported(f"stages.{stage}")) - {"stages/__init__.py"}
-    if "stages/compute" in deps:
-        by_name = set(re.findall(r'"(stages[.\w]+)"', (ROOT / "stages/compute/cluster.py").read_text()))
-        assert by_name == {"stages.compute.worker", "stages.training.backend"}
-        assert places(file for name in by_name for file in imported(name)) - {"stages/__init__.py"} <= deps
+    assert deps == places(reached(stage)) - {"stages/__init__.py"}
 
 
 def test_imports_are_those_of_the_table_in_the_documentation():
     """Each folder imports from the folders that docs/architecture.md allows, and no stage from another."""
     text = (ROOT / "docs/architecture.md").read_text()
     rows = text.partition("| folder | may import |")[2].split("\n\n")[0].splitlines()[2:]
-    table = {cells[1].strip(" `"): set(re.findall(r"`(\w+)`", cells[2])) for cells in (row.split("|") for row in rows)}
-    folders = {path.name for path in (ROOT / "stages").iterdir() if path.is_dir() and path.name != "__pycache__"}
+    table = {
+        cells[1].strip(" `"): set(re.findall(r"`(\w+)`", cells[2]))
+        for cells in (row.split("|") for row in rows)
+    }
+    folders = {
+        path.name for path in (ROOT / "stages").iterdir() if path.is_dir() and path.name != "__pycache__"
+    }
     assert set(table) == folders | {"stages"}
     found = {folder: set() for folder in table}
     for file in (ROOT / "stages").rglob("*.py"):
@@ -53,7 +68,11 @@ def test_imports_are_those_of_the_table_in_the_documentation():
         for node in ast.walk(ast.parse(file.read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom):
-                names = [f"{node.module}.{alias.name}" for alias in node.names] if node.module == "stages" else [node.module]
+                names = (
+                    [f"{node.module}.{alias.name}" for alias in node.names]
+                    if node.module == "stages"
+                    else [node.module]
+                )
             found[folder] |= {name.split(".")[1] for name in names if name.startswith("stages.")} - {folder}
     assert all(found[folder] <= table[folder] for folder in table), found
     assert "review" not in table["stages"]
@@ -66,7 +85,10 @@ def test_nothing_but_docstrings_is_in_the_file_that_no_stage_depends_on():
 GROUPS = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
 
 
-@pytest.mark.parametrize(("group", "lock"), [("run", "requirements.txt"), ("dev", "requirements-dev.txt")])
+@pytest.mark.parametrize(
+    ("group", "lock"),
+    [("run", "requirements.txt"), ("dev", "requirements-dev.txt"), ("installer", "requirements-uv.txt")],
+)
 def test_the_locks_hold_the_direct_packages_in_their_versions(group, lock):
     """And no other direct packages; every package has hashes."""
 
@@ -77,7 +99,9 @@ def test_the_locks_hold_the_direct_packages_in_their_versions(group, lock):
     entries = re.split(r"\n(?=\S)", (ROOT / lock).read_text().partition("\n")[2])[1:]
     assert all("--hash=sha256:" in entry for entry in entries)
     locked = {entry.split()[0] for entry in entries if f"(pyproject.toml:{group})" in entry}
-    assert locked == {re.sub(r"\[.*\]", "", pin) for pin in direct(group)}, "write the locks again: see pyproject.toml"
+    assert locked == {re.sub(r"\[.*\]", "", pin) for pin in direct(group)}, (
+        "write the locks again: see pyproject.toml"
+    )
 
 
 def test_stages_depend_on_the_packages_that_can_change_their_figures():
@@ -92,16 +116,28 @@ def test_stages_depend_on_the_packages_that_can_change_their_figures():
         for stage in STAGES
     }
     used = {stage: set() for stage in STAGES}
-    packages = {re.split(r"[\[=]", pin)[0]: group for group in ("numerics", "training", "search") for pin in groups[group]}
-    modules = {package.replace("scikit-learn", "sklearn").replace("-", "_"): group for package, group in packages.items()}
+    packages = {
+        re.split(r"[\[=]", pin)[0]: group
+        for group in ("numerics", "training", "search")
+        for pin in groups[group]
+    }
+    modules = {
+        package.replace("scikit-learn", "sklearn").replace("-", "_"): group
+        for package, group in packages.items()
+    }
     for stage in STAGES:
-        for file in imported(f"stages.{stage}"):
+        for file in reached(stage):
             for node in ast.walk(ast.parse((ROOT / file).read_text())):
                 names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
                 names += [node.module] if isinstance(node, ast.ImportFrom) else []
-                used[stage] |= {modules[name.split(".")[0]] for name in names if name.split(".")[0] in modules}
+                used[stage] |= {
+                    modules[name.split(".")[0]] for name in names if name.split(".")[0] in modules
+                }
     assert listed == used
-    checked = {stage: re.search(r"packages.check\((.*)\)", (ROOT / f"stages/{stage}.py").read_text())[1] for stage in STAGES}
+    checked = {
+        stage: re.search(r"packages.check\((.*)\)", (ROOT / f"stages/{stage}.py").read_text())[1]
+        for stage in STAGES
+    }
     assert {stage: set(re.findall(r"\w+", groups)) for stage, groups in checked.items()} == used
 
 
@@ -116,13 +152,17 @@ def test_dvc_lock_and_metrics_belong_to_the_code_and_params(monkeypatch):
 
 
 def test_kubernetes_accepts_the_manifest():
-    """By its own schema, in which no field may be that it does not know; all names that the pods use are made."""
+    """By its own schema, in which no field may be that it does not know; all names the pods use are made."""
     text = (ROOT / "docs/kubernetes.yaml").read_text()
     resources = list(yaml.safe_load_all(text))
     for resource in resources:
         kubernetes_validate.validate(resource, "1.37", strict=True)
     made = {resource["metadata"]["name"] for resource in resources}
-    made |= set(re.findall(r"kubectl create (?:secret generic|configmap) (\S+)", (ROOT / "docs/cluster.md").read_text()))
+    made |= set(
+        re.findall(
+            r"kubectl create (?:secret generic|configmap) (\S+)", (ROOT / "docs/cluster.md").read_text()
+        )
+    )
     used = set(re.findall(r"(?:configMapRef|configMap|secret): {name: ([\w-]+)}", text))
     assert used
     assert used <= made

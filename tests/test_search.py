@@ -5,18 +5,13 @@ from dataclasses import replace
 import keras_tuner
 import numpy as np
 import pytest
-import trainings
-from sklearn.base import clone
-from sklearn.model_selection import cross_val_score
 
 from stages.base import params
 from stages.base.params import Tune
-from stages.base.splits import Split
-from stages.search import oracles
-from stages.search.classifier import NetworkClassifier
+from stages.search import oracles, tuning
 from stages.search.scoring import CrossValidation, Evaluation, Holdout, evaluate
 from stages.search.search import Trial, as_good, best, rehearse, search
-from stages.training.trainer import Checkpoint
+from stages.training.checkpoint import Checkpoint
 
 TUNE = {  # the tutorial's search, whatever params.yaml says; `formula` takes the place of the network
     "strategy": "hyperband",
@@ -29,15 +24,23 @@ TUNE = {  # the tutorial's search, whatever params.yaml says; `formula` takes th
     "space": {"units": {"type": "int", "min": 16, "max": 512, "step": 16}},
     "hyperband": {"factor": 3, "hyperband_iterations": 1},
     "random": {"max_trials": 20},
-    "bayesian": {"max_trials": 15, "num_initial_points": None, "alpha": 0.0001, "beta": 2.6, "trials_at_once": 2},
+    "bayesian": {
+        "max_trials": 15,
+        "num_initial_points": None,
+        "alpha": 0.0001,
+        "beta": 2.6,
+        "trials_at_once": 2,
+    },
     "grid": {"max_trials": None},
-    "sklearn": {"max_trials": 8, "num_initial_points": None, "alpha": 0.0001, "beta": 2.6, "trials_at_once": 2, "cv": 5},
+    "sklearn": {
+        "max_trials": 8,
+        "num_initial_points": None,
+        "alpha": 0.0001,
+        "beta": 2.6,
+        "trials_at_once": 2,
+        "cv": 5,
+    },
 }
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return trainings.digits()
 
 
 def tune(**changes) -> Tune:
@@ -45,14 +48,15 @@ def tune(**changes) -> Tune:
 
 
 def formula(asked):
-    """In place of trainings: histories that are best at 200 units and better with more epochs; they end in reverse order."""
+    """In place of trainings: histories best at 200 units, better with more epochs; ended in reverse order."""
     for training, epochs in reversed(asked.items()):
         distance = abs(training.hyperparameters["units"] - 200) / 100
         accuracy = [1 / (1 + distance + 1 / epoch) for epoch in range(1, epochs + 1)]
         loss = [-value for value in accuracy]
         history = {"accuracy": accuracy, "loss": loss, "val_accuracy": accuracy, "val_loss": loss}
         history["val_loss_std"] = history["val_accuracy_std"] = [0.02] * epochs
-        yield training, Checkpoint(epochs, [], [], history, [0.1] * epochs, training.hyperparameters["units"])
+        checkpoint = Checkpoint(epochs, [], [], history, [0.1] * epochs, training.hyperparameters["units"])
+        yield training, checkpoint, {}
 
 
 def holdout(objective="val_accuracy", **changes) -> Holdout:
@@ -90,14 +94,17 @@ def test_two_searches_with_one_seed_are_one(strategy):
     budgets, epochs = rehearse(settings, 0)
     assert [trial.budget for trial in first] == budgets
     if strategy == "hyperband":
-        longest = {trial.hyperparameters["units"]: trial.budget for trial in sorted(first, key=lambda trial: trial.budget)}
+        longest = {
+            trial.hyperparameters["units"]: trial.budget
+            for trial in sorted(first, key=lambda trial: trial.budget)
+        }
         assert epochs == sum(longest.values()) < sum(budgets)
     else:
         assert epochs == 10 * len(first)
 
 
 def test_hyperband_is_kerastuners():
-    """30 trials for max_epochs 10 and factor 3; a trial is promoted with its hyperparameters to a larger budget."""
+    """30 trials for max_epochs 10, factor 3; a promoted trial has its hyperparameters and a larger budget."""
     trials, oracle = run(tune())
     assert [trial.budget for trial in trials] == [2] * 12 + [4] * 6 + [10] * 4 + [4] * 4 + [10] * 4
     assert len(oracle.trials) == 30
@@ -124,7 +131,9 @@ def test_each_step_of_a_float_has_its_place():
     trials, oracle = run(settings)
     assert sorted(trial.hyperparameters["units"] for trial in trials) == [0.0, 0.1, 0.2, 0.3, 0.4, 0.5]
     (dimension,) = oracle.hyperparameters.space
-    assert [dimension.value_to_prob(step / 10) for step in range(6)] == pytest.approx((np.arange(6) + 0.5) / 6)
+    assert [dimension.value_to_prob(step / 10) for step in range(6)] == pytest.approx(
+        (np.arange(6) + 0.5) / 6
+    )
 
 
 def test_the_best_is_of_the_objective():
@@ -154,7 +163,7 @@ def test_a_small_space_ends_the_search():
 
 
 def test_all_kinds_of_hyperparameters():
-    """Bounds are included, also where 0.1 steps do not add up; floats are short; log sampling stays within bounds."""
+    """Bounds are included, also if 0.1 steps do not add up; floats are short; log samples stay in bounds."""
     space = params.Tune.model_validate(
         {
             **tune().model_dump(),
@@ -180,7 +189,8 @@ def test_all_kinds_of_hyperparameters():
 
 def test_a_grid_is_asked_for_at_once_in_kerastuners_order():
     settings = tune(
-        strategy="grid", space={"units": {"type": "choice", "values": [16, 48, 32]}, "dropout": {"type": "boolean"}}
+        strategy="grid",
+        space={"units": {"type": "choice", "values": [16, 48, 32]}, "dropout": {"type": "boolean"}},
     )
     batches = []
 
@@ -190,7 +200,9 @@ def test_a_grid_is_asked_for_at_once_in_kerastuners_order():
 
     trials, _ = run(settings, function=count)
     assert batches == [6]
-    own = keras_tuner.oracles.GridSearchOracle("val_accuracy", hyperparameters=oracles.search_space(settings.space))
+    own = keras_tuner.oracles.GridSearchOracle(
+        "val_accuracy", hyperparameters=oracles.search_space(settings.space)
+    )
     own.save = own._save_trial = lambda *_: None
     own.verbose = 0
     values = []
@@ -199,30 +211,71 @@ def test_a_grid_is_asked_for_at_once_in_kerastuners_order():
         own.update_trial(asked.trial_id, {"val_accuracy": 0.0})
         asked.status = "COMPLETED"
         own.end_trial(asked)
-    assert [{name: trial.hyperparameters[name] for name in ("units", "dropout")} for trial in trials] == values
+    assert [
+        {name: trial.hyperparameters[name] for name in ("units", "dropout")} for trial in trials
+    ] == values
 
 
 def test_a_failed_trial_is_recorded_and_never_the_best():
     def fails(asked):
-        for training, checkpoint in formula(asked):
+        for training, checkpoint, _ in formula(asked):
             units = training.hyperparameters["units"]
             if units in (192, 208):
-                yield training, "ValueError: no"
+                yield training, "ValueError: no", {}
             elif units == 224:
                 bad = {name: [*values[:-1], float("nan")] for name, values in checkpoint.history.items()}
-                yield training, Checkpoint(checkpoint.epoch, [], [], bad, [], 1, stopped=True)
+                yield training, Checkpoint(checkpoint.epoch, [], [], bad, [], 1, stopped=True), {}
             else:
-                yield training, checkpoint
+                yield training, checkpoint, {}
 
     trials, oracle = run(tune(strategy="grid"), function=fails)
     assert len(trials) == 32
-    failures = {trial.hyperparameters["units"]: trial.evaluation.failure for trial in trials if trial.evaluation.failure}
+    failures = {
+        trial.hyperparameters["units"]: trial.evaluation.failure
+        for trial in trials
+        if trial.evaluation.failure
+    }
     assert failures == {192: "ValueError: no", 208: "ValueError: no", 224: "accuracy is nan after epoch 10"}
     assert best(trials, oracle.objective).hyperparameters["units"] in (176, 240)
 
 
+@pytest.mark.parametrize("objective", ["val_accuracy", "val_loss"])
+def test_failed_trials_take_no_promotions_from_hyperband(objective):
+    """KerasTuner would run 22 of 30 trials, and promote none."""
+
+    def fails(asked):
+        for training, checkpoint, _ in formula(asked):
+            failed = training.hyperparameters["units"] > 300
+            yield training, "ValueError: no" if failed else checkpoint, {}
+
+    trials, oracle = run(tune(objective=objective), function=fails)
+    assert len(trials) == 30
+    failed = [trial for trial in trials if trial.evaluation.failure]
+    assert {trial.hyperparameters["units"] > 300 for trial in failed} == {True}
+    promoted = [trial for trial in trials[22:] if not trial.evaluation.failure]
+    assert len(promoted) == 8
+    top = best(trials, oracle.objective)
+    assert top.budget == 10
+    assert abs(top.hyperparameters["units"] - 200) < 64
+
+
+def test_a_choice_that_scores_far_worse_than_a_trial_of_a_smaller_budget_is_said():
+    objective = keras_tuner.Objective("val_accuracy", "max")
+    for low, warned in ((0.13, True), (0.95, False)):
+        trials = [trial(1, 2, 0.97, 10), trial(2, 10, low, 30)]
+        warning = tuning.doubt(tuning.choose(trials, tune(), objective), tune(), ".4f")
+        assert bool(warning) is warned
+    assert tuning.doubt(tuning.choose(trials[1:], tune(), objective), tune(), ".4f") is None
+    trials = [trial(1, 2, 0.97, 10), trial(2, 10, 0.13, 30)]
+    assert tuning.doubt(tuning.choose(trials, tune(), objective), tune(), ".4f").startswith(
+        "warning: trial 1, after 2 epochs, has val_accuracy 0.9700, far better than the one that is chosen"
+    )
+
+
 def test_all_trials_failed():
-    trials, oracle = run(tune(), function=lambda asked: ((training, "ValueError: no") for training in asked))
+    trials, oracle = run(
+        tune(), function=lambda asked: ((training, "ValueError: no", {}) for training in asked)
+    )
     assert all(trial.evaluation.failure for trial in trials)
     assert best(trials, oracle.objective) is None
 
@@ -237,20 +290,29 @@ def checkpoint(*accuracies):
 
 def test_the_standard_error_is_of_the_images_and_of_the_executions():
     scoring = holdout(train_size=0, size=100)
-    assert evaluate(scoring, [checkpoint(0.5, 0.9)], epochs=2).standard_error == pytest.approx(np.sqrt(0.9 * 0.1 / 100))
+    assert evaluate(scoring, [checkpoint(0.5, 0.9)], epochs=2).standard_error == pytest.approx(
+        np.sqrt(0.9 * 0.1 / 100)
+    )
     by_loss = holdout("val_loss", train_size=0, size=100)
     assert evaluate(by_loss, [checkpoint(0.9, 0.5)], epochs=2).standard_error == pytest.approx(0.3 / 10)
-    two = evaluate(holdout(train_size=0, size=100, executions=2), [checkpoint(0.8), checkpoint(0.9)], epochs=1)
+    two = evaluate(
+        holdout(train_size=0, size=100, executions=2), [checkpoint(0.8), checkpoint(0.9)], epochs=1
+    )
     assert two.standard_error == pytest.approx(np.sqrt((0.16 + 0.09) / 2 / 100 + 0.05**2))
     folds = CrossValidation(np.repeat([0, 1], 9), folds=3, seed=0, executions=1)
-    assert evaluate(folds, [checkpoint(0.8), checkpoint(0.9), checkpoint(0.7)], epochs=1).standard_error == pytest.approx(
-        0.1 / np.sqrt(3)
-    )
+    assert evaluate(
+        folds, [checkpoint(0.8), checkpoint(0.9), checkpoint(0.7)], epochs=1
+    ).standard_error == pytest.approx(0.1 / np.sqrt(3))
 
 
 def trial(number, budget, score, parameters, error=0.01, failure=None):
     scores = {"val_accuracy": score, "val_loss": 1 - score}
-    return Trial(number, {"units": number}, budget, Evaluation(scores, error, budget, parameters=parameters, failure=failure))
+    return Trial(
+        number,
+        {"units": number},
+        budget,
+        Evaluation(scores, error, budget, parameters=parameters, failure=failure),
+    )
 
 
 @pytest.mark.parametrize(("name", "direction"), [("val_accuracy", "max"), ("val_loss", "min")])
@@ -269,48 +331,24 @@ def test_the_smallest_within_one_standard_error(name, direction):
     assert [t.number for t in as_good(trials, objective)] == [7, 1, 2, 3]
     assert best(trials, objective).number == 5
     assert as_good(trials[5:6], objective) == []
-    for tolerance, numbers in ((0.009, [7, 1, 2, 3]), (0.004, [7, 3]), (0.0039, [3]), (0.02, [4, 7, 1, 2, 3])):
+    for tolerance, numbers in (
+        (0.009, [7, 1, 2, 3]),
+        (0.004, [7, 3]),
+        (0.0039, [3]),
+        (0.02, [4, 7, 1, 2, 3]),
+    ):
         assert [t.number for t in as_good(trials, objective, tolerance)] == numbers
     assert as_good(trials[5:6], objective, 1) == []
 
 
 def test_a_score_is_the_mean_of_each_executions_best_epoch():
-    evaluation = evaluate(holdout(executions=2), [checkpoint(0.2, 0.6, 0.5), checkpoint(0.1, 0.2, 0.4, 0.9)], epochs=3)
+    evaluation = evaluate(
+        holdout(executions=2), [checkpoint(0.2, 0.6, 0.5), checkpoint(0.1, 0.2, 0.4, 0.9)], epochs=3
+    )
     assert evaluation.scores["val_accuracy"] == np.mean([0.6, 0.4])
     assert (evaluation.epochs, evaluation.parameters, evaluation.best_epoch) == (3, 7, 3)
     assert evaluation.seconds_per_epoch == 2
     assert [training.seed for training in holdout(executions=2).trainings({})] == [0, 1]
-
-
-def test_cross_validation_gives_what_scikit_learn_gives(digits):
-    data = digits[0]
-    hyperparameters = trainings.HYPERPARAMETERS
-    scoring = CrossValidation(data.labels, folds=3, seed=4, executions=1)
-    checkpoints = []
-    for rows, held_out in scoring.subsets.values():
-        train_split, validation = (Split(data.inputs[part], data.labels[part]) for part in (rows, held_out))
-        checkpoints.append(
-            trainings.train(hyperparameters, train_split, epochs=2, batch_size=32, seed=4, validation=validation)
-        )
-    classifier = NetworkClassifier(hyperparameters, epochs=2, batch_size=32, seed=4)
-    scores = cross_val_score(classifier, data.inputs, data.labels, cv=scoring.splitter)
-    assert evaluate(scoring, checkpoints, epochs=2).scores["val_accuracy"] == np.mean(scores)
-    assert [training.subset for training in scoring.trainings(hyperparameters)] == list(scoring.subsets)
-
-
-def test_the_classifier_passes_scikit_learns_interface(digits):
-    names = np.array(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"])
-    classifier = NetworkClassifier(trainings.HYPERPARAMETERS, epochs=3, seed=1)
-    labels = names[digits[0].labels]
-    copy = clone(classifier).set_params(epochs=4)
-    assert copy.get_params() == {**classifier.get_params(), "epochs": 4}
-    assert classifier.fit(digits[0].inputs, labels) is classifier
-    assert list(classifier.classes_) == sorted(names)
-    probabilities = classifier.predict_proba(digits[1].inputs)
-    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
-    predicted, labels = classifier.predict(digits[1].inputs), names[digits[1].labels]
-    assert set(predicted) <= set(names)
-    assert classifier.score(digits[1].inputs, labels) == np.mean(predicted == labels)
 
 
 def test_the_oracles_are_kerastuners_own_and_write_nothing(tmp_path, monkeypatch, capsys):

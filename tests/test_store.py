@@ -9,16 +9,19 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 
+from stages.base import splits
 from stages.base.splits import Split
 from stages.compute import store as trials
 from stages.compute.store import Store
-from stages.training.trainer import Checkpoint
+from stages.training.checkpoint import Checkpoint
 
 
 def checkpoint(epoch=2, size=10) -> Checkpoint:
     history = {"loss": [1 / 3] * epoch, "val_loss": [float("nan")] * epoch}
     weights = [np.arange(size, dtype=np.float32), np.float32([[1, 2], [3, 4]])]
-    return Checkpoint(epoch, weights, [np.int64(7), np.zeros(3, np.float32)], history, [0.5] * epoch, size + 4, stopped=True)
+    return Checkpoint(
+        epoch, weights, [np.int64(7), np.zeros(3, np.float32)], history, [0.5] * epoch, size + 4, stopped=True
+    )
 
 
 def assert_same(first: Checkpoint, second: Checkpoint) -> None:
@@ -41,7 +44,7 @@ def test_a_state_comes_back_to_the_bit(store):
     assert store.load("key") is None
     store.save("key", checkpoint())
     assert_same(store.load("key"), checkpoint())
-    assert_same(store.load("key", arrays=False), replace(checkpoint(), weights=(), optimizer=()))
+    assert_same(store.load("key", arrays=False), replace(checkpoint(), weights=[], optimizer=[]))
     store.save("key", checkpoint(epoch=3))
     assert store.load("key").epoch == 3
     assert store.load("other") is None
@@ -49,14 +52,15 @@ def test_a_state_comes_back_to_the_bit(store):
 
 def test_a_damaged_entry_is_ignored_and_made_again(store, folder):
     store.save("key", checkpoint())
-    (path,) = folder.rglob("*.checkpoint")
+    (path,) = folder.rglob("*.npz")
     whole = path.read_bytes()
-    for damaged in (b"", whole[:10], whole[:-1], whole + b"\0", b"\x80\x04K\x01.", os.urandom(len(whole))):
+    for damaged in (b"", whole[:10], whole[:-1], b"\x80\x04K\x01.", os.urandom(len(whole))):
         path.write_bytes(damaged)
         assert store.load("key") is None
-    for position in range(0, len(whole), 97):
+    for position in range(0, len(whole), 7):
         path.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
-        assert store.load("key") is None
+        read = store.load("key")  # a bit of what zip says of a file's age, say, decides nothing
+        assert read is None or assert_same(read, checkpoint()) is None
     store.save("key", checkpoint())
     assert_same(store.load("key"), checkpoint())
 
@@ -64,10 +68,10 @@ def test_a_damaged_entry_is_ignored_and_made_again(store, folder):
 def test_a_shorter_training_does_not_throw_out_a_longer_one(store, folder):
     for epoch in (10, 4, 5, 6):
         store.save("key", checkpoint(epoch), keep=4)
-    assert sorted(int(path.stem) for path in folder.rglob("*.checkpoint")) == [4, 6, 10]
+    assert sorted(int(path.stem) for path in folder.rglob("*.npz")) == [4, 6, 10]
     assert [store.load("key", epochs).epoch for epochs in (4, 5, 9, 10, None)] == [4, 4, 6, 10, 10]
     assert store.load("key", 3) is None
-    (folder / "key/10.checkpoint").write_bytes(b"damaged")
+    (folder / "key/10.npz").write_bytes(b"damaged")
     assert store.load("key").epoch == 6
 
 
@@ -81,7 +85,7 @@ def killed_at(place, name, store) -> None:
 
 @pytest.mark.parametrize("moment", [(os, "fsync"), (pathlib.Path, "replace")], ids=["fsync", "replace"])
 def test_killed_before_the_rename_leaves_what_was_there(store, folder, moment):
-    """A process that dies after the write, before or after the file is on the disk, and before it has its name."""
+    """A process that dies after the write, before or after the file is on disk, and before it is named."""
     store.save("key", checkpoint(epoch=2))
     process = FORK.Process(target=killed_at, args=(*moment, store))
     process.start()
@@ -92,7 +96,7 @@ def test_killed_before_the_rename_leaves_what_was_there(store, folder, moment):
     assert store.keys() == {"key"}
     os.utime(next(folder.rglob(".writing-*")), (0, 0))
     store.prune(1e9)
-    assert [path.suffix for path in folder.rglob("*") if path.is_file()] == [".checkpoint"]
+    assert [path.suffix for path in folder.rglob("*") if path.is_file()] == [".npz"]
 
 
 def write_and_read(folder) -> int:
@@ -112,24 +116,31 @@ def test_two_searches_at_once_do_not_disturb_each_other(folder):
 def test_the_size_is_bounded_and_what_was_used_last_stays(store, folder):
     for number in range(4):
         store.save(str(number), checkpoint(size=1000))
-        os.utime(folder / str(number) / "2.checkpoint", (number, number))
+        os.utime(folder / str(number) / "2.npz", (number, number))
     assert store.load("0")  # which makes it the last that was used
-    store.prune(2.5 * (folder / "0/2.checkpoint").stat().st_size)
+    store.prune(2.5 * (folder / "0/2.npz").stat().st_size)
     assert [store.load(str(number)) is not None for number in range(4)] == [True, False, False, True]
 
 
 def test_a_key_depends_on_everything_that_decides():
     base = {"hyperparameters": {"units": 16, "dropout": 0.2}, "seed": 1, "code": "a"}
     assert trials.key(**base) == trials.key(code="a", seed=1, hyperparameters={"dropout": 0.2, "units": 16})
-    others = [{**base, "seed": 2}, {**base, "code": "b"}, {**base, "hyperparameters": {"units": 16, "dropout": 0.25}}]
+    others = [
+        {**base, "seed": 2},
+        {**base, "code": "b"},
+        {**base, "hyperparameters": {"units": 16, "dropout": 0.25}},
+    ]
     assert len({trials.key(**decides) for decides in [base, *others]}) == 4
 
 
 def test_the_digest_of_data_depends_on_each_pixel_and_label():
     images, labels = np.zeros((4, 2, 2), np.float32), np.zeros(4, np.int32)
-    digests = {trials.data_digest(Split(images, labels)), trials.data_digest(Split(images.reshape(2, 2, 2, 2), labels))}
+    digests = {
+        splits.digest(Split(images, labels)),
+        splits.digest(Split(images.reshape(2, 2, 2, 2), labels)),
+    }
     images[3, 1, 1] = 1
-    digests.add(trials.data_digest(Split(images, labels)))
+    digests.add(splits.digest(Split(images, labels)))
     labels[0] = 1
-    digests.add(trials.data_digest(Split(images, labels)))
+    digests.add(splits.digest(Split(images, labels)))
     assert len(digests) == 4

@@ -1,5 +1,6 @@
 """`train` is a pure function: what it returns depends on its arguments alone, to the bit."""
 
+import gc
 import hashlib
 import json
 import os
@@ -14,10 +15,10 @@ import trainings
 from trainings import HYPERPARAMETERS, train
 
 from stages.base.console import UserError
-from stages.base.params import EarlyStopping
 from stages.base.splits import Split
-from stages.compute.replicates import save
-from stages.training import model, score, trainer
+from stages.comparison.measure import keras_file
+from stages.compute.store import Store
+from stages.training import checkpoint, model, score, trainer
 from stages.training.backend import keras, tf
 from stages.training.quiet import quiet
 
@@ -30,7 +31,7 @@ def digits():
 def build(data, seed, state=None):
     network = trainer.build(HYPERPARAMETERS, data.inputs.shape[1:], data.outputs, seed)
     if state:
-        trainer.restore(network, network.optimizer, state)
+        trainer.restore(network, state)
     return network
 
 
@@ -71,19 +72,30 @@ def test_a_predictor_predicts_what_keras_does():
     inputs = np.random.default_rng(0).random((1001, 4, 4), np.float32)
     predict = trainer.predictor(network)
     for examples in (1, 1001):
-        np.testing.assert_allclose(predict(inputs[:examples]), network.predict(inputs[:examples], verbose=0), rtol=1e-4)
+        np.testing.assert_allclose(
+            predict(inputs[:examples]), network.predict(inputs[:examples], verbose=0), rtol=1e-4
+        )
 
 
 def test_another_process_and_other_work_before_change_nothing(digits, tmp_path):
-    """Also where the environment and keras.json ask for another backend and another precision."""
-    (tmp_path / "keras.json").write_text('{"backend": "jax", "floatx": "float64", "image_data_format": "channels_first"}')
+    """Also where the environment and keras.json ask for other arithmetic, another backend and precision."""
+    (tmp_path / "keras.json").write_text(
+        '{"backend": "jax", "floatx": "float64", "image_data_format": "channels_first"}'
+    )
     code = (
         "import sys; sys.path.insert(0, 'tests'); from test_training import *; c = keras.config; "
         "print(digest(train(HYPERPARAMETERS, trainings.digits()[0], epochs=2, batch_size=32, seed=3)), "
         "c.backend(), c.floatx(), c.image_data_format())"
     )
-    environment = {**os.environ, "KERAS_BACKEND": "jax", "KERAS_HOME": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True)
+    environment = {
+        **os.environ,
+        **{"KERAS_BACKEND": "jax", "KERAS_HOME": str(tmp_path)},
+        "TF_XLA_FLAGS": "--tf_xla_auto_jit=2 --tf_xla_cpu_global_jit",
+        **{"TF_DETERMINISTIC_OPS": "1", "ONEDNN_MAX_CPU_ISA": "SSE41", "ONEDNN_DEFAULT_FPMATH_MODE": "BF16"},
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True
+    )
     layers = keras.layers.Flatten(), keras.layers.Dropout(0.2), keras.layers.Dense(10, "softmax")
     other = keras.Sequential([keras.Input((8, 8)), *layers])
     other.compile("adam", loss="sparse_categorical_crossentropy")
@@ -123,7 +135,7 @@ def test_it_learns_what_keras_learns(digits):
         state = train(HYPERPARAMETERS, data, epochs=5, batch_size=32, seed=seed, validation=validation)
         ours.append(state.history["accuracy"][-1])
         start = train(HYPERPARAMETERS, data, epochs=0, batch_size=32, seed=seed)
-        trainer.restore(network, network.optimizer, start)  # one network, which Keras traces once
+        trainer.restore(network, start)  # one network, which Keras traces once
         keras_own.append(network.fit(data.inputs, data.labels, epochs=5, verbose=0).history["accuracy"][-1])
     spread = np.std(keras_own, ddof=1) + np.std(ours, ddof=1)
     assert abs(np.mean(ours) - np.mean(keras_own)) < 2 * spread
@@ -132,21 +144,23 @@ def test_it_learns_what_keras_learns(digits):
 def test_the_saved_model_is_keras_own_and_gives_the_accuracy(digits, tmp_path):
     data, validation = digits
     state = train(HYPERPARAMETERS, data, epochs=2, batch_size=32, seed=1, validation=validation)
-    for name in ("first", "again"):
-        save(build(data, 1, state), tmp_path / f"{name}.keras")
-    assert (tmp_path / "first.keras").read_bytes() == (tmp_path / "again.keras").read_bytes()
-    loaded = keras.models.load_model(tmp_path / "first.keras")
+    content = keras_file(build(data, 1, state))
+    assert keras_file(build(data, 1, state)) == content
+    (tmp_path / "model.keras").write_bytes(content)
+    loaded = keras.models.load_model(tmp_path / "model.keras")
     loss, accuracy = loaded.evaluate(validation.inputs, validation.labels, verbose=0)
     assert accuracy == pytest.approx(state.history["val_accuracy"][-1], abs=1e-6)
     assert loss == pytest.approx(state.history["val_loss"][-1], rel=1e-5)
-    losses = keras.losses.sparse_categorical_crossentropy(validation.labels, loaded.predict(validation.inputs, verbose=0))
+    losses = keras.losses.sparse_categorical_crossentropy(
+        validation.labels, loaded.predict(validation.inputs, verbose=0)
+    )
     assert state.history["val_loss_std"][-1] == pytest.approx(np.std(losses), rel=1e-3)
     assert loaded.count_params() == state.parameters
     assert int(loaded.optimizer.iterations) == 2 * 45
 
 
 def test_any_keras_model_will_do(digits, monkeypatch):
-    """Batch normalisation has state that is not trained, the optimizer is another one, two layers draw random numbers."""
+    """Batch normalisation has untrained state, the optimizer is another, two layers draw random numbers."""
 
     def build(input_shape, outputs, hyperparameters):
         network = keras.Sequential(
@@ -180,7 +194,9 @@ def test_a_network_is_built_for_the_data_and_what_only_fit_heeds_is_refused(monk
 
     def build_as(network_class, **options):
         def build(input_shape, outputs, hyperparameters):
-            network = network_class([keras.layers.Flatten(), keras.layers.Dense(outputs, activation="softmax")])  # and no Input
+            network = network_class(
+                [keras.layers.Flatten(), keras.layers.Dense(outputs, activation="softmax")]
+            )  # and no Input
             network.compile(keras.optimizers.Adam(**options), loss="sparse_categorical_crossentropy")
             return network
 
@@ -195,8 +211,133 @@ def test_a_network_is_built_for_the_data_and_what_only_fit_heeds_is_refused(monk
             build_as(**refused)
 
 
+class GlobalNoise(keras.layers.Layer):
+    """Draws from Keras's one generator, whose state is in no checkpoint."""
+
+    def call(self, inputs):
+        return inputs + 0.1 * keras.random.normal(keras.ops.shape(inputs))
+
+
+class TensorFlowNoise(keras.layers.Layer):
+    """Draws from TensorFlow's own state."""
+
+    def call(self, inputs):
+        return inputs + tf.random.normal(tf.shape(inputs), stddev=0.1)
+
+
+class OwnNoise(keras.layers.Layer):
+    """Draws from a generator of its own, as Keras's layers do."""
+
+    def __init__(self):
+        super().__init__()
+        self.generator = keras.random.SeedGenerator(1)
+
+    def call(self, inputs):
+        return inputs + 0.1 * keras.random.normal(keras.ops.shape(inputs), seed=self.generator)
+
+
+def network_with(layer, dtype="float32"):
+    def build(input_shape, outputs, hyperparameters):
+        dense = keras.layers.Dense(outputs, activation="softmax", dtype=dtype)
+        network = keras.Sequential([keras.Input(input_shape), keras.layers.Flatten(), layer(), dense])
+        network.compile("adam", loss="sparse_categorical_crossentropy")
+        return network
+
+    return build
+
+
+@pytest.mark.parametrize("layer", [GlobalNoise, TensorFlowNoise])
+def test_a_state_that_would_not_survive_a_pause_is_refused(digits, monkeypatch, layer):
+    monkeypatch.setattr(model, "build", network_with(layer))
+    line = r"^stages/training/model.py: the network has a state of its own \(\S+\); make it a variable of"
+    with pytest.raises(UserError, match=line + " a layer, .+$"):
+        train(HYPERPARAMETERS, digits[0], epochs=1, batch_size=32, seed=1)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        OwnNoise,
+        lambda: keras.layers.Dropout(0.1),
+        lambda: keras.layers.GaussianNoise(0.1),
+        keras.layers.BatchNormalization,
+    ],
+)
+def test_a_state_of_a_layer_survives_a_pause(digits, monkeypatch, layer):
+    monkeypatch.setattr(model, "build", network_with(layer))
+    settings = {"batch_size": 32, "seed": 1}
+    whole = train(HYPERPARAMETERS, digits[0], epochs=2, **settings)
+    part = train(HYPERPARAMETERS, digits[0], epochs=1, **settings)
+    assert digest(train(HYPERPARAMETERS, digits[0], epochs=2, checkpoint=part, **settings)) == digest(whole)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float64", "mixed_bfloat16"])
+def test_other_types_of_numbers_go_on_from_the_store(digits, monkeypatch, tmp_path, dtype):
+    monkeypatch.setattr(model, "build", network_with(keras.layers.BatchNormalization, dtype))
+    settings = {"batch_size": 32, "seed": 1}
+    whole = train(HYPERPARAMETERS, digits[0], epochs=2, **settings)
+    store = Store(str(tmp_path))
+    store.save("key", train(HYPERPARAMETERS, digits[0], epochs=1, **settings))
+    assert digest(
+        train(HYPERPARAMETERS, digits[0], epochs=2, checkpoint=store.load("key"), **settings)
+    ) == digest(whole)
+    assert whole.history["accuracy"][1] > whole.history["accuracy"][0]
+
+
+def test_a_training_ends_when_a_loss_is_not_finite(digits, monkeypatch):
+    use_optimizer(monkeypatch, lambda: keras.optimizers.SGD(1e30))
+    state = train(HYPERPARAMETERS, digits[0], epochs=5, batch_size=32, seed=1)
+    assert (state.epoch, state.stopped) == (1, True)
+    assert state.failure == "loss is nan after epoch 1"
+    assert train(HYPERPARAMETERS, digits[0], epochs=5, batch_size=32, seed=1, checkpoint=state).epoch == 1
+
+
+def test_tensorflow_keeps_nothing_of_a_training(digits):
+    """Each kept graph would be three megabytes, for ever."""
+    train(HYPERPARAMETERS, digits[0], epochs=1, batch_size=500, seed=1)
+    gc.collect()
+    before = len([each for each in gc.get_objects() if isinstance(each, tf.Graph)])
+    for seed in range(3):
+        train(HYPERPARAMETERS, digits[0], epochs=1, batch_size=500, seed=seed)
+    gc.collect()
+    assert len([each for each in gc.get_objects() if isinstance(each, tf.Graph)]) <= before
+
+
+def test_a_trainer_is_not_started_twice(digits):
+    training = trainer.Trainer(build(digits[0], 1), trainer.Subset.of(digits[0]), batch_size=32, seed=1)
+    training.run(1)
+    with pytest.raises(ValueError, match="give a checkpoint"):
+        training.run(1)
+
+
+def test_data_is_not_copied_where_tensorflow_can_use_it_and_else_it_is(tmp_path):
+    """An array that begins elsewhere than TensorFlow's vectors would end the process."""
+    array = np.arange(64, dtype=np.float32)
+    np.save(tmp_path / "array.npy", array)
+    mapped = np.load(tmp_path / "array.npy", mmap_mode="c")
+    shared, copied = trainer._tensor(mapped), trainer._tensor(mapped[1:])
+    mapped[:] = 0
+    assert tf.reduce_sum(shared).numpy() == 0
+    assert tf.reduce_sum(tf.gather(copied, [0, 1])).numpy() == 3
+    assert trainer._tensor(np.load(tmp_path / "array.npy", mmap_mode="r")).numpy().tolist() == array.tolist()
+
+
 OPTIMIZERS = [
-    *("SGD", "RMSprop", "Adam", "AdamW", "Adadelta", "Adagrad", "Adamax", "Adafactor", "Nadam", "Ftrl", "Lion", "Lamb", "Muon"),
+    *(
+        "SGD",
+        "RMSprop",
+        "Adam",
+        "AdamW",
+        "Adadelta",
+        "Adagrad",
+        "Adamax",
+        "Adafactor",
+        "Nadam",
+        "Ftrl",
+        "Lion",
+        "Lamb",
+        "Muon",
+    ),
     "LossScaleOptimizer",
 ]
 
@@ -205,23 +346,27 @@ OPTIMIZERS = [
 @pytest.mark.parametrize("accumulate", [None, 3])
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_optimizer_goes_on_from_a_checkpoint(digits, monkeypatch, name, accumulate):
-    """To the bit, and with gradients accumulated over 3 batches of an epoch's 10, so that some are left at its end.
+    """To the bit, also with gradients accumulated over 3 batches of an epoch's 10: some are left at its end.
 
-    One `Trainer`, traced once: what it kept from another training and is in no checkpoint would show in the last one.
+    One `Trainer`, traced once: what it kept from another training, in no checkpoint, would show in the last.
     """
 
     def make():
         inner = getattr(keras.optimizers, "Adam" if name == "LossScaleOptimizer" else name)
         optimizer = inner(
-            learning_rate=0.01, gradient_accumulation_steps=accumulate, use_ema=name == "SGD", ema_overwrite_frequency=5
+            learning_rate=0.01,
+            gradient_accumulation_steps=accumulate,
+            use_ema=name == "SGD",
+            ema_overwrite_frequency=5,
         )
         return keras.optimizers.LossScaleOptimizer(optimizer) if name == "LossScaleOptimizer" else optimizer
 
     use_optimizer(monkeypatch, make)
     data = Split(digits[0].inputs[:300], digits[0].labels[:300])
     training = trainer.Trainer(build(data, 1), trainer.Subset.of(data), batch_size=32, seed=1)
-    part = training.run(1)
-    rest, whole = training.run(3, part), training.run(3)
+    start = training.run(0)
+    part = training.run(1, start)
+    rest, whole = training.run(3, part), training.run(3, start)
     assert digest(rest) == digest(whole)
     assert not all(map(np.array_equal, part.weights, whole.weights))
 
@@ -243,48 +388,54 @@ def test_every_optimizer_goes_on_from_a_checkpoint(digits, monkeypatch, name, ac
     ],
 )
 def test_early_stopping_stops_where_keras_does(monitor, values, stops):
-    callback = keras.callbacks.EarlyStopping(monitor=monitor, patience=2, mode="min" if monitor == "val_loss" else "max")
+    callback = keras.callbacks.EarlyStopping(
+        monitor=monitor, patience=2, mode="min" if monitor == "val_loss" else "max"
+    )
     callback.set_model(keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)]))
     callback.model.stop_training = False
     callback.on_train_begin()
     for epoch, value in enumerate(values):
         callback.on_epoch_end(epoch, {monitor: value})
     assert callback.model.stop_training is stops
-    assert trainer.stops(EarlyStopping(monitor=monitor, patience=2), {monitor: values}) is stops
+    assert trainer.stops(monitor, 2, {monitor: values}) is stops
 
 
 def test_seconds_end_a_training_after_the_epoch(digits):
     settings = {"batch_size": 32, "seed": 1}
     built = trainer.build(HYPERPARAMETERS, digits[0].inputs.shape[1:], 10, 1)
     training = trainer.Trainer(built, trainer.Subset.of(digits[0]), **settings)
-    checkpoint, epochs = None, []
+    reached, epochs = None, []
     while not epochs or epochs[-1] < 3:
-        checkpoint = training.run(3, checkpoint, seconds_at_most=0)
-        epochs.append(checkpoint.epoch)
+        reached = training.run(3, reached, seconds_at_most=0)
+        epochs.append(reached.epoch)
     assert epochs == [1, 2, 3]
-    assert digest(checkpoint) == digest(train(HYPERPARAMETERS, digits[0], epochs=3, **settings))
+    assert digest(reached) == digest(train(HYPERPARAMETERS, digits[0], epochs=3, **settings))
 
 
 def test_the_score_is_one_number_an_example():
-    outputs = tf.constant([[0.2, 0.5, 0.3], [0.6, 0.3, 0.1]])
-    assert score.score(tf.constant([1, 2]), outputs).numpy().tolist() == [1, 0]
-    assert (score.NAME, trainer.SCORE) == ("accuracy", "val_accuracy")
+    outputs = np.float32([[0.2, 0.5, 0.3], [0.6, 0.3, 0.1]])
+    assert score.score(np.int32([1, 2]), outputs).tolist() == [1, 0]
+    assert (score.NAME, checkpoint.SCORE) == ("accuracy", "val_accuracy")
 
 
 def test_another_score_is_in_the_history(digits, monkeypatch):
     """Numbers to predict, scored by their negative absolute error."""
 
     def build(input_shape, outputs, hyperparameters):
-        network = keras.Sequential([keras.Input(input_shape), keras.layers.Flatten(), keras.layers.Dense(outputs)])
+        network = keras.Sequential(
+            [keras.Input(input_shape), keras.layers.Flatten(), keras.layers.Dense(outputs)]
+        )
         network.compile("adam", loss="mean_absolute_error")
         return network
 
     monkeypatch.setattr(model, "build", build)
-    monkeypatch.setattr(trainer, "score", lambda labels, outputs: -tf.abs(labels - outputs[:, 0]))
+    monkeypatch.setattr(trainer, "score", lambda labels, outputs: -np.abs(labels - outputs[:, 0]))
     data, validation = (Split(split.inputs, split.labels.astype(np.float32)) for split in digits)
     history = train(HYPERPARAMETERS, data, epochs=2, batch_size=32, seed=1, validation=validation).history
     for prefix in ("", "val_"):
-        np.testing.assert_allclose(history[f"{prefix}accuracy"], [-value for value in history[f"{prefix}loss"]], rtol=1e-5)
+        np.testing.assert_allclose(
+            history[f"{prefix}accuracy"], [-value for value in history[f"{prefix}loss"]], rtol=1e-5
+        )
     np.testing.assert_allclose(history["val_accuracy_std"], history["val_loss_std"], rtol=1e-4)
 
 
@@ -296,7 +447,7 @@ def test_a_pause_does_not_reset_patience(digits, monkeypatch):
         "batch_size": 32,
         "seed": 1,
         "validation": validation,
-        "early_stopping": EarlyStopping(monitor="val_loss", patience=2),
+        "early_stopping": {"monitor": "val_loss", "patience": 2},
     }
     whole = train(HYPERPARAMETERS, data, epochs=12, **settings)
     assert whole.stopped

@@ -3,13 +3,16 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from stages.base.params import EarlyStopping, load
+from stages.base.params import load
 from stages.base.splits import Split
 from stages.datasets import catalog
 from stages.training import trainer
-from stages.training.trainer import Checkpoint, Subset, Trainer
+from stages.training.checkpoint import Checkpoint
+from stages.training.trainer import Subset, Trainer
 
-HYPERPARAMETERS = load(Path(__file__).parent.parent / "params.yaml").baseline.model_dump()  # of whatever the network is
+HYPERPARAMETERS = load(
+    Path(__file__).parent.parent / "params.yaml"
+).baseline.model_dump()  # of whatever the network is
 
 
 def digits() -> tuple[Split, Split]:
@@ -26,7 +29,7 @@ def train(
     batch_size: int,
     seed: int,
     validation: Split | None = None,
-    early_stopping: EarlyStopping | None = None,
+    early_stopping: Mapping[str, object] | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> Checkpoint:
     """Train a new network on `data` to epoch `epochs`, from `checkpoint` or from the start."""

@@ -1,1 +1,1 @@
-"""What every stage stands on: typed params, one-line errors, files that appear whole or not at all, arrays on disk."""
+"""What stages stand on: typed params, one-line errors, files that appear whole or never, arrays on disk."""

@@ -1,12 +1,13 @@
 """What a person sees: one line for a mistake, one progress bar for long work.
 
-Every stage script ends in `run(main)`. A `UserError` anywhere below it becomes one line on standard error and exit status 1;
-any other exception is a bug and keeps its traceback.
+Every stage script ends in `run(main)`. A `UserError` anywhere below it becomes one line on standard error and
+exit status 1; any other exception is a bug and keeps its traceback.
 """
 
 import errno
 import math
 import os
+import select
 import sys
 from collections.abc import Callable
 
@@ -20,20 +21,27 @@ UNWRITABLE = {
 
 
 class UserError(Exception):
-    """A mistake that the user can mend. The message is one line: key or file, value, what is allowed or what to do."""
+    """A mistake the user can mend. The message is one line: key or file, value, what is allowed or to do."""
 
 
 def run(main: Callable[[], None]) -> None:
-    """Call `main` and end the process with status 1 and one line on `UserError`, with status 130 on Ctrl-C."""
+    """Call `main` and end the process with status 1 and one line on `UserError`, with 130 on Ctrl-C."""
     try:
         main()
         sys.stdout.flush()
     except UserError as error:
         sys.exit(f"error: {error}")
-    except BrokenPipeError:  # whoever read the output has read enough, such as `head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+    except MemoryError as error:
+        reason = " ".join(str(error).split()) or "an allocation failed"
+        sys.exit(f"error: out of memory ({reason}); use smaller data, or a machine with more memory")
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads(
+            sys.stdout
+        ):  # such as `head`, which has enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            sys.exit(f"error: too many open files ({error.strerror}); `ulimit -n 1024` and run again")
         if error.errno not in UNWRITABLE or not error.filename:
             raise
         sys.exit(f"error: {unwritable(error.filename, error)}")
@@ -42,18 +50,32 @@ def run(main: Callable[[], None]) -> None:
         sys.exit(130)
 
 
+def _nobody_reads(file) -> bool:
+    """Whether `file` is a pipe whose other end was closed."""
+    poll = select.poll()
+    poll.register(file, select.POLLOUT)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
 def unwritable(path: object, error: OSError) -> str:
     """Return the message for `path` that could not be written because of `error`."""
     reason = error.strerror or " ".join(str(error).split())
-    return f"{path} cannot be written ({reason}); free space there or allow writing, and run again: what was there is kept"
+    mend = "free space there or allow writing, and run again: what was there is kept"
+    return f"{path} cannot be written ({reason}); {mend}"
 
 
 def decimals(scale: float) -> str:
-    """Return the format for numbers that are read against `scale`, such as a margin: it shows two digits of it."""
+    """Return the format for numbers read against `scale`, such as a margin: it shows two digits of it."""
     return f".{max(0, 1 - math.floor(math.log10(scale))) if scale > 1e-12 else 4}f"
 
 
+def say(line: str) -> None:
+    """Write a line to standard error, above the progress bar if there is one."""
+    tqdm.write(line, file=sys.stderr)
+
+
 def progress_bar(title: str, total: int, unit: str = " epochs", **options) -> tqdm:
-    """A tqdm progress bar that is cleared when it is done and draws nothing where standard error is no terminal."""
+    """A tqdm progress bar that is cleared when it is done, and is drawn only on a terminal."""
     form = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{unit} [{elapsed}<{remaining}{postfix}]"
-    return tqdm(desc=title, total=total, unit=unit, bar_format=form, disable=None, leave=False, dynamic_ncols=True, **options)
+    shown = {"disable": None, "leave": False, "dynamic_ncols": True}
+    return tqdm(desc=title, total=total, unit=unit, bar_format=form, **shown, **options)

@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,19 +17,30 @@ if TYPE_CHECKING:
 
 
 WRITING = ".writing-"  # how the names of temporary folders begin
+_ABANDONED = 3600  # seconds after which one is of a process that was killed
 
 
 def shared_root() -> Path:
-    """Return the repository's top folder; in the temporary copy that DVC runs an experiment in, that of the original."""
+    """Return the repository's top folder; in DVC's temporary copy for an experiment, that of the original."""
     here = Path.cwd()
-    return next((folder.parents[2] for folder in here.parents if folder.parts[-3:] == (".dvc", "tmp", "exps")), here)
+    return next(
+        (folder.parents[2] for folder in here.parents if folder.parts[-3:] == (".dvc", "tmp", "exps")), here
+    )
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Delete the temporary folders in `folder` that processes left behind which were killed."""
+    for path in folder.glob(f"{WRITING}*"):
+        with suppress(OSError):  # another process deletes it too
+            if time.time() - path.stat().st_mtime > _ABANDONED:
+                shutil.rmtree(path)
 
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path in the folder of `path` (made if missing); rename it to `path` if the block ends well.
+    """Yield a temporary path in `path`'s folder, made if missing; rename it to `path` if the block ends well.
 
-    The temporary name keeps the suffix of `path`, for writers that go by it. If the block raises, nothing is left behind.
+    Its name keeps the suffix of `path`, for writers that go by it. If the block raises, nothing is left.
 
     Raises:
         UserError: the disk is full, or `path` is not allowed to be written.
@@ -35,6 +48,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(path.parent)
         with tempfile.TemporaryDirectory(prefix=WRITING, dir=path.parent) as folder:
             temporary = Path(folder) / path.name
             yield temporary
@@ -64,6 +78,6 @@ def read_json(path: Path) -> dict:
 
 
 def write_csv(path: str | Path, table: "pd.DataFrame") -> None:
-    """Write `table` as CSV without its index; floats in the shortest form that reads back to the same bits."""
+    """Write `table` as CSV without index; floats in the shortest form that reads back to the same bits."""
     with replacing(path) as temporary:
         table.to_csv(temporary, index=False, lineterminator="\n")

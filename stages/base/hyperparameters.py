@@ -1,4 +1,4 @@
-"""The hyperparameters of the network, each stated once: a field here, its value under `baseline` in params.yaml.
+"""The network's hyperparameters, each stated once: a field here, its value under `baseline` in params.yaml.
 
 stages/training/model.py builds the network from them. Nothing else in the code knows their names.
 """

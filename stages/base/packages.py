@@ -1,4 +1,4 @@
-"""The packages that can change a figure: pyproject.toml pins them, and dvc.yaml makes the stages that use them depend on it."""
+"""The packages that can change a figure, pinned in pyproject.toml; in dvc.yaml their stages depend on it."""
 
 import tomllib
 from importlib.metadata import PackageNotFoundError, version
@@ -8,20 +8,21 @@ from stages.base.console import UserError
 
 
 def check(*groups: str) -> None:
-    """Raise UserError unless what is installed of these dependency groups is what pyproject.toml pins, and so dvc.lock says."""
+    """Raise UserError unless these groups are installed as pyproject.toml, and so dvc.lock, pins them."""
     try:
         pinned = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["dependency-groups"]
         requirements = [requirement for group in groups for requirement in pinned[group]]
     except (FileNotFoundError, KeyError, tomllib.TOMLDecodeError) as error:
-        raise UserError(f"pyproject.toml lacks a dependency group ({error}); `git checkout pyproject.toml`") from None
+        raise UserError(
+            f"pyproject.toml lacks a dependency group ({error}); `git checkout pyproject.toml`"
+        ) from None
     for requirement in requirements:
         name, _, expected = requirement.partition("==")
         name = name.partition("[")[0]
         try:
-            found = version(name)
+            installed = version(name)
         except PackageNotFoundError:
-            found = "not installed"
-        if found != expected:
-            raise UserError(
-                f"{name} is {found}, but pyproject.toml pins {expected}; `pip install -r requirements.txt`, or change the pin"
-            )
+            installed = "not installed"
+        if installed != expected:
+            way_out = "`pip install -r requirements.txt`, or change the pin"
+            raise UserError(f"{name} is {installed}, but pyproject.toml pins {expected}; {way_out}")

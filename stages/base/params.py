@@ -1,10 +1,11 @@
 """params.yaml as typed, validated objects; this is the only reader of the file.
 
-Each section of the file is a class below, each key a field with its type and bounds. Unknown keys are refused, so a typo cannot
-pass for a default. `load` reports every mistake in one line of its own, before any work starts.
+Each section is a class below, each key a field with its type and bounds. Unknown keys are refused, so a typo
+cannot pass for a default. `load` reports every mistake in one line of its own, before any work starts.
 """
 
 import re
+from functools import partial
 from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal
 
@@ -20,14 +21,14 @@ Epochs = Annotated[int, Field(ge=1, le=10_000)]
 
 
 class Prepare(Section):
-    """Which data set of stages/datasets/catalog.py, and which share of its training images becomes the validation split."""
+    """Which data set of stages/datasets/catalog.py, and the share of its training images for validation."""
 
     dataset: str
     validation_split: Annotated[float, Field(gt=0, lt=1)]
 
 
 class Train(Section):
-    """The final trainings, `replicates` of each network with seeds of their own; `batch_size` holds for the search too."""
+    """The final trainings, `replicates` of each network with own seeds; `batch_size` is the search's too."""
 
     epochs: Epochs
     batch_size: PositiveInt
@@ -46,7 +47,8 @@ class Range(Section):
         if self.sampling == "log" and self.min <= 0:
             raise ValueError(f"min {self.min} should be greater than 0 with sampling log")
         if self.sampling == "log" and self.step is not None and self.step <= 1:
-            raise ValueError(f"step {self.step} should be greater than 1 with sampling log, where it is a factor")
+            reason = "with sampling log, where it is a factor"
+            raise ValueError(f"step {self.step} should be greater than 1 {reason}")
         return self
 
     def extremes(self):
@@ -118,7 +120,7 @@ class EarlyStopping(Section):
 
 
 class Hyperband(Section):
-    """Arguments of KerasTuner's `HyperbandOracle` (Li et al., 2018); its `max_epochs` is `tune.max_epochs`."""
+    """Arguments of KerasTuner's `HyperbandOracle` (Li et al., 2018); `max_epochs` is `tune.max_epochs`."""
 
     factor: Annotated[int, Field(ge=2, le=LARGEST)]
     hyperband_iterations: PositiveInt
@@ -131,7 +133,7 @@ class Random(Section):
 
 
 class Bayesian(Section):
-    """Arguments of KerasTuner's `BayesianOptimizationOracle`; `num_initial_points: null` is 3 for each dimension of the space.
+    """Arguments of KerasTuner's `BayesianOptimizationOracle`; `num_initial_points: null` is 3 a dimension.
 
     `trials_at_once` are asked for before the first of them is told: more of them learn less from each other.
     """
@@ -156,9 +158,10 @@ class Sklearn(Bayesian):
 
 
 class Tune(Section):
-    """The search: its strategy, what it maximises or minimises, which trial it chooses, its budget and its space.
+    """The search: its strategy, what it maximises or minimises, which trial it chooses, budget and space.
 
-    `tolerance` is how far below the best trial's validation score a smaller network's may be, for the selection of that name.
+    `tolerance` is how far below the best trial's validation score a smaller network's may be, for the
+    selection of that name.
     """
 
     strategy: Literal["hyperband", "random", "bayesian", "grid", "sklearn"]
@@ -191,8 +194,8 @@ class Compare(Section):
 class Runtime(Section):
     """How trainings run. Nothing here changes a result, so it is in no stage's params in dvc.yaml.
 
-    `workers: null` is one process a core. `store` is where trainings are kept: a folder, of which `store_gigabytes` (1e9 bytes)
-    are kept at most, or a URL that workers on other machines reach too.
+    `workers: null` is one process a core. `store` is where trainings are kept: a folder, of which
+    `store_gigabytes` (1e9 bytes) are kept at most, or a URL that workers on other machines reach too.
     """
 
     workers: Annotated[int, Field(ge=1, le=1024)] | None
@@ -204,11 +207,11 @@ class Runtime(Section):
     def _place(cls, store):
         if "://" in store and "@" in store:
             raise ValueError("should have no credentials in it; give them to the workers and to this machine")
-        inside = PurePath(store).parts and not PurePath(store).is_absolute() and ".." not in PurePath(store).parts
+        parts = PurePath(store).parts
+        inside = parts and not PurePath(store).is_absolute() and ".." not in parts and parts[0][0] != "~"
         if "://" not in store and not inside:
-            raise ValueError(
-                "should be a folder inside the repository, such as data/trials, or a URL, such as s3://bucket/trials"
-            )
+            folder = "a folder inside the repository, such as data/trials"
+            raise ValueError(f"should be {folder}, or a URL, such as s3://bucket/trials")
         return store
 
 
@@ -228,31 +231,35 @@ class Params(Section):
     def _space_fits_the_model(self):
         for name, dimension in self.tune.space.items():
             if name not in Hyperparameters.model_fields:
-                known = ", ".join(Hyperparameters.model_fields)
-                raise ValueError(f"tune.space.{shown(name)}: unknown hyperparameter; use {known}")
+                names = ", ".join(Hyperparameters.model_fields)
+                raise ValueError(f"tune.space.{shown(name)}: unknown hyperparameter; use {names}")
             for value in dimension.extremes():
                 try:
                     Hyperparameters.model_validate({**self.baseline.model_dump(), name: value})
                 except ValidationError as error:
-                    raise ValueError(f"tune.space.{name} holds {shown(value)}: {_says(error.errors()[0])}") from None
+                    problem = _says(error.errors()[0])
+                    raise ValueError(f"tune.space.{name} holds {shown(value)}: {problem}") from None
         return self
 
 
-class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader where YAML 1.1 and YAML 1.2, which DVC reads, agree; it refuses what they read as two things.
+_refused = partial(yaml.MarkedYAMLError, None, None)  # takes the problem and its place
 
-    Each value means what it looks like, so tags, anchors and aliases are refused too, and a key may stand once.
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader where YAML 1.1 and YAML 1.2 (DVC's) agree; it refuses what they read differently.
+
+    Each value means what it looks like, so tags, anchors and aliases are refused, and a key may stand once.
     """
 
     def compose_node(self, parent, index):
         event = self.peek_event()
         if getattr(event, "anchor", None):
-            raise yaml.MarkedYAMLError(None, None, "anchors and aliases are not allowed; write the value out", event.start_mark)
+            raise _refused("anchors and aliases are not allowed; write the value out", event.start_mark)
         if getattr(event, "tag", None):
-            raise yaml.MarkedYAMLError(None, None, f"the tag {event.tag} is not allowed; remove it", event.start_mark)
+            raise _refused(f"the tag {event.tag} is not allowed; remove it", event.start_mark)
         self.depth = getattr(self, "depth", 0) + 1
         if self.depth > _DEEPEST:
-            raise yaml.MarkedYAMLError(None, None, f"more than {_DEEPEST} levels of nesting", event.start_mark)
+            raise _refused(f"more than {_DEEPEST} levels of nesting", event.start_mark)
         node = super().compose_node(parent, index)
         self.depth -= 1
         return node
@@ -261,9 +268,9 @@ class _Loader(yaml.SafeLoader):
         seen = set()
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                raise yaml.MarkedYAMLError(None, None, "a key should be a plain word", key.start_mark)
+                raise _refused("a key should be a plain word", key.start_mark)
             if key.value in seen:
-                raise yaml.MarkedYAMLError(None, None, f"the key {shown(key.value)} stands twice; remove one", key.start_mark)
+                raise _refused(f"the key {shown(key.value)} stands twice; remove one", key.start_mark)
             seen.add(key.value)
         return super().construct_mapping(node, deep=True)
 
@@ -272,12 +279,8 @@ class _Loader(yaml.SafeLoader):
         for form, read in _PLAIN.items():
             if re.fullmatch(form, node.value):
                 return read(node.value)
-        raise yaml.MarkedYAMLError(
-            None,
-            None,
-            f"{node.value[:40]} is read in more than one way; write a plain number, true or false, or put it in quotes",
-            node.start_mark,
-        )
+        way_out = "write a plain number, true or false, or put it in quotes"
+        raise _refused(f"{node.value[:40]} is read in more than one way; {way_out}", node.start_mark)
 
 
 _DEEPEST = 20
@@ -292,9 +295,8 @@ _Loader.yaml_implicit_resolvers = {  # without timestamps and `<<`, which stay t
     first: [(tag, form) for tag, form in resolvers if not tag.endswith((":timestamp", ":merge", ":value"))]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
+_exponential = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _exponential, list("-+.0123456789"))
 for _kind in ("int", "float", "bool"):
     _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", _Loader.construct_plain)
 
@@ -303,33 +305,39 @@ def load(path: str | Path = "params.yaml") -> Params:
     """Read and validate `path`.
 
     Raises:
-        UserError: the file is missing, empty, no YAML, or a key is missing, unknown or out of bounds; one line a mistake.
+        UserError: it is missing, empty or no YAML, or a key missing, unknown or out of bounds, a line each.
     """
     try:
         content = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)  # noqa: S506 - _Loader is a safe loader
     except FileNotFoundError:
-        raise UserError(f"{path} is missing; run from the top folder of the repository, or `git checkout {path}`") from None
+        way_out = f"run from the top folder of the repository, or `git checkout {path}`"
+        raise UserError(f"{path} is missing; {way_out}") from None
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from None
+        problem = f"{error.reason} at byte {error.start}"
+        raise UserError(f"{path} is not UTF-8 text ({problem}); save it as UTF-8") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         problem = getattr(error, "problem", None) or str(error)
         raise UserError(f"{path} is not valid YAML: {place}{' '.join(problem.split())}") from None
     if not isinstance(content, dict):
-        found = "is empty" if content is None else f"holds {shown(content)}"
-        raise UserError(f"{path} {found}, but should hold the keys {', '.join(Params.model_fields)}; `git checkout {path}`")
+        state = "is empty" if content is None else f"holds {shown(content)}"
+        keys = ", ".join(Params.model_fields)
+        raise UserError(f"{path} {state}, but should hold the keys {keys}; `git checkout {path}`")
     try:
         return Params.model_validate(content)
     except ValidationError as error:
-        raise UserError("\nerror: ".join(f"{path}: {_line(dict(mistake), content)}" for mistake in error.errors())) from None
+        lines = [f"{path}: {_line(dict(mistake), content)}" for mistake in error.errors()]
+        raise UserError("\nerror: ".join(lines)) from None
 
 
 def _line(mistake: dict, content: Any) -> str:
-    """One of pydantic's errors as one line: the key as it stands in the file, its value, what it should be."""
+    """One of pydantic's errors as one line: the key as in the file, its value, what it should be."""
     key = []
     for part in mistake["loc"]:  # leaves out the parts that pydantic adds for unions: they are in no file
-        if (isinstance(content, dict) and part in content) or (isinstance(content, list) and isinstance(part, int)):
+        if (isinstance(content, dict) and part in content) or (
+            isinstance(content, list) and isinstance(part, int)
+        ):
             key.append(shown(part))
             content = content[part]
         elif part == mistake["loc"][-1] and mistake["type"] == "missing":

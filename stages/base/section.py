@@ -1,5 +1,6 @@
 """The base of all sections of params.yaml, and the bounds of its integers."""
 
+from collections.abc import Mapping
 from typing import Annotated
 
 import yaml
@@ -11,7 +12,7 @@ PositiveInt = Annotated[int, Field(ge=1, le=LARGEST)]
 
 
 class Section(BaseModel):
-    """Base of all sections: exact types (`"512"` or `true` is no integer), finite numbers, no unknown keys, immutable."""
+    """Base of sections: exact types (`"512"`, `true`: no integers), finite numbers, known keys, immutable."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -27,6 +28,16 @@ class Section(BaseModel):
 
 def shown(value: object) -> str:
     """Return `value` as it would stand in the file, in one line of at most 80 characters."""
-    text = " ".join(yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=float("inf")).split())
+    text = " ".join(
+        yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=float("inf")).split()
+    )
     text = text.removesuffix(" ...")
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def listed(hyperparameters: Mapping[str, object]) -> str:
+    """Return hyperparameters for people: `units 512, dropout 0.2`."""
+    texts = {
+        name: f"{value:.4g}" if isinstance(value, float) else value for name, value in hyperparameters.items()
+    }
+    return ", ".join(f"{name} {text}" for name, text in texts.items())

@@ -1,1 +1,1 @@
-"""Baseline and tuned network compared: how much smaller and faster, and whether as accurate, with what certainty."""
+"""Baseline and tuned network compared: how much smaller and faster, whether as accurate, how certainly."""

@@ -23,15 +23,16 @@ class Interval:
 def difference_of_scores(baseline: np.ndarray, tuned: np.ndarray) -> Interval:
     """Return how much better `tuned` is, with a 95 % interval for other seeds and other test examples.
 
-    Seeds and test examples are both samples, and each of the two networks of a seed answers each example: the differences form
-    a table with two crossed random effects. The variance of its mean is that of the seeds' means, plus that of the examples'
-    means as far as the residual, which is in both, does not explain it (Cornfield & Tukey 1956, "Average values of mean squares
-    in factorials"). Student's t has the degrees of freedom of Satterthwaite (1946, "An approximate distribution of estimates of
-    variance components"). The networks are paired by their seed, which draws the order of the examples for both, so that luck
-    which both share cancels. How often the interval covers the truth: `python -m benchmarks.coverage`.
+    Seeds and test examples are both samples, and each of the two networks of a seed answers each example: the
+    differences form a table with two crossed random effects. The variance of its mean is that of the seeds'
+    means, plus that of the examples' means as far as the residual, which is in both, does not explain it
+    (Cornfield & Tukey 1956, "Average values of mean squares in factorials"). Student's t has the degrees of
+    freedom of Satterthwaite (1946, "An approximate distribution of estimates of variance components"). The
+    networks are paired by their seed, which draws the order of the examples for both, so that luck which both
+    share cancels. How often the interval covers the truth: `python -m benchmarks.coverage`.
 
     Args:
-        baseline: (seeds, examples): the score of that seed's baseline on that example; at least 2 seeds and 2 examples.
+        baseline: (seeds, examples): the score of that seed's baseline on that example; at least 2 of each.
         tuned: the same for the tuned network, the same seeds and examples in the same order.
     """
     difference = np.subtract(tuned, baseline, dtype=np.float64)
@@ -41,7 +42,9 @@ def difference_of_scores(baseline: np.ndarray, tuned: np.ndarray) -> Interval:
     of_seeds, of_examples = deviations.mean(1, keepdims=True), deviations.mean(0, keepdims=True)
     residual = ((deviations - of_seeds - of_examples) ** 2).sum() / (seeds - 1) / (examples - 1)
     seeds_variance = (of_seeds**2).sum() / (seeds - 1) / seeds
-    examples_variance = max((of_examples**2).sum() / (examples - 1) / examples - residual / difference.size, 0)
+    examples_variance = max(
+        (of_examples**2).sum() / (examples - 1) / examples - residual / difference.size, 0
+    )
     variance = seeds_variance + examples_variance
     if variance <= 0:  # as with a network that is compared with itself
         return Interval(float(mean), float(mean), float(mean))
@@ -51,10 +54,10 @@ def difference_of_scores(baseline: np.ndarray, tuned: np.ndarray) -> Interval:
 
 
 def verdict(difference: Interval, margin: float) -> str:
-    """Return `non_inferior`, `inferior` or `inconclusive`: whether the whole interval is above -margin, below it, or neither.
+    """Return `non_inferior`, `inferior`, `inconclusive`: the interval is above -margin, below, or around it.
 
-    The fixed-margin method (ICH E9, "Statistical principles for clinical trials", 1998, section 3.3.2): with a 95 % interval,
-    an inferior network passes in at most 2.5 % of experiments.
+    The fixed-margin method (ICH E9, "Statistical principles for clinical trials", 1998, section 3.3.2): with
+    a 95 % interval, an inferior network passes in at most 2.5 % of experiments.
     """
     if difference.low > -margin:
         return "non_inferior"

@@ -1,1 +1,1 @@
-"""Trainings, many at once and each only once: a Dask cluster, code and data on its workers, the store of what was trained."""
+"""Trainings, many at once, each only once: a Dask cluster, what its workers need, the store of trainings."""

@@ -1,232 +1,172 @@
-"""Runs trainings on a Dask cluster: from where the store has them, and back into the store every few seconds.
+"""On the client: runs trainings on Dask's workers, from where the store has them, and counts their epochs.
 
-Workers that can reach the store, which are those of this machine, or all if it is at a URL, read and write it themselves and
-train to the end; this process learns what epoch they are in and, at the end, the history. For other workers it reads and
-writes the store: a checkpoint comes back every few seconds, a thread writes it, and the training goes on from it. Dask gives a
-dead worker's trainings to another one.
+A task is a training's name and what it is made of; its result is its history. Workers that reach the store,
+which are those of this machine or all if it is at a URL, read and write it themselves. For others the
+checkpoint goes in with the task and comes out at its end. Dask gives a dead worker's trainings to another.
 """
 
-import operator
-import pickle
 import threading
+import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
-from functools import partial
+from concurrent.futures import CancelledError
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
 
+import cloudpickle
 import distributed
 import numpy as np
+from distributed import Client, Future
 
-from stages.base import splits
+from stages.base import console, splits
 from stages.base.console import UserError
 from stages.base.files import shared_root
-from stages.base.params import EarlyStopping, Params
-from stages.compute import remote, store
-from stages.compute.cluster import WORKERS_TIMEOUT, Cluster
-from stages.compute.code import imported, training_code
+from stages.base.params import Params
+from stages.compute import cluster, code, plugin, store
 from stages.compute.store import Store
-from stages.compute.worker import Job, Settings, Training
-from stages.training.backend import keras
-from stages.training.trainer import Checkpoint
+from stages.training.checkpoint import Checkpoint
 
-MOST_LOSSES = 3  # times that all workers may be lost between two results
-MOST_BREAKDOWNS = 3  # times that workers may be unable to train one training
+WORKERS_TIMEOUT = 60  # seconds to wait for a worker, at the start and when all were lost
+MOST_DEATHS = 3  # of workers that train one network, which is then taken for the cause
+RETRIES = 2  # after a worker could not do a task, for a lack of memory, a broken package or the like
+MOST_SENT = 4.2  # gigabytes of data: what one message of Dask can hold is 2**32 bytes
+_GONE = "finished epochs are kept, run again to go on"
+
+cloudpickle.register_pickle_by_value(plugin)
+# A copy that pickle does not find by name: Dask's scheduler, without this repository's code, reads it too
+_call = cloudpickle.loads(cloudpickle.dumps(plugin.call))
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training.
+
+    Attributes:
+        hyperparameters: by name, the fields of `Hyperparameters`.
+        seed: of its initial weights, shuffling and dropout.
+        subset: a name for the rows it trains on and those it is scored on.
+    """
+
+    hyperparameters: Mapping[str, object]
+    seed: int
+    subset: str
+
+    def __hash__(self) -> int:
+        return hash((tuple(sorted(self.hyperparameters.items())), self.seed, self.subset))
 
 
 class Runner:
-    """Runs trainings on the prepared training and validation examples, in this order, on `cluster`.
+    """Runs trainings on the prepared data, on `client`'s workers. A context manager that ends what it began.
 
     Args:
-        subsets: (rows to train on, rows to score on after each epoch, which may be none) by name.
-        exact: whether the checkpoint of exactly the epochs asked for is wanted; if not, only its history up to there is, and
-            its arrays are left out.
-        progress: called with the number of epochs whenever some are done, trained or from the store.
+        subsets: (rows to train on, rows to score on) of the training part by name; the latter may be none.
+        early_stopping: `monitor` and `patience`.
+        tests: a module with a function `test`: trainings end exactly at the epoch asked for, then in that.
 
     Attributes:
+        progress: called with the number of epochs whenever some are done, trained or from the store.
         epochs: trained of each training so far, in this search or an earlier one.
         epochs_reused: how many of all these came from the store.
         stored: the keys of the trainings that were in the store before.
 
     Raises:
-        UserError: the data is missing, or the store cannot be read.
+        UserError: the data is missing, the store cannot be read, or no worker comes.
     """
 
     def __init__(
         self,
-        cluster: Cluster,
+        client: Client,
         settings: Params,
         subsets: Mapping[str, tuple[np.ndarray, np.ndarray]],
         *,
-        early_stopping: EarlyStopping | None = None,
-        exact: bool = False,
-        progress: Callable[[int], object] = lambda epochs: None,
+        early_stopping: Mapping[str, object] | None = None,
+        tests: str | None = None,
     ):
-        url = settings.runtime.store
-        self._cluster, self._exact, self._progress = cluster, exact, progress
-        self._store = Store(url if "://" in url else str(shared_root() / url))
-        self._shared = cluster.local or "://" in url
-        try:
-            self._store.prune(settings.runtime.store_gigabytes * 1e9)
-            self.stored = self._store.keys()
-        except OSError as error:
-            raise UserError(f"params.yaml: {error}") from None
-        data = splits.join(*map(splits.load, splits.TRAINED_ON))
-        digest = store.data_digest(data)
-        self._data: dict[str, object] = {"inputs": data.inputs, "labels": data.labels}
-        if cluster.local:  # whose workers read the files themselves
-            self._data = {"folders": [str(folder.absolute()) for folder in splits.TRAINED_ON]}
-        self._data["subsets"] = dict(subsets)
-        self._subsets = {name: store.key(data=digest, rows=[rows.tolist() for rows in both]) for name, both in subsets.items()}
-        reachable = self._store.url if self._shared else None
-        self._settings = Settings(store.key(subsets=self._subsets), settings.train.batch_size, early_stopping, reachable)
-        self._environment = cluster.environment
-        code = training_code()
-        self._decides = {
-            "batch_size": settings.train.batch_size,
-            "early_stopping": early_stopping and early_stopping.model_dump(),
-            "code": remote.digest(code),
-            "environment": self._environment,
-            "precision": [keras.config.floatx(), keras.config.dtype_policy().name],
-        }
-        files = code | imported("stages.compute.worker")
-        self._code = partial(remote.run_anywhere, remote.digest(files), files, self._environment)
-        self._topic, self._lock = f"epochs-{uuid.uuid4().hex}", threading.Lock()
+        self._client, self._tests = client, tests
+        self.progress: Callable[[int], object] = lambda epochs: None
+        place = settings.runtime.store
+        self._store = Store(place if "://" in place else str(shared_root() / place))
+        self._store.prune(settings.runtime.store_gigabytes * 1e9)
+        self.stored = self._store.keys()
         self.epochs: dict[Training, int] = {}
         self.epochs_reused = 0
+        self._asked: dict[str, tuple[Training, int]] = {}  # trainings and their epochs, by key
+        self._begun: Counter[str] = Counter()  # how often a worker began a job since its last known epoch
+        self._left: dict[str, str] = {}  # why workers were sent away
+        self._devices: set[str] = set()  # of workers that are ready
+        self._lock = threading.Lock()
+        self._checked = self._last_seen = time.monotonic()  # that there are workers
+        self._name = f"{plugin.PREFIX}{client.id}-{uuid.uuid4().hex[:8]}"
+        self._start(settings, subsets, early_stopping)
 
-    def run(self, asked: Mapping[Training, int]) -> Iterator[tuple[Training, Checkpoint | str]]:
-        """Train each training to the epoch asked for; yield each when it is done, with its checkpoint or why it failed.
+    def __enter__(self) -> "Runner":
+        return self
 
-        Unless `exact`, the checkpoint may be one further on. The longest trainings start first.
+    def __exit__(self, *_) -> None:
+        if self._client.status == "running":
+            with suppress(Exception):  # what has failed before is what counts
+                self._client.unregister_worker_plugin(self._name)
 
-        Raises:
-            UserError: the cluster was lost for good, its workers cannot train, or the store cannot be read or written.
-        """
-        waiting = []
-        for training, epochs in asked.items():
-            job = Job(training, self.key(training), epochs, self._exact)
-            checkpoint, known = None, self.epochs.get(training, 0)
-            if known or job.key in self.stored:
-                try:
-                    checkpoint = self._store.load(job.key, epochs if self._exact else None, arrays=self._exact)
-                except OSError as error:
-                    raise UserError(f"params.yaml: {error}") from None
-            self._note(job, checkpoint.epoch if checkpoint else 0)
-            self.epochs_reused += self.epochs[training] - known
-            if checkpoint and checkpoint.done(epochs):
-                yield training, checkpoint
-            else:
-                waiting.append(replace(job, keep=checkpoint.epoch if checkpoint and self._exact else 0))
-        if waiting:
-            self._connect()
-            with ThreadPoolExecutor(1) as writer:
-                yield from self._train(sorted(waiting, key=lambda job: -job.epochs), writer)
+    def _start(self, settings: Params, subsets: Mapping, early_stopping: Mapping[str, object] | None) -> None:
+        """Have all workers, and those that come later, made ready; wait for the first."""
+        folders = {"training": splits.TRAINING} | ({"test": splits.TEST} if self._tests else {})
+        data = {name: splits.load(folder) for name, folder in folders.items()}
+        digests = {name: splits.digest(part) for name, part in data.items()}
+        rows = {name: [part.tolist() for part in parts] for name, parts in subsets.items()}
+        self._subsets = {
+            name: store.key(data=digests["training"], rows=parts) for name, parts in rows.items()
+        }
+        trains = code.training_code()
+        tasks = self._tests or "stages.compute.worker"
+        works = trains | code.imported(tasks)
+        local = self._client.cluster is not None
+        self._shared = local or "://" in self._store.place
+        size = sum(array.nbytes for part in data.values() for array in vars(part).values()) / 1e9
+        if not local and size > MOST_SENT:
+            raise UserError(
+                f"data/prepared has {size:.1f} GB, but {MOST_SENT} at most can be sent to the workers of "
+                "DASK_SCHEDULER_ADDRESS; unset it to train on this machine"
+            )
+        arguments: dict[str, object] = {
+            "data": {
+                name: str(folders[name].absolute()) if local else [*map(np.asarray, vars(part).values())]
+                for name, part in data.items()
+            },
+            "digests": digests,
+            "subsets": dict(subsets),
+            "batch_size": settings.train.batch_size,
+            "early_stopping": early_stopping,
+            "store": self._store.place if self._shared else None,
+        }
+        versions, self._device = plugin.versions(), ""
+        self._client.subscribe_topic(self._name, lambda event: self._heed(**event[1]))
+        try:
+            self._client.run_on_scheduler(plugin.end_the_dead)
+            self._send_other_pythons_away(versions["Python"])
+            search = plugin.Search(self._name, versions, works, code.digest(works), tasks, arguments)
+            with suppress(OSError):  # of a worker that dies at it; the others, and those that come, have it
+                self._client.register_plugin(search)
+            self._wait_for_a_worker()
+        except OSError as error:
+            raise UserError(f"the cluster is gone ({error}); run again") from None
+        self._device = max(self._devices)  # a GPU, if a worker has one
+        self._decides = {
+            "batch_size": settings.train.batch_size,
+            "early_stopping": early_stopping,
+            "code": code.digest(trains),
+            "environment": {**versions, "device": self._device},
+        }
 
-    def _train(self, jobs: list[Job], writer: ThreadPoolExecutor) -> Iterator[tuple[Training, Checkpoint | str]]:
-        """Train `jobs`, most urgent first."""
-        futures = distributed.as_completed(with_results=True, raise_errors=False, loop=self._client.loop)
-        by_key, running = {job.key: job for job in jobs}, {}
-        priorities = {job.key: -i for i, job in enumerate(jobs)}
-        writing: dict[str, Future] = {}
-        breakdowns: Counter[str] = Counter()
-        losses = 0
-
-        def submit(job: Job, checkpoint: object = None, avoid: str | None = None) -> None:
-            """Have a worker train a job, if possible another one than `avoid`."""
-            if checkpoint is None and not self._shared:
-                stored = self._store.load(job.key, job.epochs if self._exact else None)
-                checkpoint = stored and self._scatter(vars(stored))
-            workers = self._client.scheduler_info(n_workers=-1)["workers"] if avoid else ()
-            others = [worker for worker in workers if worker != avoid]
-            arguments = pickle.dumps((self._settings, job)), self._sent_data, checkpoint, (self._topic, job.key)
-            placement = {"workers": others or None, "allow_other_workers": bool(others), "priority": priorities[job.key]}
-            future = self._client.submit(operator.call, self._sent_code, *arguments, **placement, pure=False)
-            running[future.key] = job
-            futures.add(future)
-
-        def save(job: Job, checkpoint: Checkpoint, done: bool) -> None:
-            """Have `checkpoint` written, unless another will follow it and the one before it is still being written."""
-            if job.key in writing and (done or writing[job.key].done()):
-                writing.pop(job.key).result()
-            if job.key not in writing:
-                writing[job.key] = writer.submit(self._store.save, job.key, checkpoint, keep=job.keep)
-            if done:
-                writing.pop(job.key).result()
-
-        self._client.subscribe_topic(self._topic, lambda event: self._note(by_key[event[1][0]], event[1][1]))
-        for job in jobs:
-            submit(job)
-        for future, result in futures:
-            job = running.pop(future.key)
-            if future.status != "finished":  # all workers that had the data are gone, or several that had this training
-                losses += 1
-                try:
-                    if future.status == "error" and not isinstance(result[1], distributed.KilledWorker):
-                        raise OSError(" ".join(str(result[1]).split()))
-                    if losses > MOST_LOSSES * len(jobs):
-                        raise OSError("all workers were lost, again and again")
-                    if not self._sent_code.status == self._sent_data.status == "finished":
-                        self._send()
-                    submit(job)
-                except OSError as error:  # a TimeoutError is one too
-                    raise UserError(f"the cluster is gone ({error}); finished epochs are kept, run again to go on") from None
-                continue
-            if isinstance(result, str):
-                yield job.training, result
-            elif "mistake" in result:
-                raise UserError(result["mistake"])
-            elif "broken" in result:
-                breakdowns[job.key] += 1
-                if breakdowns[job.key] >= MOST_BREAKDOWNS:
-                    raise UserError(
-                        f"worker {result['worker']} cannot train ({result['broken']}), after {MOST_BREAKDOWNS} tries; finished "
-                        "epochs are kept, mend or stop the worker and run again to go on"
-                    )
-                submit(job, avoid=result["worker"])
-                continue
-            else:
-                checkpoint = Checkpoint(**result)
-                done = checkpoint.done(job.epochs)
-                if not self._shared:
-                    save(job, checkpoint, done)
-                if not done:
-                    try:  # as new data, where it is: were it a task's result, Dask would compute it again from the first epoch
-                        submit(job, self._scatter(result, workers=self._client.who_has([future])[future.key]))
-                    except (KeyError, OSError):  # that worker has died
-                        submit(job)
-                self._note(job, checkpoint.epoch)
-                if done:
-                    yield job.training, checkpoint if self._exact else replace(checkpoint, weights=[], optimizer=[])
-            losses = 0
-
-    def _note(self, job: Job, epoch: int) -> None:
-        """Note that a training is at `epoch`, or at the one asked for, if it was not known to be further."""
-        with self._lock:  # progress comes in a thread of its own
-            known = self.epochs.get(job.training, 0)
-            self.epochs[job.training] = max(known, min(epoch, job.epochs))
-            self._progress(self.epochs[job.training] - known)
-
-    def _connect(self) -> None:
-        """Get the client and send to its workers what they need, the first time."""
-        if not hasattr(self, "_client"):
-            self._client = self._cluster.client
-            self._send()
-
-    def _send(self) -> None:
-        """Put the code and the data on all workers; one that comes late fetches them from another when it is given a task.
-
-        Raises:
-            TimeoutError: there are no workers.
-        """
-        self._client.wait_for_workers(1, timeout=WORKERS_TIMEOUT)
-        self._sent_code = self._scatter(self._code, broadcast=True)
-        self._sent_data = self._scatter(self._data, broadcast=True, direct=self._cluster.local)
-
-    def _scatter(self, value: object, **options) -> distributed.Future:
-        """Put `value` on workers; in a list, since Dask takes a dictionary for many values and their keys."""
-        return self._client.scatter([value], hash=False, **options)[0]
+    def _send_other_pythons_away(self, python: str) -> None:
+        """Have workers leave that could not even read what is sent to check them; a later one cannot join."""
+        versions: Any = self._client.get_versions()
+        for worker, about in versions["workers"].items():
+            there = ".".join(about["host"]["python"].split(".")[:2])
+            if there != python:
+                self._heed(worker, left=f"Python {there} where the client has {python}")
+                self._client.retire_workers([worker], close_workers=True)
 
     def key(self, training: Training) -> str:
         """Return the name of `training` in the store: a hash of all that decides what it comes to."""
@@ -236,3 +176,152 @@ class Runner:
             data=self._subsets[training.subset],
             **self._decides,
         )
+
+    def ask(self, task: str, **job: object) -> dict:
+        """Return what a worker's `Session` answers to `task`; UserError as for `run`."""
+        return next(self._results(task, {task: {"key": task, **job}}))[1]
+
+    def run(self, asked: Mapping[Training, int]) -> Iterator[tuple[Training, Checkpoint | str, dict]]:
+        """Train each training to the epoch asked for; yield each when it is done.
+
+        Yields:
+            The training; its checkpoint, without arrays and perhaps further on, or why it failed in one line;
+            and, with `test`, what `Session.test` says of it. The longest trainings start first.
+
+        Raises:
+            UserError: the workers are lost for good or cannot train, or the store cannot be read or written.
+        """
+        jobs: dict[str, dict] = {}
+        for training, epochs in sorted(asked.items(), key=lambda item: -item[1]):
+            key, known = self.key(training), self.epochs.get(training, 0)
+            self._asked[key] = training, epochs
+            stored = self._load(key, epochs, arrays=False) if known or key in self.stored else None
+            self._note(key, stored.epoch if stored else 0)
+            self.epochs_reused += self.epochs[training] - known
+            if stored and stored.done(epochs) and not self._tests:
+                yield training, stored, {}
+                continue
+            jobs[key] = {
+                **vars(training),
+                "key": key,
+                "epochs": epochs,
+                "exact": bool(self._tests),
+                "keep": stored.epoch if stored and self._tests else 0,
+                "model": not jobs,
+            }
+        for key, result in self._results("test" if self._tests else "train", jobs):
+            training, tested = self._asked[key][0], result.pop("test", {})
+            if "failure" in result:
+                yield training, result["failure"], {}
+                continue
+            checkpoint = Checkpoint(**result)
+            if not self._shared:
+                self._store.save(key, checkpoint, keep=jobs[key]["keep"])
+            self._note(key, checkpoint.epoch)
+            yield training, replace(checkpoint, weights=[], optimizer=[]), tested
+
+    def _results(self, task: str, jobs: Mapping[str, dict]) -> Iterator[tuple[str, dict]]:
+        """Have workers do `task` of all `jobs`, the first most urgently; yield the key and result of each."""
+        running: dict[str, Future] = {}
+
+        def submit(key: str) -> None:
+            arguments = self._name, task, jobs[key], self._device, *self._sent(jobs[key])
+            urgency = {"retries": RETRIES, "priority": -list(jobs).index(key)}
+            running[key] = self._client.submit(_call, *arguments, **urgency, pure=False)
+
+        for key in jobs:
+            submit(key)
+        try:
+            while running:
+                self._wait_for_one(list(running.values()))
+                for key in [key for key, future in running.items() if future.done()]:
+                    result = self._result(key, running.pop(key))
+                    if result:
+                        yield key, result
+                    else:
+                        submit(key)
+        except (OSError, CancelledError) as error:
+            running.clear()
+            raise UserError(f"the cluster is gone ({' '.join(str(error).split())}); {_GONE}") from None
+        finally:
+            if running:
+                self._client.cancel(list(running.values()))
+
+    def _sent(self, job: dict) -> list[dict | None]:
+        """Return what goes with a training: a checkpoint to go on from, unless the worker reads it itself."""
+        if "epochs" not in job:
+            return []
+        checkpoint = None if self._shared else self._load(job["key"], job["epochs"])
+        return [vars(checkpoint) if checkpoint else None]
+
+    def _result(self, key: str, future: Future) -> dict | None:
+        """Return what came of a task; None if it is to be done again."""
+        try:
+            result = future.result()
+        except distributed.KilledWorker:  # also of tasks that only waited on workers that died
+            if self._begun[key] <= MOST_DEATHS:
+                return None
+            died = f"the worker died {self._begun[key]} times while training it, as for want of memory"
+            return {"failure": died}
+        except RuntimeError as error:
+            raise UserError(f"{error}, after {RETRIES + 1} tries; mend or stop the worker; {_GONE}") from None
+        if "mistake" in result:
+            raise UserError(result["mistake"])
+        return result
+
+    def _wait_for_one(self, futures: list[Future]) -> None:
+        """Wait until one of `futures` is done; UserError if there are no workers for too long."""
+        while True:
+            with suppress(TimeoutError), self._client.as_current():
+                distributed.wait(futures, timeout=1, return_when=distributed.client.FIRST_COMPLETED)
+                return
+            self._check_workers()
+
+    def _wait_for_a_worker(self) -> None:
+        """Wait until a worker is ready; UserError if none is within twice the time."""
+        self._last_seen = time.monotonic() + WORKERS_TIMEOUT
+        while not self._devices:
+            time.sleep(0.02)
+            if time.monotonic() - self._checked > 1:
+                self._check_workers()
+
+    def _check_workers(self) -> None:
+        """Raise UserError if there are no workers and none can be expected."""
+        self._checked, threads = time.monotonic(), self._client.nthreads()
+        if threads and self._devices:
+            self._last_seen = self._checked
+            return
+        reasons = [cluster.failure(self._client), *self._left.values()]
+        reason = next(filter(None, reasons), None)
+        if self._checked - self._last_seen > WORKERS_TIMEOUT or (
+            reason and not threads and not self._devices
+        ):
+            address = "" if self._client.cluster else self._client.scheduler.address
+            mend = f"start one with `dask worker {address}`" if address else "run again to go on"
+            raise UserError(f"there are no workers{f' ({reason})' if reason else ''}; {mend}")
+
+    def _heed(self, worker: str, device: str = "", left: str = "", key: str = "", epoch: int = 0) -> None:
+        """Take in what a worker tells; in a thread of Dask's."""
+        if device:
+            self._devices.add(device)
+        elif left:
+            self._left[worker] = f"{worker}: {left}"
+            console.say(f"worker {worker} was sent away: {left}")
+        elif epoch:
+            self._note(key, epoch)
+        else:
+            self._begun[key] += 1
+
+    def _note(self, key: str, epoch: int) -> None:
+        """Note that a training is at `epoch`, or at the one asked for, if it was not known to be further."""
+        with self._lock:
+            training, epochs = self._asked[key]
+            known, epoch = self.epochs.setdefault(training, 0), min(epoch, epochs)
+            if epoch > known:
+                self.epochs[training] = epoch
+                self._begun[key] = 0
+                self.progress(epoch - known)
+
+    def _load(self, key: str, epochs: int, *, arrays: bool = True) -> Checkpoint | None:
+        """Return what is stored of a training: with tests the epoch asked for or less, else the longest."""
+        return self._store.load(key, epochs if self._tests else None, arrays=arrays)

@@ -1,47 +1,39 @@
-"""The store of trainings: what was trained once is not trained again.
+"""On the client and on workers: the store of trainings. What was trained once is not trained again.
 
-A training has a folder named by its key, a hash of all that decides it, with the checkpoint that it has reached so far.
-Training goes on from there, so a killed search resumes, a promoted trial continues and another strategy reuses what is there,
-with no code for any of them. Deleting the folder, or any file in it, costs time and changes no result.
+A training has a folder named by its key, a hash of all that decides it, with the checkpoint that it has
+reached so far. Training goes on from there, so a killed search resumes, a promoted trial continues and
+another strategy reuses what is there, with no code for any of them. Deleting the folder, or any file in it,
+costs time and changes no result.
 
-A checkpoint is one file, written whole or not at all: what is known of the training as JSON and, after it, a NumPy archive of
-its arrays, each with its SHA-256. Whatever does not match its digest is ignored and made again.
+A checkpoint is one file, EPOCH.npz, written whole or not at all: NumPy's archive of its arrays, and in it
+checkpoint.json with all else. Zip's checksums tell a damaged file, which is ignored and made again.
 """
 
 import contextlib
+import errno
 import hashlib
 import io
 import json
 import os
-import shutil
-import time
+import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import fsspec
 import numpy as np
-from fsspec.implementations.local import LocalFileSystem
 
 from stages.base.console import UserError
-from stages.base.files import WRITING, replacing
-from stages.base.splits import Split
-from stages.training.trainer import Checkpoint
+from stages.base.files import WRITING, remove_abandoned, replacing
+from stages.training.checkpoint import Checkpoint
 
 _ARRAYS = ("weights", "optimizer")
-_SUFFIX = ".checkpoint"
-_DIGEST = hashlib.sha256().digest_size
-_LENGTH = 3  # bytes that the JSON's length takes
+_JSON = "checkpoint.json"
+_SUFFIX = ".npz"
 _BLOCK = 2**16  # bytes that are read at once from a URL
-_ABANDONED = 3600  # seconds after which a temporary folder is of a process that was killed
-
-
-def data_digest(data: Split) -> str:
-    """Return a hash of the inputs and labels of `data`."""
-    digest = hashlib.sha256()
-    for array in (data.inputs, data.labels):
-        digest.update(json.dumps([array.shape, str(array.dtype)]).encode())
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
+# What NumPy and zipfile raise for a file that is damaged
+_DAMAGE = (ValueError, KeyError, EOFError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 def key(**decides: object) -> str:
@@ -50,134 +42,137 @@ def key(**decides: object) -> str:
 
 
 class Store:
-    """Checkpoints in a folder of this machine or at a URL of fsspec, such as s3://bucket/trials; safe for many processes.
+    """Checkpoints in a folder, or at a URL of fsspec such as s3://bucket/trials; safe for many processes.
 
     Raises:
-        UserError: there is no such kind of URL, or its package is not installed.
-        OSError: from all methods, if the URL cannot be reached, read or written.
+        UserError: there is no such kind of URL or no package for it; and from all methods: it cannot be used.
     """
 
-    def __init__(self, url: str):
-        self.url = url
+    def __init__(self, place: str):
+        self.place, self._local = place, "://" not in place or place.startswith("file://")
+        if self._local:  # a path, in which `::` and the like mean nothing
+            self._files, self._folder = (
+                fsspec.filesystem("file"),
+                str(Path(place.removeprefix("file://")).absolute()),
+            )
+            return
         try:
-            self._files, self._folder = fsspec.core.url_to_fs(url, use_listings_cache=False)
+            self._files, self._folder = fsspec.core.url_to_fs(place, use_listings_cache=False)
         except (ImportError, ValueError) as error:
-            raise UserError(f"params.yaml: runtime.store is {url}, which cannot be used: {error}") from None
-        self._local = isinstance(self._files, LocalFileSystem)
+            raise UserError(f"params.yaml: runtime.store is {place}, which cannot be used: {error}") from None
 
     def load(self, key: str, epochs: int | None = None, *, arrays: bool = True) -> Checkpoint | None:
-        """Return the longest whole checkpoint stored under `key`, of at most `epochs` epochs; None if there is none.
+        """Return the longest whole checkpoint stored under `key`, of at most `epochs` epochs, or None.
 
-        Without `arrays`, only its start is read, and it has none.
+        Without `arrays`, only what is in its JSON is read, and it has none.
         """
         for epoch, path in sorted(self._checkpoints(key).items(), reverse=True):
-            if epochs is None or epoch <= epochs:
-                checkpoint = self._read(path, arrays)
-                if checkpoint:
-                    return checkpoint
+            if (epochs is None or epoch <= epochs) and (checkpoint := self._read(path, arrays)):
+                return checkpoint
         return None
 
     def save(self, key: str, checkpoint: Checkpoint, *, keep: int = 0) -> None:
         """Store `checkpoint` under `key`, in place of shorter ones that are longer than `keep` epochs."""
-        archive = io.BytesIO()
-        arrays = {f"{name}{i}": array for name in _ARRAYS for i, array in enumerate(getattr(checkpoint, name))}
-        np.savez(archive, allow_pickle=False, **arrays)
-        known = vars(checkpoint) | {name: len(getattr(checkpoint, name)) for name in _ARRAYS}
-        about = json.dumps([known, hashlib.sha256(archive.getbuffer()).hexdigest()]).encode()
+        arrays = {
+            f"{name}{i}": array for name in _ARRAYS for i, array in enumerate(getattr(checkpoint, name))
+        }
+        about = vars(checkpoint) | {name: len(getattr(checkpoint, name)) for name in _ARRAYS}
         with self._writing(f"{self._folder}/{key}/{checkpoint.epoch}{_SUFFIX}") as file:
-            for part in (hashlib.sha256(about).digest(), len(about).to_bytes(_LENGTH, "big"), about, archive.getbuffer()):
-                file.write(part)
+            np.savez(file, allow_pickle=False, **arrays)
+            with zipfile.ZipFile(file, "a") as archive:
+                archive.writestr(_JSON, json.dumps(about))
         for epoch, path in self._checkpoints(key).items():
             if keep < epoch < checkpoint.epoch:
-                with self._one_line_errors(), contextlib.suppress(FileNotFoundError):
+                with contextlib.suppress(FileNotFoundError), self._one_line_errors(FileNotFoundError):
                     self._files.rm_file(path)
 
     def keys(self) -> set[str]:
         """Return the keys of all trainings that are stored."""
-        if self._local and any(path.is_file() for path in (Path(self._folder), *Path(self._folder).parents)):
-            raise OSError(f"runtime.store {self.url} is a file or in one; name a folder")
-        try:
-            with self._one_line_errors():
-                paths = self._files.find(self._folder)
-                return {path.split("/")[-2] for path in paths if path.endswith(_SUFFIX) and f"/{WRITING}" not in path}
-        except FileNotFoundError as error:  # such as a bucket
-            raise OSError(f"runtime.store {self.url} cannot be used ({error})") from None
+        with self._one_line_errors():
+            if self._local:
+                Path(self._folder).mkdir(parents=True, exist_ok=True)
+            paths = self._files.find(self._folder)
+        return {path.split("/")[-2] for path in paths if path.endswith(_SUFFIX) and f"/{WRITING}" not in path}
 
     def prune(self, size: float) -> None:
-        """Delete what was not used for longest until all takes at most `size` bytes; only of a folder of this machine."""
+        """Delete what was not used for longest until all takes at most `size` bytes; only in a folder."""
         if not self._local:
             return
-        for path in Path(self._folder).glob(f"*/{WRITING}*"):
-            if time.time() - _stat(path)[0] > _ABANDONED:
-                shutil.rmtree(path, ignore_errors=True)
-        paths = Path(self._folder).glob(f"*/*{_SUFFIX}")
-        for _, bytes_, path in sorted(((*_stat(path), path) for path in paths), reverse=True):
-            size -= bytes_
+        used = {}
+        for path in Path(self._folder).glob(f"*/*{_SUFFIX}"):
+            with contextlib.suppress(FileNotFoundError):  # another process has deleted it
+                used[path] = path.stat()
+        for path in sorted(used, key=lambda path: (used[path].st_mtime, str(path)), reverse=True):
+            size -= used[path].st_size
             if size < 0:
                 path.unlink(missing_ok=True)
+        for folder in Path(self._folder).glob("*/"):
+            remove_abandoned(folder)
+            with contextlib.suppress(OSError):  # it is not empty
+                folder.rmdir()
 
     def _checkpoints(self, key: str) -> dict[int, str]:
         """The files stored under `key` by their epoch."""
         try:
-            with self._one_line_errors():
+            with self._one_line_errors(FileNotFoundError):
                 paths = self._files.ls(f"{self._folder}/{key}", detail=False)
         except FileNotFoundError:
             return {}
-        names = {path: path.rpartition("/")[2].removesuffix(_SUFFIX) for path in paths if path.endswith(_SUFFIX)}
+        names = {
+            path: path.rpartition("/")[2].removesuffix(_SUFFIX) for path in paths if path.endswith(_SUFFIX)
+        }
         return {int(name): path for path, name in names.items() if name.isdecimal()}
 
     def _read(self, path: str, arrays: bool) -> Checkpoint | None:
         """The checkpoint in `path`, None if it is damaged or another process has deleted it."""
         try:
-            with self._one_line_errors(), self._files.open(path, "rb", block_size=_BLOCK) as file:
-                digest, length = file.read(_DIGEST), file.read(_LENGTH)
-                text = file.read(int.from_bytes(length, "big"))
-                if hashlib.sha256(text).digest() != digest:
-                    return None
-                archive = file.read() if arrays else b""
-        except OSError as error:
-            if self._local or isinstance(error, FileNotFoundError):
-                return None
-            raise
-        if self._local:
+            with (
+                self._one_line_errors(FileNotFoundError),
+                self._files.open(path, "rb", block_size=_BLOCK) as file,
+            ):
+                checkpoint = _parse(file, arrays)
+        except FileNotFoundError:
+            return None
+        if checkpoint and self._local:
             with contextlib.suppress(OSError):
                 os.utime(path)  # what was not used for longest goes first
-        about, digest = json.loads(text)
-        if not arrays:
-            return Checkpoint(**about | dict.fromkeys(_ARRAYS, ()))
-        if hashlib.sha256(archive).hexdigest() != digest:
-            return None
-        with np.load(io.BytesIO(archive), allow_pickle=False) as found:
-            return Checkpoint(**about | {name: [found[f"{name}{i}"] for i in range(about[name])] for name in _ARRAYS})
+        return checkpoint
 
     @contextlib.contextmanager
-    def _writing(self, path: str) -> Iterator:
-        """A file to write `path` with."""
+    def _writing(self, path: str) -> Iterator[IO[bytes]]:
+        """A file to write `path` with, and to read and seek in."""
         if self._local:
-            with replacing(path) as temporary, temporary.open("wb") as file:
+            with replacing(path) as temporary, temporary.open("w+b") as file:
                 yield file
-        else:
-            with self._one_line_errors(), self._files.open(path, "wb") as file:
-                yield file
+            return
+        content = io.BytesIO()
+        yield content
+        with self._one_line_errors():
+            self._files.pipe_file(path, content.getvalue())
 
     @contextlib.contextmanager
-    def _one_line_errors(self) -> Iterator[None]:
-        """Turn whatever a remote file system raises into an OSError in one line."""
+    def _one_line_errors(self, *but: type[Exception]) -> Iterator[None]:
+        """Turn whatever a file system raises, but these, into one line that names the store."""
         try:
             yield
-        except FileNotFoundError:
-            raise
         except Exception as error:
-            if self._local:
+            if isinstance(error, (MemoryError, *but)):
                 raise
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-            raise OSError(f"runtime.store {self.url} cannot be used ({reason})") from None
+            raise UserError(f"params.yaml: runtime.store {self.place} cannot be used ({reason})") from None
 
 
-def _stat(path: Path) -> tuple[float, int]:
-    """When `path` was last used and its size; (0, 0) if another process has deleted it."""
+def _parse(file: IO[bytes], arrays: bool) -> Checkpoint | None:
+    """The checkpoint in `file`, None if it is damaged."""
     try:
-        stat = path.stat()
-    except OSError:
-        return 0, 0
-    return stat.st_mtime, stat.st_size
+        with np.load(file, allow_pickle=False) as archive:
+            about = json.loads(archive[_JSON])
+            for name in _ARRAYS:
+                about[name] = [archive[f"{name}{i}"] for i in range(about[name])] if arrays else []
+            return Checkpoint(**about)
+    except _DAMAGE:
+        return None
+    except OSError as error:
+        if error.errno == errno.EINVAL:  # a damaged place in it, where no file has one
+            return None
+        raise

@@ -1,168 +1,158 @@
-"""What runs on a Dask worker: one training, from where the store has it."""
+"""On a worker: one training, from where the store has it."""
 
-import signal
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from stages.base import splits
 from stages.base.console import UserError
-from stages.base.params import EarlyStopping
 from stages.base.splits import Split
 from stages.compute.store import Store
-from stages.training.backend import tf
-from stages.training.trainer import Checkpoint, Subset, Trainer, build
+from stages.training import trainer
+from stages.training.backend import DEVICE, keras, tf
+from stages.training.checkpoint import Checkpoint
+from stages.training.trainer import Subset, Trainer
 
-SAVE_EVERY = 3  # seconds of a training between two checkpoints
-KEPT = 16  # networks that stay traced: a trial that is promoted, or takes turns with others, need not start over
+REPORT_EVERY = 3  # seconds of a training between two checkpoints
+KEPT_BYTES = 2**27  # of networks that stay traced: a trial that is promoted need not be traced again
+TRACE_BYTES = 2**22  # what a traced network takes beside its numbers, about
 # What no network is to blame for: another worker may do it
 INFRASTRUCTURE = (MemoryError, ImportError, OSError, tf.errors.ResourceExhaustedError)
+Report = Callable[[int], object]
 
 
-@dataclass(frozen=True)
-class Training:
-    """One training.
+class Session:
+    """What a worker has of one search: the data, the store and the networks that it trained last.
 
-    Attributes:
-        hyperparameters: by name, the fields of `Hyperparameters`.
-        seed: of its initial weights, shuffling and dropout.
-        subset: a name for the rows it trains on and those it is scored on.
-    """
-
-    hyperparameters: Mapping[str, object]
-    seed: int
-    subset: str
-
-    def __hash__(self) -> int:
-        return hash((tuple(sorted(self.hyperparameters.items())), self.seed, self.subset))
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What all trainings of a search have in common.
-
-    Attributes:
-        data: a digest of the data.
-        batch_size: as of `Trainer`.
-        early_stopping: as of `Trainer`.
-        store: where the worker reads and writes checkpoints; None if it cannot: then they come and go with each call.
-    """
-
-    data: str
-    batch_size: int
-    early_stopping: EarlyStopping | None
-    store: str | None
-
-
-@dataclass(frozen=True)
-class Job:
-    """A training to be trained.
-
-    Attributes:
-        training: which one.
-        key: its name in the store.
-        epochs: to which epoch.
-        exact: whether that very epoch is wanted; if not, a stored checkpoint may be further.
-        keep: up to which epoch checkpoints stay in the store beside later ones.
-    """
-
-    training: Training
-    key: str
-    epochs: int
-    exact: bool
-    keep: int = 0
-
-
-def dask_setup(_worker) -> None:
-    """Leave Ctrl-C to the process that the user started."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def train(settings: Settings, job: Job, data: dict, checkpoint: dict | None, progress: Callable[[int], object]) -> dict | str:
-    """Return where the training got to, or why the network failed, in one line.
-
-    With a store that is the end, and what is returned has arrays only if `job.exact`. A thread writes a checkpoint every few
-    seconds beside the training, so that no epoch waits for the disk. Without a store it is the checkpoint after `SAVE_EVERY`
-    seconds.
+    A job is what the client asks for: {"key", its name in the store; "hyperparameters" and "seed"; "subset",
+    the name of the rows; "epochs", to which one; "exact", whether that very epoch is wanted, where a stored
+    checkpoint may be further; "keep", up to which epoch checkpoints stay in the store beside later ones}.
 
     Args:
-        data: `subsets`, (rows to train on, rows to score on) by name; and `inputs` and `labels`, or `folders` that have them.
-        checkpoint: a `Checkpoint`'s attributes, as is what is returned: plain, so that no worker needs its class to pass it on.
-        progress: called with the epoch reached, every few seconds.
+        data: the parts of the data by name: the folder that each is in, or its arrays.
+        digests: of these parts, as the client has read them.
+        subsets: (rows to train on, rows to score on after each epoch, which may be none) by name.
+        batch_size: as of `Trainer`.
+        early_stopping: as of `Trainer`.
+        store: where this worker reads and writes checkpoints; None: they come with a job, go with its result.
 
     Raises:
-        UserError: the store cannot be written.
-        Exception: one of `INFRASTRUCTURE`, for which no network is to blame.
+        UserError: the data is not what the client has read.
     """
-    kept = _kept(settings)
+
+    def __init__(
+        self,
+        data: Mapping[str, str | tuple[np.ndarray, np.ndarray]],
+        digests: Mapping[str, str],
+        subsets: Mapping[str, tuple[np.ndarray, np.ndarray]],
+        batch_size: int,
+        early_stopping: Mapping[str, object] | None,
+        store: str | None,
+    ):
+        self.device = DEVICE
+        self.data = {
+            name: splits.load(Path(part)) if isinstance(part, str) else Split(*part)
+            for name, part in data.items()
+        }
+        for name, part in self.data.items():
+            if splits.digest(part) != digests[name]:
+                raise UserError(f"{data[name]} has changed since this stage started; run it again")
+        self._subsets, self.batch_size, self._early_stopping = subsets, batch_size, early_stopping
+        self.store = Store(store) if store else None
+        self._trainers: dict[str, Trainer] = {}
+        self._evaluated: Mapping[str, object] | None = None
+
+    def reach(self, job: dict, checkpoint: dict | None, report: Report) -> Checkpoint | str:
+        """Return the checkpoint that a training got to, or why it failed, in one line.
+
+        Without a store, `checkpoint` is where to go on from, as a checkpoint's attributes. With one, a thread
+        writes a checkpoint every few seconds beside the training, so that no epoch waits for the disk.
+        `report` is called with the epoch reached as often.
+
+        Raises:
+            UserError: the store cannot be used, or model.py has what this project cannot train.
+            Exception: one of `INFRASTRUCTURE`, for which no network is to blame.
+        """
+        try:
+            reached = Checkpoint(**checkpoint) if checkpoint else None
+            if self.store:
+                reached = self.store.load(job["key"], job["epochs"] if job["exact"] else None)
+            with ThreadPoolExecutor(1) as writer:
+                writing = None
+                while not reached or not reached.done(job["epochs"]):
+                    reached = self._trainer(job, new=reached is None).run(
+                        job["epochs"], reached, REPORT_EVERY
+                    )
+                    report(reached.epoch)
+                    if self.store and (reached.done(job["epochs"]) or not writing or writing.done()):
+                        writing and writing.result()
+                        writing = writer.submit(self.store.save, job["key"], reached, keep=job["keep"])
+                writing and writing.result()
+            return reached
+        except (*INFRASTRUCTURE, UserError):
+            self._trainers.clear()
+            raise
+        except Exception as error:
+            return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+
+    def _trainer(self, job: dict, *, new: bool) -> Trainer:
+        """Return the trainer of `job`, built and traced unless it was used lately and need not be `new`."""
+        made = self._trainers.pop(job["key"], None)
+        if new or not made:
+            rows, scored = self._subsets[job["subset"]]
+            training = self.data["training"]
+            made = Trainer(
+                self.build(job["hyperparameters"], job["seed"]),
+                Subset.of(training, rows),
+                batch_size=self.batch_size,
+                seed=job["seed"],
+                validation=Subset.of(training, scored) if len(scored) else None,
+                early_stopping=self._early_stopping,
+            )
+        self._trainers[job["key"]] = made  # the last of the dictionary is the last that was used
+        while len(self._trainers) > 1 and sum(map(_size, self._trainers.values())) > KEPT_BYTES:
+            del self._trainers[next(iter(self._trainers))]
+        return made
+
+    def evaluator(self, hyperparameters: Mapping[str, object]) -> tuple[keras.Model, Callable]:
+        """Return a network and its `trainer.evaluator`, one for all trainings with these hyperparameters."""
+        if self._evaluated != hyperparameters:
+            network = self.build(hyperparameters, 0)
+            self._evaluated, self._evaluator = hyperparameters, (network, trainer.evaluator(network))
+        return self._evaluator
+
+    def build(self, hyperparameters: Mapping[str, object], seed: int) -> keras.Model:
+        """Return the network of model.py for the data."""
+        training = self.data["training"]
+        return trainer.build(hyperparameters, training.inputs.shape[1:], training.outputs, seed)
+
+
+def train(session: Session, job: dict, checkpoint: dict | None, report: Report) -> dict:
+    """Return where a training got to, as `plain` does, or {"failure": why it failed}; see `Session.reach`."""
+    reached = session.reach(job, checkpoint, report)
+    return {"failure": reached} if isinstance(reached, str) else plain(session, reached)
+
+
+def plain(session: Session, reached: Checkpoint) -> dict:
+    """Return the attributes of `reached`, without arrays where the store has them."""
+    return vars(replace(reached, weights=[], optimizer=[]) if session.store else reached)
+
+
+def count(session: Session, job: dict, report: Report) -> dict:
+    """Return how many `parameters` the network of `job` has, None if it cannot be built."""
     try:
-        trainer = kept.trainer(settings, job.training, data)
-        if not settings.store:
-            return vars(trainer.run(job.epochs, Checkpoint(**checkpoint) if checkpoint else None, SAVE_EVERY))
-        store = Store(settings.store)
-        reached = store.load(job.key, job.epochs if job.exact else None)
-        with ThreadPoolExecutor(1) as writer:
-            writing = None
-            while not reached or not reached.done(job.epochs):
-                reached = trainer.run(job.epochs, reached, SAVE_EVERY)
-                progress(reached.epoch)
-                if reached.done(job.epochs) or not writing or writing.done():
-                    writing and writing.result()
-                    writing = writer.submit(store.save, job.key, reached, keep=job.keep)
-            writing and writing.result()
-        return vars(reached if job.exact else replace(reached, weights=[], optimizer=[]))
+        return {"parameters": session.build(job["hyperparameters"], 0).count_params()}
     except (*INFRASTRUCTURE, UserError):
-        kept.trainers.clear()
         raise
-    except Exception as error:
-        return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    except Exception:
+        return {"parameters": None}
 
 
-@dataclass
-class _Kept:
-    """What stays in memory between the trainings of one search."""
-
-    trainers: dict[Training, Trainer] = field(default_factory=dict)
-    tensors: Subset | None = None
-    outputs: int = 0
-
-    def trainer(self, settings: Settings, training: Training, data: dict) -> Trainer:
-        """Return the trainer of `training`, built and traced unless it was used lately."""
-        if training in self.trainers:
-            self.trainers[training] = self.trainers.pop(training)  # the last of the dictionary is the last that was used
-            return self.trainers[training]
-        while len(self.trainers) >= KEPT:
-            del self.trainers[next(iter(self.trainers))]
-        if not self.tensors:
-            self.tensors, self.outputs = self._load(data)
-        subset, scored = (self.tensors._replace(rows=np.asarray(r, np.int32)) for r in data["subsets"][training.subset])
-        self.trainers[training] = Trainer(
-            build(training.hyperparameters, subset.inputs.shape[1:], self.outputs, training.seed),
-            subset,
-            batch_size=settings.batch_size,
-            seed=training.seed,
-            validation=scored if len(scored.rows) else None,
-            early_stopping=settings.early_stopping,
-        )
-        return self.trainers[training]
-
-    @staticmethod
-    def _load(data: dict) -> tuple[Subset, int]:
-        """All rows of `data`, which are in memory once, and how many numbers the network returns for each."""
-        if "folders" in data:
-            split = splits.join(*(splits.load(Path(folder)) for folder in data["folders"]))
-            return Subset.of(split), split.outputs
-        split = Split(data["inputs"], data["labels"])
-        tensors = Subset.of(split)
-        data["inputs"], data["labels"] = tensors.inputs.numpy(), tensors.labels.numpy()  # views of the tensors
-        return tensors, split.outputs
-
-
-@lru_cache(2)
-def _kept(_settings: Settings) -> _Kept:
-    """What is kept for a search; two that take turns each keep theirs, and a third one's takes the place of the older."""
-    return _Kept()
+def _size(made: Trainer) -> int:
+    variables = made.network.variables + made.network.optimizer.variables
+    return TRACE_BYTES + sum(
+        variable.value.dtype.size * int(np.prod(variable.shape)) for variable in variables
+    )

@@ -1,7 +1,7 @@
 """The data sets by name; the one place to add another.
 
-One in MNIST's format is an entry in `IDX_DATASETS`; for any other format, add a function to `DATASETS`. For tables, such as CSV
-files, `from_tables` does most of it.
+One in MNIST's format is an entry in `IDX_DATASETS`; for any other format, add a function to `DATASETS`. For
+tables, such as CSV files, `from_tables` does most of it.
 """
 
 import hashlib
@@ -27,8 +27,8 @@ class Dataset:
 
     Attributes:
         digests: the SHA-256 of its raw files, by name.
-        columns: of tables, for each input: its column, the text that it says whether the column has (None: its number), and the
-            mean and the deviation by which it was standardised.
+        columns: of tables, for each input: its column, the text that it says whether the column has (None:
+            its number), and the mean and the deviation by which it was standardised.
         class_names: what the classes were called, where that was not a number.
     """
 
@@ -73,106 +73,115 @@ def load(name: str, raw: Path) -> Dataset:
     """Return the data set `name`, downloaded to the folder `raw` unless it is there.
 
     Raises:
-        UserError: there is no such data set, a file of it is missing, no source had it (the message names each source with its
-            reason), or a network cannot be trained on it.
+        UserError: there is no such data set, a file of it is missing, no source had it (the message names
+            each source with its reason), or a network cannot be trained on it.
     """
     if name not in DATASETS:
-        raise UserError(f"params.yaml: prepare.dataset is {shown(name)}, but should be one of {', '.join(DATASETS)}")
+        names = ", ".join(DATASETS)
+        raise UserError(f"params.yaml: prepare.dataset is {shown(name)}, but should be one of {names}")
     try:
         dataset = DATASETS[name](raw)
     except FileNotFoundError as error:
-        raise UserError(f"{name}: {error.filename} is missing; bring it, or mend stages/datasets/catalog.py") from None
+        way_out = "bring it, or mend stages/datasets/catalog.py"
+        raise UserError(f"{name}: {error.filename} is missing; {way_out}") from None
     if problem := next(_problems(dataset.train, dataset.test), None):
         raise UserError(f"{name}: {problem}; mend the data, or how stages/datasets/catalog.py reads them")
     return dataset
 
 
 def _problems(train: Split, test: Split) -> Iterator[str]:
-    """Yield why a network cannot be trained or tested on these; each reason takes for granted that there was none before it."""
+    """Yield why a network cannot be trained or tested on these; each reason presumes none before it."""
+    forms = {}
     for part, split in {"train": train, "test": test}.items():
         inputs, labels = split.inputs, split.labels
+        forms[part] = f"inputs of shape {inputs.shape[1:]}, {labels.dtype} labels"
         if labels.shape != (len(inputs),) or not len(inputs):
             yield f"the {part} part has {len(inputs)} examples, but labels of shape {labels.shape}"
         if inputs.dtype != np.float32 or labels.dtype not in (np.int32, np.float32):
-            yield f"the {part} part has {inputs.dtype} inputs and {labels.dtype} labels, not float32 and int32 or float32"
-        if missing := (~np.isfinite(labels) | (labels < 0 if split.classes is not None else False)).sum():
-            yield f"{missing} of {len(labels)} labels of the {part} part are missing (NaN, or a class below 0)"
+            types = f"{inputs.dtype} inputs and {labels.dtype} labels"
+            yield f"the {part} part has {types}, not float32 and int32 or float32"
+        if absent := (~np.isfinite(labels) | (labels < 0 if split.classes is not None else False)).sum():
+            yield f"{absent} of {len(labels)} labels of the {part} part are missing (NaN, or a class below 0)"
         if bad := (~np.isfinite(inputs).reshape(len(inputs), -1).all(1)).sum():
             yield f"{bad} of {len(inputs)} examples of the {part} part hold NaN or an infinite value"
-    of_train, of_test = (f"inputs of shape {part.inputs.shape[1:]}, {part.labels.dtype} labels" for part in (train, test))
-    if of_train != of_test:
-        yield f"the train part has {of_train}, but the test part {of_test}"
+    if forms["train"] != forms["test"]:
+        yield f"the train part has {forms['train']}, but the test part {forms['test']}"
     if (train.labels == train.labels[0]).all():
         yield f"all labels of the train part are {train.labels[0]}; there should be two at least"
     if train.classes and (counts := np.bincount(train.labels)).min() < 2:
-        yield f"the train part has {counts.min()} examples of class {counts.argmin()}, but needs 2, one of them for validation"
+        few = f"{counts.min()} examples of class {counts.argmin()}"
+        yield f"the train part has {few}, but needs 2, one of them for validation"
     if train.classes and test.classes and test.classes > train.classes:
-        yield f"the test part has class {test.classes - 1}, but the train part only classes up to {train.classes - 1}"
+        last = train.classes - 1
+        yield f"the test part has class {test.classes - 1}, but the train part only classes up to {last}"
 
 
 def from_tables(train: pd.DataFrame, test: pd.DataFrame, label: str, *files: Path) -> Dataset:
-    """Return the data set of two tables with the same columns, read from `files`; column `label` is what to predict.
+    """Return the data set of two tables with the same columns, read from `files`; `label` is what to predict.
 
-    Labels that are text or booleans are classes, numbered in order; numbers are numbers. In other columns, each text becomes
-    an input of 0 and 1, then all are standardised: minus the mean of `train`, divided by its standard deviation.
+    Labels that are text or booleans are classes, numbered in order; numbers are numbers. In other columns,
+    each text becomes an input of 0 and 1; all are standardised by the mean and standard deviation of `train`.
 
     Raises:
         UserError: a column is not in both tables, lacks a value, or has text among its numbers.
     """
     both = pd.concat({"train": train, "test": test})
-    problems = [f"column {name} is not in both parts" for name in sorted(set(train) ^ set(test) | {label} - set(both))]
-    problems += [
-        f"column {name} has no value in {empty} of {len(both)} rows" for name, empty in both.isna().sum().items() if empty
-    ]
+    rows, gaps = len(both), both.isna().sum()
+    unpaired = sorted(set(train) ^ set(test) | {label} - set(both))
+    problems = [f"column {name} is not in both parts" for name in unpaired]
+    problems += [f"column {name} has no value in {n} of {rows} rows" for name, n in gaps.items() if n]
     others = [name for name in both if name != label]
     texts = [name for name in others if not pd.api.types.is_numeric_dtype(both[name])]
     for name in texts:
         text = both[name][pd.to_numeric(both[name], errors="coerce").isna()]
-        if 0 < len(text) < len(both) / 2:
-            problems.append(f"column {name} has text in {len(text)} of {len(both)} rows ({text.iloc[0]}), else numbers")
+        if 0 < len(text) < rows / 2:
+            share = f"{len(text)} of {rows} rows ({text.iloc[0]})"
+            problems.append(f"column {name} has text in {share}, else numbers")
     if problems:
-        raise UserError(f"{', '.join(map(str, files))}: {problems[0]}; mend the file, or leave out the column or those rows")
+        names = ", ".join(map(str, files))
+        raise UserError(f"{names}: {problems[0]}; mend the file, or leave out the column or those rows")
     columns = [(name, None) for name in others if name not in texts]
     columns += [(name, text) for name in texts for text in sorted(both[name].unique())]
-    found = {(name, text): both[name] if text is None else both[name] == text for name, text in columns}
-    inputs, labels = pd.concat(found, axis=1).astype(np.float64), both[label]
+    values = {(name, text): both[name] if text is None else both[name] == text for name, text in columns}
+    inputs, labels = pd.concat(values, axis=1).astype(np.float64), both[label]
     mean, deviation = inputs.loc["train"].mean(), inputs.loc["train"].std(ddof=0).replace(0, 1)
     inputs = ((inputs - mean) / deviation).astype(np.float32)
     numeric = pd.api.types.is_numeric_dtype(labels) and not pd.api.types.is_bool_dtype(labels)
     classes = labels.astype("category").cat
     labels = labels.astype(np.float32) if numeric else classes.codes.astype(np.int32)
-    train_part, test_part = (Split(inputs.loc[part].to_numpy(), labels.loc[part].to_numpy()) for part in ("train", "test"))
+    train_part = Split(inputs.loc["train"].to_numpy(), labels.loc["train"].to_numpy())
+    test_part = Split(inputs.loc["test"].to_numpy(), labels.loc["test"].to_numpy())
     digests = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
-    known = [
-        {"column": name, "text": text, "mean": m, "deviation": d}
-        for (name, text), m, d in zip(columns, mean.tolist(), deviation.tolist(), strict=True)
-    ]
-    return Dataset(train_part, test_part, digests, known, [] if numeric else [str(name) for name in classes.categories])
+    scales = zip(columns, mean.tolist(), deviation.tolist(), strict=True)
+    described = [{"column": name, "text": text, "mean": m, "deviation": d} for (name, text), m, d in scales]
+    class_names = [] if numeric else [str(name) for name in classes.categories]
+    return Dataset(train_part, test_part, digests, described, class_names)
 
 
 def _idx(name: str, raw: Path) -> Dataset:
     fetch(name, IDX_DATASETS[name], raw)
     arrays = [idx.read(raw / file) for file in idx.FILES]
-    train, test = (Split(_scaled(arrays[i], 255), arrays[i + 1].astype(np.int32)) for i in (0, 2))
+    train, test = (Split(arrays[i].astype(np.float32) / 255, arrays[i + 1].astype(np.int32)) for i in (0, 2))
     return Dataset(train, test, dict(zip(idx.FILES, IDX_DATASETS[name].sha256, strict=True)))
 
 
-def _scaled(images: np.ndarray, white: int) -> np.ndarray:
-    return images.astype(np.float32) / np.float32(white)
-
-
 def _digits(_raw: Path) -> Dataset:
-    """The 1,797 handwritten 8x8 digits in scikit-learn (UCI; Alpaydin and Kaynak, 1998); the last 360 are the test part."""
+    """Scikit-learn's 1,797 handwritten 8x8 digits (UCI; Alpaydin and Kaynak, 1998), the last 360 to test."""
     from sklearn.datasets import load_digits
 
     file = importlib.resources.files("sklearn.datasets.data") / "digits.csv.gz"
     digest = "09f66e6debdee2cd2b5ae59e0d6abbb73fc2b0e0185d2e1957e9ebb51e23aa22"
     if hashlib.sha256(file.read_bytes()).hexdigest() != digest:
-        raise UserError("digits: scikit-learn's digits.csv.gz has a wrong SHA-256; install the version in requirements.txt")
+        way_out = "install the version in requirements.txt"
+        raise UserError(f"digits: scikit-learn's {file.name} has a wrong SHA-256; {way_out}")
     digits = load_digits()
-    images, labels = _scaled(digits.images, 16), digits.target.astype(np.int32)
-    return Dataset(Split(images[:-360], labels[:-360]), Split(images[-360:], labels[-360:]), {"digits.csv.gz": digest})
+    images, labels = digits.images.astype(np.float32) / 16, digits.target.astype(np.int32)
+    train, test = Split(images[:-360], labels[:-360]), Split(images[-360:], labels[-360:])
+    return Dataset(train, test, {file.name: digest})
 
 
 # From a name to a function of the folder for raw files
-DATASETS: dict[str, Callable[[Path], Dataset]] = {**{name: partial(_idx, name) for name in IDX_DATASETS}, "digits": _digits}
+DATASETS: dict[str, Callable[[Path], Dataset]] = {
+    **{name: partial(_idx, name) for name in IDX_DATASETS},
+    "digits": _digits,
+}

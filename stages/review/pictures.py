@@ -1,6 +1,6 @@
-"""The plots of dvc.yaml without a network: as PNG files, and as one page; run as a module, those of the README and the page.
+"""The plots of dvc.yaml without a network: as PNG files and one page; as a module, the README's and the page.
 
-The specifications come from DVC, which fills the templates in .dvc/plots; vl-convert draws them as a browser would.
+DVC makes the specifications from the templates in .dvc/plots; vl-convert draws them as a browser would.
 """
 
 import json
@@ -26,7 +26,8 @@ def main() -> None:
     specifications = plots("show")
     drawn = draw(specifications)
     if missing := sorted(set(README_PICTURES) - set(drawn)):
-        raise console.UserError(f"there is no plot of {missing[0]}; `dvc repro` makes it, in the repository's top folder")
+        way_out = "`dvc repro` makes it, in the repository's top folder"
+        raise console.UserError(f"there is no plot of {missing[0]}; {way_out}")
     for plot, path in README_PICTURES.items():
         with replacing(path) as temporary:
             temporary.write_bytes(drawn[plot])
@@ -41,8 +42,9 @@ def plots(*command: str) -> dict[str, dict]:
     Raises:
         UserError: DVC could not make them.
     """
-    found = json.loads(dvc("plots", *command, "--json")).get("data", {})
-    specifications = {name: entry["content"] for name, entries in found.items() for entry in entries if entry["type"] == "vega"}
+    specifications: dict[str, dict] = {}
+    for name, entries in json.loads(dvc("plots", *command, "--json")).get("data", {}).items():
+        specifications.update((name, entry["content"]) for entry in entries if entry["type"] == "vega")
     for specification in specifications.values():
         if len({row.get("rev") for row in specification.get("data", {}).get("values", [])}) == 1:
             _without_names_of_revisions(specification)
@@ -57,8 +59,9 @@ def conclusion() -> str:
 
 
 def page(specifications: dict[str, dict], summary: str) -> str:
-    """Return one HTML page with each specification as an interactive plot; it holds all that it needs and loads nothing."""
-    content = json.dumps({"summary": summary, "plots": specifications}).replace("<", "\\u003c")  # no end of the script
+    """Return one HTML page with each specification as an interactive plot; it loads nothing else."""
+    content = json.dumps({"summary": summary, "plots": specifications})
+    content = content.replace("<", "\\u003c")  # no end of the script
     libraries = vl_convert.javascript_bundle(vl_version=_VEGA_LITE)  # type: ignore[call-arg] # its stub lacks a default
     return Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(libraries=libraries, content=content)
 
@@ -73,8 +76,9 @@ def draw(specifications: dict[str, dict]) -> dict[str, bytes]:
 
 
 def _without_names_of_revisions(part: object) -> None:
-    """Remove the legend or header of `rev`, wherever in a specification it is, which is noise where there is one revision."""
-    for key, value in part.items() if isinstance(part, dict) else enumerate(part) if isinstance(part, list) else ():
+    """Remove the legend or header of `rev` anywhere in a specification: noise where there is one revision."""
+    items = part.items() if isinstance(part, dict) else enumerate(part) if isinstance(part, list) else ()
+    for key, value in items:
         if key in ("color", "facet") and isinstance(value, dict) and value.get("field") == "rev":
             value |= {"legend": None} if key == "color" else {"header": {"labelExpr": "''"}}
         _without_names_of_revisions(value)

@@ -1,7 +1,7 @@
-"""What a change did to the metrics, for the reviewer of a pull request: `python -m stages.review.report BASE`.
+"""What a change did to the metrics, for a pull request's reviewer: `python -m stages.review.report BASE`.
 
-The verdict first, then the params that changed, the metrics that changed, the pictures, and whether the committed metrics
-belong to the committed code. DVC compares the working tree with BASE; nothing is checked out, trained or committed.
+The verdict first, then the params and metrics that changed, the pictures, and whether the committed metrics
+belong to the committed code. DVC compares the working tree with BASE: no checkout, training or commit.
 """
 
 import argparse
@@ -19,8 +19,8 @@ from stages.base.files import read_json, replacing
 from stages.review import pictures
 from stages.review.commands import dvc, run, succeeds
 
-# The metrics to decide by, in this order: file and key -> whether more (1) or less (-1) is better; 0 where neither is.
-# `*` is any name, of a hyperparameter or of the score; all other metrics are folded away, with no direction that is better.
+# The metrics to decide by, in order: file and key -> whether more (1), less (-1) or neither (0) is better.
+# `*` is any name, of a hyperparameter or the score; all other metrics are folded away, with no direction.
 HEADLINES = {
     "comparison.verdict": 0,
     "comparison.superior": 0,
@@ -41,9 +41,10 @@ HEADLINES = {
 MISSING = ("deleted", "not in cache")  # what DVC calls a file that is not there
 MARKER = "<!-- metrics report -->"
 ONE_LOOK = (
-    "The test figures are fair for one network that was chosen without them. The best of ten equally good networks looks "
-    "superior in 14 % of simulated cases, a single one in 2.6 %: to choose among several branches, go by the validation scores "
-    "in tune.json, <code>best.score</code> of the best trial and <code>score</code> of the chosen network."
+    "The test figures are fair for one network that was chosen without them. The best of ten equally good "
+    "networks looks superior in 14 % of simulated cases, a single one in 2.6 %: to choose among several "
+    "branches, go by the validation scores in tune.json, <code>best.score</code> of the best trial and "
+    "<code>score</code> of the chosen network."
 )
 
 
@@ -65,10 +66,10 @@ class Change:
     @property
     def numeric(self) -> bool:
         """Whether it was and is a number."""
-        return all(isinstance(value, int | float) and not isinstance(value, bool) for value in (self.old, self.new))
+        return {type(self.old), type(self.new)} <= {int, float}
 
     def meaning(self, sign: int = 1) -> str:
-        """`better`, `worse` or nothing, where a direction is better than the other; `sign` is that of the search's score."""
+        """`better`, `worse` or nothing, where a direction is better; `sign` is that of the search's score."""
         if not self.numeric or self.old == self.new:
             return ""
         direction = HEADLINES.get(self.headline, 0) * (sign if self.key == "best.score" else 1)
@@ -85,7 +86,7 @@ class Change:
 class Report:
     """What there is to say.
 
-    `notes` are about what could not be said; `sign` is -1 where less of the search's score is better, 0 if objectives differ.
+    `notes` say what is missing; `sign` is -1 if less of the search's score is better, 0 if objectives differ.
     """
 
     base: str
@@ -101,23 +102,21 @@ class Report:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m stages.review.report", description=__doc__.partition("\n")[0])
-    parser.add_argument(
-        "base", nargs="?", help="a revision or experiment to compare with; default: where this branch left main"
-    )
-    parser.add_argument(
-        "--output", metavar="FOLDER", help="write FOLDER/report.md, its pictures and plots.html; default: print"
-    )
-    parser.add_argument("--pictures-url", metavar="URL", help="link to URL in place of showing the pictures of FOLDER")
-    parser.add_argument(
-        "--check", action="store_true", help="only say which stages have metrics that are out of date; status 1"
-    )
+    description = __doc__.partition("\n")[0]
+    parser = argparse.ArgumentParser(prog="python -m stages.review.report", description=description)
+    base_help = "a revision or experiment to compare with; default: where this branch left main"
+    parser.add_argument("base", nargs="?", help=base_help)
+    output_help = "write FOLDER/report.md, its pictures and plots.html; default: print"
+    parser.add_argument("--output", metavar="FOLDER", help=output_help)
+    pictures_url_help = "link to URL in place of showing the pictures of FOLDER"
+    parser.add_argument("--pictures-url", metavar="URL", help=pictures_url_help)
+    check_help = "only say which stages have metrics that are out of date; status 1"
+    parser.add_argument("--check", action="store_true", help=check_help)
     arguments = parser.parse_args()
     if not Path("dvc.yaml").is_file():
         raise console.UserError("dvc.yaml is missing; run from the top folder of the repository")
     if arguments.check:
-        stale = stale_stages()
-        if stale:
+        if stale := stale_stages():
             raise console.UserError(f"metrics of {', '.join(stale)} are out of date; run `dvc repro`")
         return
     report = collect(arguments.base, draw=arguments.output is not None)
@@ -126,18 +125,18 @@ def main() -> None:
     else:
         folder = Path(arguments.output)
         with suppress(OSError):
-            if (folder / "report.md").read_text(encoding="utf-8").startswith(MARKER):  # an older report, whose pictures go
+            text = (folder / "report.md").read_text(encoding="utf-8")
+            if text.startswith(MARKER):  # an older report, whose pictures go
                 for old in [*folder.glob("*.png"), folder / "plots.html"]:
                     old.unlink(missing_ok=True)
         names = {plot: pictures.file_name(plot) for plot in report.pictures}
-        for plot, name in names.items():
-            with replacing(folder / name) as temporary:
-                temporary.write_bytes(report.pictures[plot])
+        files = {names[plot]: picture for plot, picture in report.pictures.items()}
         if report.page:
-            with replacing(folder / "plots.html") as temporary:
-                temporary.write_text(report.page, encoding="utf-8")
-        with replacing(folder / "report.md") as temporary:
-            temporary.write_text(markdown(report, names, arguments.pictures_url), encoding="utf-8")
+            files["plots.html"] = report.page.encode()
+        files["report.md"] = markdown(report, names, arguments.pictures_url).encode()
+        for name, content in files.items():
+            with replacing(folder / name) as temporary:
+                temporary.write_bytes(content)
 
 
 def collect(base: str | None, *, draw: bool) -> Report:
@@ -148,7 +147,8 @@ def collect(base: str | None, *, draw: bool) -> Report:
     report.committed = not run("git", "status", "--porcelain", "--", "metrics", "dvc.lock")
     report.summary = pictures.conclusion()
     if not report.summary:
-        report.notes.append("There is no comparison: metrics/comparison.json is missing or not whole. `dvc repro` makes it.")
+        reason = "metrics/comparison.json is missing or not whole"
+        report.notes.append(f"There is no comparison: {reason}. `dvc repro` makes it.")
     try:
         report.base, commit = resolve(base)
     except console.UserError as error:
@@ -160,14 +160,14 @@ def collect(base: str | None, *, draw: bool) -> Report:
         report.notes.append(f"{report.base} has no metrics: all of them are new.")
     with noted(report):
         report.params, report.metrics = changes(commit)
-        objectives = {value for change in report.metrics if change.key == "objective" for value in (change.old, change.new)}
+        differ = any(change.key == "objective" for change in report.metrics)
         objective = read_json(Path("metrics/tune.json")).get("objective")
-        report.sign = 0 if objectives - {objective} else -1 if objective == "val_loss" else 1
+        report.sign = 0 if differ else -1 if objective == "val_loss" else 1
     if draw and (report.params or report.metrics):
         with noted(report):
-            named = json.dumps(pictures.plots("diff", commit)).replace(commit, "before").replace('"workspace"', '"now"')
-            specifications = json.loads(named)
-            report.pictures, report.page = pictures.draw(specifications), pictures.page(specifications, report.summary)
+            text = json.dumps(pictures.plots("diff", commit)).replace(commit, "before")
+            plots = json.loads(text.replace('"workspace"', '"now"'))
+            report.pictures, report.page = pictures.draw(plots), pictures.page(plots, report.summary)
     return report
 
 
@@ -181,36 +181,35 @@ def noted(report: Report) -> Iterator[None]:
 
 
 def resolve(base: str | None) -> tuple[str, str]:
-    """Return a name and the commit of `base`, or of where this branch left main; UserError if there is none."""
+    """Return name and commit of `base`, or of where this branch left main; UserError if there is none."""
     if base is None:
         for main in ("origin/main", "main"):
             if succeeds("git", "rev-parse", "--verify", "--quiet", f"{main}^{{commit}}"):
                 if not succeeds("git", "merge-base", main, "HEAD"):
-                    raise console.UserError(f"this branch and {main} have no common commit here; `git fetch --unshallow`")
+                    problem = f"this branch and {main} have no common commit here"
+                    raise console.UserError(f"{problem}; `git fetch --unshallow`")
                 return f"the merge base with {main}", run("git", "merge-base", main, "HEAD")
         raise console.UserError("there is no branch main here; name a revision, or `git fetch origin main`")
     if base.startswith("-") or not succeeds("git", "rev-parse", "--verify", "--quiet", f"{base}^{{commit}}"):
         experiments = run("git", "for-each-ref", "--format=%(objectname)", f"refs/exps/*/*/{base}").split()
         if len(experiments) == 1:
             return base, experiments[0]
-        shallow = run("git", "rev-parse", "--is-shallow-repository") == "true"
-        way_out = "this clone is shallow; `git fetch --unshallow`" if shallow else "`git fetch`, or name another revision"
+        way_out = "`git fetch`, or name another revision"
+        if run("git", "rev-parse", "--is-shallow-repository") == "true":
+            way_out = "this clone is shallow; `git fetch --unshallow`"
         raise console.UserError(f"{base} is no revision that is known here; {way_out}")
     return base, run("git", "rev-parse", "--verify", f"{base}^{{commit}}")
 
 
 def changes(commit: str) -> tuple[list[Change], list[Change]]:
-    """Return the params and the metrics that `dvc exp diff` finds changed between `commit` and the working tree."""
-    found = json.loads(dvc("exp", "diff", commit, "--json") or "{}")
-    params, metrics = (
-        [
-            Change(file, key, values.get("old"), values.get("new"))
-            for file, keys in sorted(found.get(kind, {}).items())
-            for key, values in sorted(keys.items())  # DVC's own order is another in each run
-        ]
-        for kind in ("params", "metrics")
-    )
-    return params, metrics
+    """Return the params and metrics that `dvc exp diff` finds changed from `commit` to the working tree."""
+    differences = json.loads(dvc("exp", "diff", commit, "--json") or "{}")
+    changed: dict[str, list[Change]] = {"params": [], "metrics": []}
+    for kind, rows in changed.items():
+        for file, keys in sorted(differences.get(kind, {}).items()):
+            for key, values in sorted(keys.items()):  # DVC's own order is another in each run
+                rows.append(Change(file, key, values.get("old"), values.get("new")))
+    return changed["params"], changed["metrics"]
 
 
 def stale_stages() -> list[str]:
@@ -232,7 +231,7 @@ def stale_stages() -> list[str]:
 
 
 def markdown(report: Report, names: dict[str, str], pictures_url: str | None = None) -> str:
-    """Return `report` as Markdown; `names` are the files of its pictures, `pictures_url` where they are if not beside it."""
+    """Return `report` as Markdown; `names` are its pictures' files, at `pictures_url` if not beside it."""
     parts = [MARKER, f"**{escaped(report.summary)}**" if report.summary else ""]
     parts += [f"> [!WARNING]\n> {escaped(line)}" for line in warnings(report)]
     parts += [f"_{escaped(note)}_" for note in report.notes]
@@ -240,17 +239,18 @@ def markdown(report: Report, names: dict[str, str], pictures_url: str | None = N
         parts.append(f"No param and no metric changed against {code(report.base)}." if report.base else "")
         return "\n\n".join(filter(None, parts)) + "\n"
     order = list(HEADLINES)
-    headlines = sorted((change for change in report.metrics if change.headline), key=lambda c: (order.index(c.headline), c.key))
+    headlines = [change for change in report.metrics if change.headline]
+    headlines.sort(key=lambda change: (order.index(change.headline), change.key))
     machine = [change for change in report.metrics if "seconds" in change.key]
     others = [change for change in report.metrics if change not in headlines and change not in machine]
-    parts.append(f"Compared with {code(report.base)}:")
-    parts.append(table(report.params, "Param"))
+    parts += [f"Compared with {code(report.base)}:", table(report.params, "Param")]
     parts.append(table(headlines, "Metric", report.sign))
     if any("comparison.test_" in change.headline for change in headlines):
         parts.append(ONE_LOOK)
     for title, rows in (("Other metrics", others), ("Decided by the machine that ran it", machine)):
         if rows:
-            parts += [f"<details><summary>{title} ({len(rows)})</summary>", table(rows, "Metric", report.sign), "</details>"]
+            summary = f"<details><summary>{title} ({len(rows)})</summary>"
+            parts += [summary, table(rows, "Metric", report.sign), "</details>"]
     if names and pictures_url:
         parts.append(f"Pictures of the change: [{len(names)} PNG files]({pictures_url}).")
     else:
@@ -259,7 +259,7 @@ def markdown(report: Report, names: dict[str, str], pictures_url: str | None = N
 
 
 def table(rows: list[Change], title: str, sign: int | None = None) -> str:
-    """Return `rows` as a Markdown table, nothing for none; with the change and what it means if there is a `sign`."""
+    """Return `rows` as a Markdown table, nothing for none; with change and meaning if there is a `sign`."""
     if not rows:
         return ""
     lines = [["File", title, "Before", "Now", "Change", ""], ["---"] * 6]
@@ -267,18 +267,14 @@ def table(rows: list[Change], title: str, sign: int | None = None) -> str:
     return "\n".join(f"| {' | '.join(line[: 4 if sign is None else 6])} |" for line in lines)
 
 
-def warnings(report: Report) -> list[str]:
+def warnings(report: Report) -> Iterator[str]:
     """What a reviewer must know before the figures."""
-    found = []
     if report.stale:
         stages = ", ".join(report.stale)
-        found.append(f"Metrics of {stages} are out of date: run `dvc repro` and commit dvc.lock and metrics/.")
+        yield f"Metrics of {stages} are out of date: run `dvc repro` and commit dvc.lock and metrics/."
     if not report.committed:
-        found.append(
-            "These metrics are not committed: they are of a run in this working tree. On a machine of another kind, stages "
-            "that did not change may differ in their last digits too."
-        )
-    return found
+        caveat = "On a machine of another kind, stages that did not change may differ in their last digits"
+        yield f"These metrics are not committed: they are of a run in this working tree. {caveat} too."
 
 
 def shown(value: object, sign: str = "") -> str:
@@ -291,7 +287,7 @@ def shown(value: object, sign: str = "") -> str:
 
 
 def escaped(value: str) -> str:
-    """Return `value` as Markdown that shows it: no line break, and each sign that could mean something as its number."""
+    """Return `value` as Markdown that shows it: no line break, each sign with a meaning as its number."""
     meaningful = r"[^\w\s.,:;%+\-/'=()^]|(?<![^\W_])_|_(?![^\W_])"
     return re.sub(meaningful, lambda match: f"&#{ord(match[0])};", " ".join(value.split()))
 

@@ -1,4 +1,4 @@
-"""The JSON Schema of params.yaml, for editors to complete and check it; `python -m stages.review.schema` writes it."""
+"""JSON Schema of params.yaml, for editors to complete and check it, by `python -m stages.review.schema`."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ def main() -> None:
 
 
 def schema() -> dict:
-    """Return the schema of stages/base/params.py: types, bounds and choices; what no schema can say, `params.load` checks."""
+    """Return stages/base/params.py as a schema: types, bounds and choices; `params.load` checks the rest."""
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Params.model_json_schema()}
 
 

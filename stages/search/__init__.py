@@ -1,1 +1,1 @@
-"""The search: KerasTuner's oracles (oracles.py) ask for trials, scoring.py scores them, search.py brings both together."""
+"""Search: KerasTuner's oracles (oracles.py) ask for trials, scoring.py scores them, search.py joins both."""

@@ -1,17 +1,16 @@
 """From a strategy's name to KerasTuner's oracle, which decides what to try next.
 
-An oracle is used without KerasTuner's tuners: asked with `create_trial`, told with `update_trial` and `end_trial`. It keeps its
-state in memory and prints nothing.
+An oracle is used without KerasTuner's tuners: asked with `create_trial`, told with `update_trial` and
+`end_trial`. It keeps its state in memory and prints nothing.
 """
 
 import math
 
-import stages.training.backend  # noqa: F401 - before KerasTuner starts TensorFlow its own way
-
-# isort: split
-import keras_tuner
-
 from stages.base.params import Boolean, Choice, Dimension, Tune
+from stages.training.quiet import quiet
+
+with quiet():  # it imports TensorFlow
+    import keras_tuner
 
 
 def create(tune: Tune, seed: int) -> keras_tuner.Oracle:
@@ -39,7 +38,7 @@ def create(tune: Tune, seed: int) -> keras_tuner.Oracle:
 
 
 class _GridSearchOracle(keras_tuner.oracles.GridSearchOracle):
-    """KerasTuner's, which waits for the end of a trial for new hyperparameters in it. Here are none: all can run at once."""
+    """KerasTuner's waits for a trial's end for new hyperparameters in it. Here are none: all run at once."""
 
     def populate_space(self, trial_id):
         response = super().populate_space(trial_id)
@@ -57,7 +56,9 @@ def search_space(space: dict[str, Dimension]) -> keras_tuner.HyperParameters:
         elif isinstance(dimension, Boolean):
             hyperparameters.Boolean(name)
         elif dimension.type == "int":
-            hyperparameters.Int(name, dimension.min, dimension.max, step=dimension.step, sampling=dimension.sampling)
+            hyperparameters.Int(
+                name, dimension.min, dimension.max, step=dimension.step, sampling=dimension.sampling
+            )
         else:
             bounds = dimension.min - _slack(dimension), dimension.max + _slack(dimension)
             hyperparameters.Float(name, *bounds, step=dimension.step, sampling=dimension.sampling)
@@ -65,26 +66,26 @@ def search_space(space: dict[str, Dimension]) -> keras_tuner.HyperParameters:
 
 
 def _slack(dimension) -> float:
-    """What a linear dimension with a step is wider on each side: KerasTuner finds steps by //, but (0.3 - 0.0) // 0.1 is 2."""
+    """What a linear dimension with a step is wider on each side: KerasTuner uses //, and 0.3 // 0.1 is 2."""
     return 1e-9 * dimension.step if dimension.step and dimension.sampling == "linear" else 0.0
 
 
 def values(trial: keras_tuner.engine.trial.Trial) -> dict[str, object]:
-    """Return the hyperparameters that `trial` asks for; numbers that are no integers with 10 digits, so that 3 * 0.1 is 0.3.
+    """Return the hyperparameters that `trial` asks for; floats with 10 digits, so that 3 * 0.1 is 0.3.
 
     On a log scale KerasTuner may ask for an integer as a float, or for one above the highest.
     """
-    found: dict[str, object] = {}
+    hyperparameters: dict[str, object] = {}
     for dimension in trial.hyperparameters.space:
         value = trial.hyperparameters.values[dimension.name]
         if isinstance(dimension, keras_tuner.engine.hyperparameters.Int):
             value = min(int(value), dimension.max_value)
         if isinstance(dimension, keras_tuner.engine.hyperparameters.Float):
             value = float(f"{value + _slack(dimension):.10g}")
-        found[dimension.name] = value
-    return found
+        hyperparameters[dimension.name] = value
+    return hyperparameters
 
 
 def epochs(trial: keras_tuner.engine.trial.Trial, max_epochs: int) -> int:
-    """Return the epoch that `trial` is to be trained to: what Hyperband grants it, `max_epochs` with the other oracles."""
+    """Return the epoch to train `trial` to: what Hyperband grants it, `max_epochs` with other oracles."""
     return trial.hyperparameters.values.get("tuner/epochs", max_epochs)

@@ -1,7 +1,7 @@
 """What a trial comes to: which trainings it consists of, and the scores that follow from them.
 
-`Holdout` scores on the validation split, `CrossValidation` on folds. Both work on the training and the validation examples put
-one after the other, and name rows of them.
+`Holdout` scores on the validation split, `CrossValidation` on folds. Both work on the training and the
+validation examples put one after the other, and name rows of them.
 """
 
 from collections.abc import Mapping
@@ -11,9 +11,8 @@ import numpy as np
 from scipy import stats
 from sklearn.model_selection import KFold, StratifiedKFold
 
-from stages.base.params import EarlyStopping
-from stages.compute.worker import Training
-from stages.training.trainer import EVALUATED, LOSS, SCORE, Checkpoint
+from stages.compute.runner import Training
+from stages.training.checkpoint import EVALUATED, LOSS, SCORE, Checkpoint
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Holdout:
-    """Train on the first `train_size` rows with `executions` seeds, score on the others at each training's best epoch.
+    """Train on the first `train_size` rows with `executions` seeds, score on the others at each best epoch.
 
     Best is by `objective`, as in KerasTuner's `Tuner` with `executions_per_trial`.
     """
@@ -51,7 +50,7 @@ class Holdout:
     objective: str
     seed: int
     executions: int
-    early_stopping: EarlyStopping | None
+    early_stopping: Mapping[str, object] | None
 
     @property
     def subsets(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -60,28 +59,32 @@ class Holdout:
 
     def trainings(self, hyperparameters: Mapping[str, object]) -> list[Training]:
         """The trainings of a trial."""
-        return [Training(hyperparameters, self.seed + execution, "holdout") for execution in range(self.executions)]
+        return [
+            Training(hyperparameters, self.seed + execution, "holdout")
+            for execution in range(self.executions)
+        ]
 
     def best_epoch(self, history: Mapping[str, list[float]]) -> int:
         """The epoch, from 1, that a training is scored at."""
         return 1 + int((np.argmin if self.objective == LOSS else np.argmax)(history[self.objective]))
 
     def standard_error(self, scores: list[dict[str, float]]) -> float:
-        """The standard error of the mean score for other validation examples and, if there are several executions, other seeds.
+        """The mean score's standard error for other validation examples and, with several executions, seeds.
 
         With one execution, the luck of its seed is left out.
         """
-        of_examples = np.mean([score[f"{self.objective}_std"] ** 2 for score in scores]) / (self.size - self.train_size)
+        of_examples = np.mean([score[f"{self.objective}_std"] ** 2 for score in scores]) / (
+            self.size - self.train_size
+        )
         of_seeds = stats.sem([score[self.objective] for score in scores]) ** 2 if len(scores) > 1 else 0
         return float(np.sqrt(of_examples + of_seeds))
 
 
 @dataclass(frozen=True)
 class CrossValidation:
-    """Train once for each of `folds` folds, stratified if labels are classes, to the last epoch and on all others; score on it.
+    """Train for each of `folds` folds, stratified for classes, to the last epoch on the others; score on it.
 
-    This is KerasTuner's `SklearnTuner`, and for one execution `cross_val_score` of a `NetworkClassifier` gives the same scores.
-    A fold has no validation examples of its own, so there is no early stopping.
+    This is KerasTuner's `SklearnTuner`. A fold has no validation examples of its own, so no early stopping.
     """
 
     labels: np.ndarray
@@ -122,21 +125,26 @@ class CrossValidation:
 
 
 def evaluate(scoring: Holdout | CrossValidation, checkpoints: list[Checkpoint], epochs: int) -> Evaluation:
-    """Return what a trial of `epochs` epochs comes to whose trainings reached `checkpoints`, which may be further than that."""
-    histories = [{name: values[:epochs] for name, values in checkpoint.history.items()} for checkpoint in checkpoints]
+    """Return what a trial of `epochs` epochs comes to; its trainings reached `checkpoints`, maybe further."""
+    histories = [
+        {name: values[:epochs] for name, values in checkpoint.history.items()} for checkpoint in checkpoints
+    ]
     reached, parameters = max(len(history["loss"]) for history in histories), checkpoints[0].parameters
     for checkpoint, history in zip(checkpoints, histories, strict=True):
         if checkpoint.failure and len(history["loss"]) == checkpoint.epoch:
             return Evaluation(epochs=reached, parameters=parameters, failure=checkpoint.failure)
     best_epochs = [scoring.best_epoch(history) for history in histories]
     scores = [
-        {name: history[name][epoch - 1] for name in EVALUATED} for history, epoch in zip(histories, best_epochs, strict=True)
+        {name: history[name][epoch - 1] for name in EVALUATED}
+        for history, epoch in zip(histories, best_epochs, strict=True)
     ]
     return Evaluation(
         {name: float(np.mean([score[name] for score in scores])) for name in (SCORE, LOSS)},
         standard_error=scoring.standard_error(scores),
         epochs=reached,
         best_epoch=max(best_epochs),
-        seconds_per_epoch=float(np.median(np.concatenate([checkpoint.seconds[:epochs] for checkpoint in checkpoints]))),
+        seconds_per_epoch=float(
+            np.median(np.concatenate([checkpoint.seconds[:epochs] for checkpoint in checkpoints]))
+        ),
         parameters=parameters,
     )

@@ -1,4 +1,4 @@
-"""Ask, evaluate, tell: ask an oracle for every trial that can run now, evaluate them side by side, tell the results in order.
+"""Ask an oracle for every trial that can run now, evaluate them side by side, tell the results in order.
 
 What comes out depends on the oracle and the trainings alone, not on which of them ends first.
 """
@@ -11,18 +11,18 @@ from dataclasses import dataclass, replace
 from sklearn.exceptions import ConvergenceWarning
 
 from stages.base.params import Bayesian, Tune
-from stages.compute.worker import Training
+from stages.compute.runner import Training
 from stages.search import oracles
 from stages.search.oracles import keras_tuner
 from stages.search.scoring import CrossValidation, Evaluation, Holdout, evaluate
-from stages.training.trainer import SCORE, Checkpoint
+from stages.training.checkpoint import SCORE, Checkpoint
 
-Run = Callable[[Mapping[Training, int]], Iterable[tuple[Training, Checkpoint | str]]]
+Run = Callable[[Mapping[Training, int]], Iterable[tuple[Training, Checkpoint | str, dict]]]
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One line of the search: its number from 1, what was tried, the epochs that it was granted, and what it came to."""
+    """A line of the search: its number from 1, what was tried, the epochs granted, and what it came to."""
 
     number: int
     hyperparameters: dict[str, object]
@@ -53,7 +53,12 @@ def search(
     trials: list[Trial] = []
     while batch := _ask(oracle, trials_at_once):
         planned = [
-            Trial(len(trials) + i, {**fixed, **oracles.values(asked)}, oracles.epochs(asked, max_epochs), Evaluation())
+            Trial(
+                len(trials) + i,
+                {**fixed, **oracles.values(asked)},
+                oracles.epochs(asked, max_epochs),
+                Evaluation(),
+            )
             for i, asked in enumerate(batch, start=1)
         ]
         done = _evaluate(planned, run, scoring, report)
@@ -64,19 +69,21 @@ def search(
 
 
 def best(trials: list[Trial], objective: keras_tuner.Objective) -> Trial | None:
-    """Return the trial with the best score, the first of equals, as KerasTuner's `get_best_trials` does; None if all failed."""
+    """Return the best trial, the first of equals, as KerasTuner's `get_best_trials`; None if all failed."""
     choose = max if objective.direction == "max" else min
     scored = [trial for trial in trials if not trial.evaluation.failure]
     return choose(scored, key=lambda trial: trial.evaluation.scores[objective.name], default=None)
 
 
-def as_good(trials: list[Trial], objective: keras_tuner.Objective, tolerance: float | None = None) -> list[Trial]:
-    """Return the trials that are as good as the best, smallest first; of those with the same hyperparameters, the first.
+def as_good(
+    trials: list[Trial], objective: keras_tuner.Objective, tolerance: float | None = None
+) -> list[Trial]:
+    """Return the trials that are as good as the best, smallest first; of the same hyperparameters, the first.
 
-    Without `tolerance`: those whose objective is within one standard error of the best one's, the 1 SE rule (Breiman, Friedman,
-    Olshen & Stone 1984, "Classification and Regression Trees", section 3.4.3). With it: those whose validation score is at most
-    so much below the best one's, whatever the objective; the rule `tolerance` of caret (Kuhn 2008, "Building predictive models
-    in R using the caret package"), absolute here.
+    Without `tolerance`: those whose objective is within one standard error of the best, the 1 SE rule
+    (Breiman, Friedman, Olshen & Stone 1984, "Classification and Regression Trees", section 3.4.3). With it:
+    those whose validation score is at most so much below the best, whatever the objective; the `tolerance` of
+    caret (Kuhn 2008, "Building predictive models in R using the caret package"), absolute here.
 
     Only trials of the largest budget take part: a score after two epochs says nothing against one after ten.
     """
@@ -91,10 +98,14 @@ def as_good(trials: list[Trial], objective: keras_tuner.Objective, tolerance: fl
         return []
     by = objective if tolerance is None else keras_tuner.Objective(SCORE, "max")
     sign = 1 if by.direction == "max" else -1
-    least = sign * top.evaluation.scores[by.name] - (top.evaluation.standard_error or 0.0 if tolerance is None else tolerance)
+    least = sign * top.evaluation.scores[by.name] - (
+        top.evaluation.standard_error or 0.0 if tolerance is None else tolerance
+    )
     least -= 1e-12  # 0.98 - 0.003 is more than 0.977
-    found = [trial for trial in full.values() if sign * trial.evaluation.scores[by.name] >= least]
-    return sorted(found, key=lambda t: (t.evaluation.parameters, -sign * t.evaluation.scores[by.name]))
+    as_good_trials = [trial for trial in full.values() if sign * trial.evaluation.scores[by.name] >= least]
+    return sorted(
+        as_good_trials, key=lambda t: (t.evaluation.parameters, -sign * t.evaluation.scores[by.name])
+    )
 
 
 def _evaluate(
@@ -113,14 +124,18 @@ def _evaluate(
             trials_of.setdefault(training, []).append(i)
     results: dict[Training, Checkpoint | str] = {}
     done = list(planned)
-    for training, result in run(asked):
+    for training, result, _ in run(asked):
         results[training] = result
         for i in trials_of[training]:
             if results.keys() >= set(trainings[i]):
-                found = [results[training] for training in trainings[i]]
-                failure = next((result for result in found if isinstance(result, str)), None)
-                checkpoints = [result for result in found if not isinstance(result, str)]
-                evaluation = Evaluation(failure=failure) if failure else evaluate(scoring, checkpoints, planned[i].budget)
+                reached = [results[training] for training in trainings[i]]
+                failure = next((result for result in reached if isinstance(result, str)), None)
+                checkpoints = [result for result in reached if not isinstance(result, str)]
+                evaluation = (
+                    Evaluation(failure=failure)
+                    if failure
+                    else evaluate(scoring, checkpoints, planned[i].budget)
+                )
                 done[i] = replace(planned[i], evaluation=evaluation)
                 report(done[i])
     return done
@@ -130,8 +145,12 @@ def _ask(oracle: keras_tuner.Oracle, most: int | None) -> list[keras_tuner.engin
     batch: list[keras_tuner.engine.trial.Trial] = []
     while most is None or len(batch) < most:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # of the Gaussian process, and nothing a user can mend
-            trial = oracle.create_trial(f"worker-{len(batch)}")  # an oracle gives a worker its running trial again
+            warnings.simplefilter(
+                "ignore", ConvergenceWarning
+            )  # of the Gaussian process, and nothing a user can mend
+            trial = oracle.create_trial(
+                f"worker-{len(batch)}"
+            )  # an oracle gives a worker its running trial again
         if trial.status != "RUNNING":
             break
         batch.append(trial)
@@ -139,21 +158,23 @@ def _ask(oracle: keras_tuner.Oracle, most: int | None) -> list[keras_tuner.engin
 
 
 def _tell(oracle: keras_tuner.Oracle, asked: keras_tuner.engine.trial.Trial, evaluation: Evaluation) -> None:
-    if evaluation.failure:
+    name, direction = oracle.objective.name, oracle.objective.direction
+    if evaluation.failure and not isinstance(oracle, keras_tuner.oracles.HyperbandOracle):
         asked.status, asked.message = "FAILED", evaluation.failure
-    else:
-        oracle.update_trial(asked.trial_id, {oracle.objective.name: evaluation.scores[oracle.objective.name]})
+    else:  # Hyperband would promote a good trial less for each that failed: to it, failure is the worst score
+        worst = float("-inf" if direction == "max" else "inf")
+        oracle.update_trial(asked.trial_id, {name: worst if evaluation.failure else evaluation.scores[name]})
         asked.status = "COMPLETED"
     oracle.end_trial(asked)
 
 
 def rehearse(tune: Tune, seed: int) -> tuple[list[int], int]:
-    """Return the budget of each trial that the search will ask for, and how many epochs all of them need that are not the same.
+    """Return the budget of each trial that the search will ask for, and how many different epochs they need.
 
     That is what the oracle asks for when it is told that all trials are equally good.
 
-    How many trials there are does not depend on how good they are. Which hyperparameters a Gaussian process asks for does, and
-    they may come again: its strategies are not rehearsed.
+    How many trials there are does not depend on how good they are. Which hyperparameters a Gaussian process
+    asks for does, and they may come again: its strategies are not rehearsed.
     """
     if isinstance(block := getattr(tune, tune.strategy), Bayesian):
         return [tune.max_epochs] * block.max_trials, tune.max_epochs * block.max_trials

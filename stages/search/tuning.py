@@ -1,53 +1,60 @@
 """The body of the stage `tune`: from params.yaml and the prepared data to the search's outputs."""
 
 import time
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from distributed import Client
 
 from stages.base import console, splits
 from stages.base.files import write_csv, write_json
 from stages.base.params import Params, Tune
-from stages.base.section import shown
-from stages.compute.cluster import Cluster
-from stages.compute.replicates import listed
+from stages.base.section import listed, shown
 from stages.compute.runner import Runner
 from stages.search import oracles
 from stages.search.scoring import CrossValidation, Evaluation, Holdout
 from stages.search.search import Trial, as_good, best, rehearse, search
+from stages.training.checkpoint import LOSS, SCORE
 from stages.training.score import NAME
-from stages.training.trainer import LOSS, SCORE, build
 
 
 def scoring_of(settings: Params) -> Holdout | CrossValidation:
-    """Return how a trial is scored: for `sklearn` on folds, for all other strategies on the validation examples.
+    """Return how a trial is scored: for `sklearn` on folds, for other strategies on the validation examples.
 
     Raises:
         UserError: the score or the data do not allow what `tune` in params.yaml says.
     """
     tune = settings.tune
     monitor = tune.early_stopping and tune.early_stopping.monitor
-    for name, said, known in (
+    for name, value, choices in (
         ("objective", tune.objective, (SCORE,) if tune.strategy == "sklearn" else (SCORE, LOSS)),
         ("early_stopping.monitor", monitor, (SCORE, LOSS, NAME, "loss")),
     ):
-        if said is not None and said not in known:
-            allowed = f"with tune.strategy {tune.strategy} should be one of {', '.join(known)}"
-            raise console.UserError(f"params.yaml: tune.{name} is {shown(said)}, but {allowed}")
-    train, validation = (splits.load(folder) for folder in splits.TRAINED_ON)
-    labels = np.concatenate([train.labels, validation.labels])
+        if value is not None and value not in choices:
+            allowed = f"with tune.strategy {tune.strategy} should be one of {', '.join(choices)}"
+            raise console.UserError(f"params.yaml: tune.{name} is {shown(value)}, but {allowed}")
+    training = splits.load(splits.TRAINING)
+    labels, classes = training.labels, training.classes
     if tune.strategy == "sklearn":
-        fewest, where = (np.bincount(labels).min(), "a class has") if train.classes else (len(labels), "there are")
+        fewest, where = (np.bincount(labels).min(), "a class has") if classes else (len(labels), "there are")
         if tune.sklearn.cv > fewest:
-            raise console.UserError(f"params.yaml: tune.sklearn.cv is {tune.sklearn.cv}, but {where} {fewest} examples only")
+            raise console.UserError(
+                f"params.yaml: tune.sklearn.cv is {tune.sklearn.cv}, but {where} {fewest} examples only"
+            )
         return CrossValidation(labels, tune.sklearn.cv, settings.seed, tune.executions_per_trial)
-    sizes = {"train_size": len(train.labels), "size": len(labels)}
-    common = {"seed": settings.seed, "executions": tune.executions_per_trial}
-    return Holdout(**sizes, objective=tune.objective, early_stopping=tune.early_stopping, **common)
+    return Holdout(
+        train_size=splits.train_size(),
+        size=len(labels),
+        objective=tune.objective,
+        seed=settings.seed,
+        executions=tune.executions_per_trial,
+        early_stopping=tune.early_stopping.model_dump() if tune.early_stopping else None,
+    )
 
 
 def row(trial: Trial, choice: str, limit: float | None, baseline_parameters: int) -> dict[str, object]:
-    """Return `trial` as a row of trials.csv; `limit` is the worst score that the selection takes for as good as this one."""
+    """Return `trial` as a row of trials.csv; `limit` is the worst that the selection takes for as good."""
     evaluation = trial.evaluation
     return {
         "trial": trial.number,
@@ -67,7 +74,7 @@ def row(trial: Trial, choice: str, limit: float | None, baseline_parameters: int
 
 
 def lines(trials: list[Trial], chosen: Trial, tune: Tune) -> pd.DataFrame:
-    """Return a row for each trial and searched hyperparameter: its value, and its position in the space, from 0 to 1."""
+    """Return a row for each trial and searched hyperparameter: value and position in the space, 0 to 1."""
     space = oracles.search_space(tune.space).space
     return pd.DataFrame(
         {
@@ -100,7 +107,7 @@ def brief(trial: Trial, tune: Tune) -> dict:
 
 
 class Progress:
-    """Shows the best score in the bar and, where there is no terminal to draw it on, each trial in a line as it is done."""
+    """Shows the best score in the bar and, without a terminal to draw it on, a line for each trial done."""
 
     def __init__(self, bar, count: int, names: list[str], objective, form: str):
         self.bar, self.count, self.names, self.objective, self.form = bar, count, names, objective, form
@@ -118,90 +125,162 @@ class Progress:
             print(f"{done}: {tried} epochs={trial.evaluation.epochs} {name}={score} {so_far}", flush=True)
 
 
-def tune(settings: Params, cluster: Cluster) -> None:
-    """Search on `cluster`; write data/tune/hyperparameters.json, metrics/tune.json and metrics/plots/{trials,space}.csv.
+@dataclass(frozen=True)
+class Choice:
+    """Which trial the search takes, and why.
+
+    Attributes:
+        trial: the one that is taken.
+        reference: the best of those that the rule takes for as good.
+        top: the best of all.
+        by_rule: what each rule takes for as good, smallest first.
+        count: how many the rule of params.yaml takes for as good.
+        near: how near to the reference that is, in words.
+        limit: the worst score that is as good; None where the rule is not about the objective.
+    """
+
+    trial: Trial
+    reference: Trial
+    top: Trial
+    by_rule: dict[str, list[Trial]]
+    count: int
+    near: str
+    limit: float | None
+
+    def label(self, trial: Trial) -> str:
+        """Return the column `choice` of trials.csv for `trial`."""
+        labels = {"best": trial is self.reference, "chosen": trial is self.trial}
+        return ", ".join(label for label, applies in labels.items() if applies)
+
+
+def choose(trials: list[Trial], tune: Tune, objective: oracles.keras_tuner.Objective) -> Choice:
+    """Return what `tune.selection` takes; UserError if all trials failed."""
+    top = best(trials, objective)
+    if top is None:
+        raise console.UserError(
+            f"all trials ({len(trials)}) failed; the first: {trials[0].evaluation.failure}"
+        )
+    by_rule = {
+        "tolerance": as_good(trials, objective, tune.tolerance),
+        "one_standard_error": as_good(trials, objective),
+        "best": [top],
+    }
+    as_good_trials = by_rule[tune.selection]
+    reference = best(as_good_trials, objective) or top
+    in_score = tune.objective == SCORE  # as the tolerance is
+    near, width = {
+        "tolerance": (
+            f"{tune.tolerance:g}{'' if in_score else f' in {SCORE}'}",
+            tune.tolerance if in_score else None,
+        ),
+        "one_standard_error": ("one standard error", reference.evaluation.standard_error),
+        "best": ("", 0.0),
+    }[tune.selection]
+    worse = -1 if objective.direction == "max" else 1
+    limit = None if width is None else reference.evaluation.scores[tune.objective] + worse * width
+    return Choice(as_good_trials[0], reference, top, by_rule, len(as_good_trials), near, limit)
+
+
+def plan(tune: Tune, scoring: Holdout | CrossValidation, seed: int) -> tuple[int, int]:
+    """Return how many trials and epochs the search has at most; UserError if the space is too small."""
+    budgets, epochs = rehearse(tune, seed)
+    if max(budgets) < tune.max_epochs:
+        raise console.UserError(
+            f"params.yaml: tune.space is too small for hyperband: it would try {len(budgets)} networks, "
+            f"none of them for tune.max_epochs ({tune.max_epochs}); use tune.strategy grid, which tries all"
+        )
+    return len(budgets), epochs * len(scoring.trainings({}))
+
+
+def tune(settings: Params, client: Client) -> None:
+    """Search on `client`'s workers; write data/tune, metrics/tune.json and metrics/plots/{trials,space}.csv.
 
     Raises:
         UserError: all trials failed, or params.yaml does not fit the score or the data.
     """
-    start, form = time.perf_counter(), console.decimals(settings.tune.tolerance)
-    tune, objective, store = settings.tune, settings.tune.objective, settings.runtime.store
+    start, tune, baseline = time.perf_counter(), settings.tune, settings.baseline.model_dump()
     scoring = scoring_of(settings)
-    if taken := row(Trial(0, {}, 0, Evaluation()), "", None, 0).keys() & settings.baseline.model_dump():
+    if taken := row(Trial(0, {}, 0, Evaluation()), "", None, 0).keys() & baseline:
         what = f"{min(taken)} is a column of metrics/plots/trials.csv; give the hyperparameter another name"
         raise console.UserError(f"stages/base/hyperparameters.py: {what}")
-    oracle = oracles.create(tune, settings.seed)
-    budgets, epochs = rehearse(tune, settings.seed)
-    if max(budgets) < tune.max_epochs:
-        raise console.UserError(
-            f"params.yaml: tune.space is too small for hyperband: it would try {len(budgets)} networks, none of them for "
-            f"tune.max_epochs ({tune.max_epochs}); use tune.strategy grid, which tries all"
-        )
-    epochs *= len(scoring.trainings({}))
-    with console.progress_bar("tune", epochs) as bar:
-        runner = Runner(cluster, settings, scoring.subsets, early_stopping=scoring.early_stopping, progress=bar.update)
-        bar.write(f"tune: up to {len(budgets)} trials, {epochs} epochs; {len(runner.stored)} trainings in {store}")
+    oracle, (count, epochs) = oracles.create(tune, settings.seed), plan(tune, scoring, settings.seed)
+    early_stopping, form = scoring.early_stopping, console.decimals(tune.tolerance)
+    with (
+        console.progress_bar("tune", epochs) as bar,
+        Runner(client, settings, scoring.subsets, early_stopping=early_stopping) as runner,
+    ):
+        runner.progress = bar.update
+        stored = f"{len(runner.stored)} trainings in {settings.runtime.store}"
+        bar.write(f"tune: up to {count} trials, {epochs} epochs; {stored}")
         trials = search(
             oracle,
             runner.run,
             scoring,
-            fixed=settings.baseline.model_dump(),
+            fixed=baseline,
             max_epochs=tune.max_epochs,
             trials_at_once=getattr(getattr(tune, tune.strategy), "trials_at_once", None),
-            report=Progress(bar, len(budgets), list(tune.space), oracle.objective, form),
+            report=Progress(bar, count, list(tune.space), oracle.objective, form),
         )
-
-    top = best(trials, oracle.objective)
-    if top is None:
-        raise console.UserError(f"all trials ({len(trials)}) failed; the first: {trials[0].evaluation.failure}")
-    by_rule = {
-        "tolerance": as_good(trials, oracle.objective, tune.tolerance),
-        "one_standard_error": as_good(trials, oracle.objective),
-        "best": [top],
-    }
-    chosen = by_rule[tune.selection][0]
-    reference = best(by_rule[tune.selection], oracle.objective) or top
-    choices = {reference.number: "best"}
-    choices[chosen.number] = "best, chosen" if chosen is reference else "chosen"
-    in_score = objective == SCORE  # as the tolerance is
-    near, width = {
-        "tolerance": (f"{tune.tolerance:g}{'' if in_score else f' in {SCORE}'}", tune.tolerance if in_score else None),
-        "one_standard_error": ("one standard error", reference.evaluation.standard_error),
-        "best": ("", 0.0),
-    }[tune.selection]
-    worse = -1 if oracle.objective.direction == "max" else 1
-    limit = None if width is None else reference.evaluation.scores[objective] + worse * width
-    train = splits.load(splits.TRAINED_ON[0])
-    baseline = build(settings.baseline.model_dump(), train.inputs.shape[1:], train.outputs, settings.seed).count_params()
-    epochs = sum(runner.epochs.values())
-    rows = (row(trial, choices.get(trial.number, ""), limit if trial is reference else None, baseline) for trial in trials)
+        choice = choose(trials, tune, oracle.objective)
+        parameters = runner.ask("count", hyperparameters=baseline)["parameters"]
+    if warning := doubt(choice, tune, form):
+        console.say(warning)
+    limits = (choice.limit if trial is choice.reference else None for trial in trials)
+    rows = [
+        row(trial, choice.label(trial), limit, parameters)
+        for trial, limit in zip(trials, limits, strict=True)
+    ]
     write_csv("metrics/plots/trials.csv", pd.DataFrame(rows))
-    write_csv("metrics/plots/space.csv", lines(trials, chosen, tune))
-    write_json("data/tune/hyperparameters.json", chosen.hyperparameters)
-    write_json(
-        "metrics/tune.json",
-        {
-            "strategy": tune.strategy,
-            "selection": tune.selection,
-            "hyperparameters": chosen.hyperparameters,
-            "parameters": chosen.evaluation.parameters,
-            "objective": objective,
-            "score": chosen.evaluation.scores[objective],
-            "epoch": chosen.evaluation.best_epoch,
-            **{rule: {**brief(found[0], tune), "candidates": len(found)} for rule, found in by_rule.items()},
-            "trials": len(trials),
-            "failed_trials": sum(trial.evaluation.failure is not None for trial in trials),
-            "epochs": epochs,
-            "seconds": round(time.perf_counter() - start, 3),
-        },
-    )
+    write_csv("metrics/plots/space.csv", lines(trials, choice.trial, tune))
+    write_json("data/tune/hyperparameters.json", choice.trial.hyperparameters)
+    write_json("metrics/tune.json", metrics(trials, choice, tune, runner, start))
+    counts = f"{len(trials)} trials; {sum(runner.epochs.values())} epochs, {runner.epochs_reused} of them"
+    print(f"tune: {reason(choice, tune, form)}; {counts} from {settings.runtime.store}")
 
-    def found(trial: Trial) -> str:
-        return f"{listed(brief(trial, tune)['hyperparameters'])} with {objective} {trial.evaluation.scores[objective]:{form}}"
+
+def metrics(
+    trials: list[Trial], choice: Choice, tune: Tune, runner: Runner, start: float
+) -> dict[str, object]:
+    """Return what is in metrics/tune.json."""
+    chosen = choice.trial
+    return {
+        "strategy": tune.strategy,
+        "selection": tune.selection,
+        "hyperparameters": chosen.hyperparameters,
+        "parameters": chosen.evaluation.parameters,
+        "objective": tune.objective,
+        "score": chosen.evaluation.scores[tune.objective],
+        "epoch": chosen.evaluation.best_epoch,
+        **{rule: {**brief(good[0], tune), "candidates": len(good)} for rule, good in choice.by_rule.items()},
+        "trials": len(trials),
+        "failed_trials": sum(trial.evaluation.failure is not None for trial in trials),
+        "epochs": sum(runner.epochs.values()),
+        "seconds": round(time.perf_counter() - start, 3),
+    }
+
+
+def reason(choice: Choice, tune: Tune, form: str) -> str:
+    """Return in words which trial is taken, and why; and whether another one casts doubt on that."""
+
+    def named(trial: Trial) -> str:
+        score = f"{tune.objective} {trial.evaluation.scores[tune.objective]:{form}}"
+        return f"{listed(brief(trial, tune)['hyperparameters'])} with {score}"
 
     why = "the best"
-    if chosen is not top:
-        count = len(by_rule[tune.selection])
-        why = f"the smallest of {count} within {near} of the best with the full budget ({found(reference)})"
-    reused = f"{runner.epochs_reused} of them from {store}"
-    print(f"tune: {found(chosen)}, {why}; {len(trials)} trials; {epochs} epochs, {reused}")
+    if choice.trial is not choice.top:
+        best_one = f"the best with the full budget ({named(choice.reference)})"
+        why = f"the smallest of {choice.count} within {choice.near} of {best_one}"
+    return f"{named(choice.trial)}, {why}"
+
+
+def doubt(choice: Choice, tune: Tune, form: str) -> str | None:
+    """Return a warning if a trial, of a smaller budget, scores far better than the one taken; else None."""
+    top, chosen = (trial.evaluation for trial in (choice.top, choice.trial))
+    better = abs(top.scores[tune.objective] - chosen.scores[tune.objective])
+    if better <= 3 * (top.standard_error or 0.0) + tune.tolerance:
+        return None
+    return (
+        f"warning: trial {choice.top.number}, after {top.epochs} epochs, has {tune.objective} "
+        f"{top.scores[tune.objective]:{form}}, far better than the one that is chosen from those with the "
+        "full budget; see metrics/plots/trials.csv, and narrow tune.space or raise tune.max_epochs"
+    )

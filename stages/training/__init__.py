@@ -1,1 +1,1 @@
-"""One training as a pure function. This whole folder, and what model.py imports, is part of the key of each stored training."""
+"""One training as a pure function. This folder and what model.py imports are in a stored training's key."""

@@ -1,39 +1,46 @@
-"""Plain Adam by TensorFlow's fused kernel, one operation a variable; several times as fast as Keras's on small networks."""
+"""Plain Adam by TensorFlow's fused kernel, one operation a variable; several times as fast as Keras's own."""
 
 from stages.training.backend import keras, tf
 
 
-class _FusedAdam(keras.optimizers.Adam):
-    """Keras's Adam with one kernel a variable in place of a dozen; the same slots, so that its state is Adam's."""
+class FusedAdam(keras.optimizers.Adam):
+    """Keras's Adam with one kernel a variable in place of a dozen; the same slots, so its state is Adam's.
+
+    Variables of half precision are left to Keras: there the kernel's 1 - 0.999 would be 0.
+    """
 
     def apply(self, grads, trainable_variables=None):
-        step = tf.cast(self.iterations.value + 1, keras.config.floatx())
-        self._powers = tf.pow(self.beta_1, step), tf.pow(self.beta_2, step)  # once, not for each variable
+        slots = ([v for v in self.variables if v.name.endswith(name)] for name in ("_momentum", "_velocity"))
+        self._slots = {v.value.ref(): pair for v, *pair in zip(trainable_variables, *slots, strict=True)}
+        self._powers = {}  # computed once, not for each variable
+        for dtype in {v.value.dtype for v in trainable_variables} & {tf.float32, tf.float64}:
+            step = tf.cast(self.iterations.value + 1, dtype)
+            betas = tf.constant(self.beta_1, dtype), tf.constant(self.beta_2, dtype)
+            self._powers[dtype] = [tf.pow(beta, step) for beta in betas]
         super().apply(grads, trainable_variables)
 
     def update_step(self, gradient, variable, learning_rate):
-        i = self._get_variable_index(variable)
-        beta1_power, beta2_power = self._powers
+        if variable.dtype not in self._powers:
+            super().update_step(gradient, variable, learning_rate)
+            return
+        momentum, velocity = self._slots[variable.ref()]
+        beta1_power, beta2_power = self._powers[variable.dtype]
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
-            m=self._momentums[i].value.handle,
-            v=self._velocities[i].value.handle,
+            m=momentum.value.handle,
+            v=velocity.value.handle,
             beta1_power=beta1_power,
             beta2_power=beta2_power,
-            lr=learning_rate,
-            beta1=self.beta_1,
-            beta2=self.beta_2,
-            epsilon=self.epsilon,
-            grad=gradient,
+            lr=tf.cast(learning_rate, variable.dtype),
+            beta1=tf.constant(self.beta_1, variable.dtype),
+            beta2=tf.constant(self.beta_2, variable.dtype),
+            epsilon=tf.constant(self.epsilon, variable.dtype),
+            grad=tf.cast(tf.convert_to_tensor(gradient), variable.dtype),
         )
 
 
-def fused(network: keras.Model) -> keras.optimizers.Optimizer:
-    """Return the optimizer to train `network` with: its own or, in place of plain Adam, the same with a fused kernel."""
-    optimizer = network.optimizer
-    adam = type(optimizer) is keras.optimizers.Adam
-    if not adam or optimizer.amsgrad or optimizer.weight_decay or optimizer.gradient_accumulation_steps:
-        return optimizer
-    fused = _FusedAdam.from_config(optimizer.get_config())
-    fused.build(network.trainable_variables)
-    return fused
+def fuse(optimizer: keras.optimizers.Optimizer) -> None:
+    """Have plain Adam apply its updates by the fused kernel; any other optimizer stays as it is."""
+    plain = type(optimizer) is keras.optimizers.Adam
+    if plain and not (optimizer.amsgrad or optimizer.weight_decay or optimizer.gradient_accumulation_steps):
+        optimizer.__class__ = FusedAdam  # the same object: its state, and a learning rate of any kind, stay

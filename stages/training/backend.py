@@ -1,6 +1,7 @@
 """TensorFlow and Keras, started quietly and set up so that a training's bits depend on its arguments alone.
 
-Import `tf` and `keras` from here, never directly: the settings below only hold if they are made before TensorFlow starts.
+Import `tf` and `keras` from here, never directly: the settings below only hold if they are made before
+TensorFlow starts.
 """
 
 from stages.training.quiet import quiet
@@ -10,11 +11,12 @@ with quiet():
 
     tf.get_logger().setLevel("ERROR")
 
-    # One thread for one operation and one operation at a time: no sum is ever split by the number of cores, and the
-    # many small operations of a small network run fastest so. Cores are for trainings side by side.
+    # One thread for one operation and one operation at a time: no sum is ever split by the number of cores,
+    # and the many small operations of a small network run fastest so. Cores are for trainings side by side.
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
-    for _device in tf.config.list_physical_devices("GPU"):
+    GPUS = tf.config.list_physical_devices("GPU")
+    for _device in GPUS:
         tf.config.experimental.set_memory_growth(_device, True)
         tf.config.experimental.enable_op_determinism()  # on a CPU, one thread is enough
     tf.config.list_logical_devices()  # starts the devices, which is the last thing that makes noise
@@ -22,10 +24,13 @@ with quiet():
     import keras
     from keras.src.random import seed_generator
 
-# Keras's defaults, whatever ~/.keras/keras.json of this machine says; a network that wants others sets them in model.py
+# Keras's defaults, whatever ~/.keras/keras.json of this machine says; a network that wants others sets them
+# in model.py
 keras.config.set_floatx("float32")
 keras.config.set_epsilon(1e-7)
 keras.config.set_image_data_format("channels_last")
 keras.config.set_dtype_policy("float32")
 
-__all__ = ["keras", "seed_generator", "tf"]
+DEVICE = "GPU" if GPUS else "CPU"
+
+__all__ = ["DEVICE", "keras", "seed_generator", "tf"]

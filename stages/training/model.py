@@ -1,7 +1,7 @@
 """The network that is trained: the one function to change for another one.
 
-Its hyperparameters are in stages/base/hyperparameters.py. What this module imports from the repository is part of the key of
-each stored training.
+Its hyperparameters are in stages/base/hyperparameters.py. What this module imports from the repository is
+part of the key of each stored training.
 """
 
 from stages.base.hyperparameters import Hyperparameters

@@ -1,0 +1,122 @@
+"""A network's final trainings, once for each seed: the same for baseline and retrain, so figures compare.
+
+Their seeds are not those of the search, whose scores would flatter a network that was lucky with its seed.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from distributed import Client
+
+from stages.base import console, splits
+from stages.base.files import replacing, write_csv, write_json
+from stages.base.params import Params
+from stages.base.section import listed
+from stages.compute.runner import Runner, Training
+from stages.training.checkpoint import Checkpoint
+from stages.training.score import NAME, score
+
+FIRST_SEED = 1000  # after `seed`; a trial of the search has at most so many seeds, from `seed` on
+
+
+def runner(client: Client, settings: Params) -> Runner:
+    """Return the runner of the final trainings: on all of train and validation, none left to score on."""
+    rows = np.arange(len(splits.load(splits.TRAINING).labels))
+    return Runner(client, settings, {"everything": (rows, rows[:0])}, tests="stages.comparison.measure")
+
+
+def train_and_test(name: str, hyperparameters: dict[str, object], settings: Params, runner: Runner) -> dict:
+    """Train the network once for each seed for `train.epochs`, then touch the test examples once.
+
+    Writes metrics/NAME.json, metrics/plots/NAME.csv (a row an epoch of each replicate) and, below data/NAME,
+    hyperparameters.json, predictions.npy and scores.npy ((replicates, test examples): the predicted classes,
+    int32, or numbers, float32; the score of each, float32) and model.keras. That is replicate 1, good or bad:
+    to keep the best by its test score would be to train on the test examples.
+
+    Returns:
+        What is in metrics/NAME.json. Those of training are of the last epoch's running means with dropout on,
+        as Keras reports them; `seconds_per_epoch` is the median with as many trainings side by side as
+        there are workers.
+
+    Raises:
+        UserError: a training failed.
+    """
+    checkpoints, tests = train(name, hyperparameters, settings, runner)
+    labels, classes = splits.load(splits.TEST).labels, splits.load(splits.TRAINING).classes
+    outputs = np.stack([test["outputs"] for test in tests])
+    scores = np.stack([score(labels, output) for output in outputs]).astype(np.float32)
+    predictions = outputs.argmax(2).astype(np.int32) if classes else outputs[:, :, 0]
+    metrics = figures(hyperparameters, checkpoints, scores, [test["loss"] for test in tests])
+    metrics["kept"]["seed"] = settings.seed + FIRST_SEED
+    folder = Path("data") / name
+    with replacing(folder / "model.keras") as temporary:
+        temporary.write_bytes(tests[0]["model"])
+    for file, array in (("predictions", predictions), ("scores", scores)):
+        with replacing(folder / f"{file}.npy") as temporary:
+            np.save(temporary, array, allow_pickle=False)
+    write_json(folder / "hyperparameters.json", hyperparameters)
+    histories = [
+        pd.DataFrame({"replicate": number, "epoch": range(1, checkpoint.epoch + 1), **checkpoint.history})
+        for number, checkpoint in enumerate(checkpoints, start=1)
+    ]
+    write_csv(Path("metrics/plots") / f"{name}.csv", pd.concat(histories).rename(columns={NAME: "score"}))
+    write_json(Path("metrics") / f"{name}.json", metrics)
+    return metrics
+
+
+def figures(
+    hyperparameters: dict[str, object], checkpoints: list[Checkpoint], scores: np.ndarray, losses: list[float]
+) -> dict:
+    """Return the metrics of trained networks, from their scores (networks, examples) and losses."""
+    means = scores.mean(1, dtype=np.float64).tolist()
+    seconds = np.concatenate([checkpoint.seconds for checkpoint in checkpoints])
+    return {
+        "hyperparameters": hyperparameters,
+        "parameters": checkpoints[0].parameters,
+        "epochs": checkpoints[0].epoch,
+        "replicates": len(checkpoints),
+        f"train_{NAME}": mean_and_std([checkpoint.history[NAME][-1] for checkpoint in checkpoints]),
+        "train_loss": mean_and_std([checkpoint.history["loss"][-1] for checkpoint in checkpoints]),
+        f"test_{NAME}": mean_and_std(means),
+        "test_loss": mean_and_std(losses),
+        "kept": {"replicate": 1, "seed": 0, f"test_{NAME}": means[0], "test_loss": losses[0]},
+        "seconds_per_epoch": round(float(np.median(seconds)), 3),
+    }
+
+
+def train(
+    name: str, hyperparameters: dict[str, object], settings: Params, runner: Runner
+) -> tuple[list[Checkpoint], list[dict]]:
+    """Return the checkpoint and the test of each replicate, in the seeds' order; UserError if one failed."""
+    first, replicates, epochs = settings.seed + FIRST_SEED, settings.train.replicates, settings.train.epochs
+    trainings = [Training(hyperparameters, seed, "everything") for seed in range(first, first + replicates)]
+    results: dict[Training, tuple[Checkpoint, dict]] = {}
+    with console.progress_bar(name, replicates * epochs) as bar:
+        runner.progress = bar.update
+        stored = f"{len(runner.stored)} trainings in {settings.runtime.store}"
+        bar.write(f"{name}: {replicates} trainings of {epochs} epochs; {stored}")
+        for training, checkpoint, test in runner.run(dict.fromkeys(trainings, epochs)):
+            if isinstance(checkpoint, str):
+                raise console.UserError(
+                    f"{name}: the network cannot be trained with {listed(hyperparameters)}: {checkpoint}"
+                )
+            results[training] = checkpoint, test
+    checkpoints, tests = zip(*(results[training] for training in trainings), strict=True)
+    return list(checkpoints), list(tests)
+
+
+def mean_and_std(values: list[float]) -> dict[str, float]:
+    """Return the mean of `values` and their standard deviation (of a sample: divided by n - 1)."""
+    return {"mean": float(np.mean(values)), "std": float(np.std(values, ddof=1))}
+
+
+def result_line(name: str, metrics: dict) -> str:
+    """Return the result of `train_and_test` in one line."""
+    test = metrics[f"test_{NAME}"]
+    form = console.decimals(test["std"])
+    return (
+        f"{name}: {listed(metrics['hyperparameters'])}: {metrics['parameters']:,} parameters, "
+        f"{metrics['replicates']} trainings, test {NAME.replace('_', ' ')} {test['mean']:{form}} "
+        f"(standard deviation {test['std']:{form}})"
+    )

@@ -1,0 +1,157 @@
+"""On a worker: what Dask runs when one joins a search. It checks the worker, gives it code and data, trains.
+
+It travels by value, since before it a worker has no code of this repository. So it imports nothing of that.
+"""
+
+import asyncio
+import importlib
+import os
+import sys
+import threading
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from distributed import Reschedule, WorkerPlugin, get_worker
+
+PREFIX = "stages-"  # of the names of searches
+PACKAGES = ("tensorflow", "keras", "numpy")  # whose versions decide what a training comes to
+
+
+def versions() -> dict[str, str]:
+    """Return what must be the same on all machines of a search."""
+    environment = {"Python": "{}.{}".format(*sys.version_info)}
+    for name in PACKAGES:
+        try:
+            environment[name] = version(name)
+        except PackageNotFoundError:
+            environment[name] = "not installed"
+    off = os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1").lower() in ("0", "false")
+    return {**environment, "TF_ENABLE_ONEDNN_OPTS": "0" if off else "1"}
+
+
+@dataclass
+class Search(WorkerPlugin):
+    """One search, on each of its workers. As events of its name's topic, they tell the client what they do.
+
+    Attributes:
+        name: of this search alone.
+        expected: `versions` of the client.
+        code: files by path.
+        digest: of `code`.
+        tasks: the module in `code` whose functions are called.
+        arguments: of its `Session`.
+        session: on a worker that is ready; its class is in the code that was sent.
+    """
+
+    name: str
+    expected: dict[str, str]
+    code: dict[str, bytes]
+    digest: str
+    tasks: str
+    arguments: dict[str, object]
+    session: Any = None
+
+    async def setup(self, worker) -> None:
+        """Make the worker ready, and tell its device; or send it away, and tell why."""
+        self._worker, self._ended = worker, False
+        # Of this process: it trains one network, whatever its threads, and imports one code at a time
+        self._training, self._importing = vars(worker).setdefault(
+            "stages_locks", (threading.Lock(), threading.Lock())
+        )
+        # A worker that Dask pauses, as its memory nears a limit, would never go on: TensorFlow fills it
+        worker.memory_manager.memory_pause_fraction = False
+        if worker.status.name == "paused":
+            worker.status = type(worker.status).running
+        here = versions()
+        if differing := [name for name in here if here[name] != self.expected[name]]:
+            texts = (f"{name} {here[name]} where the client has {self.expected[name]}" for name in differing)
+            self._send_away(", ".join(texts))
+            return
+        try:
+            await asyncio.to_thread(self._start)
+            self._tell(device=self.session.device)
+        except Exception as error:
+            self._send_away(_one_line(error))
+
+    def teardown(self, worker) -> None:
+        """End the training that runs, at its next report, and free the memory."""
+        self._ended, self.session, self.arguments = True, None, {}
+
+    def _tell(self, **event: object) -> None:
+        """Tell the client; `event` is what MessagePack can hold."""
+        self._worker.log_event(self.name, {"worker": self._worker.address, **event})
+
+    def run(self, task: str, job: dict, device: str, *arguments: object) -> dict:
+        """Return what the function `task` makes of `job`, or {"mistake"}: what the user has to mend.
+
+        Raises:
+            Reschedule: this worker has another device, and is sent away.
+            RuntimeError: this worker cannot do it; one line with its address.
+        """
+        with self._training:
+            if device != self.session.device:
+                self._send_away(f"device {self.session.device} where the search has {device}")
+                raise Reschedule
+            self._tell(key=job["key"])
+            try:
+                report = partial(self._report, job["key"])
+                return getattr(self._activate(), task)(self.session, job, *arguments, report=report)
+            except Exception as error:
+                if type(error).__name__ == "UserError":
+                    return {"mistake": str(error)}
+                raise RuntimeError(f"worker {self._worker.address}: {_one_line(error)}") from None
+
+    def _report(self, key: str, epoch: int) -> None:
+        self._tell(key=key, epoch=epoch)
+        if self._ended:
+            raise InterruptedError("the search has ended")
+
+    def _start(self) -> None:
+        self._folder = Path(self._worker.local_directory).absolute() / self.digest
+        for path, content in self.code.items():
+            (self._folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (self._folder / path).write_bytes(content)
+        self.session = self._activate().Session(**self.arguments)
+
+    def _activate(self):
+        """Return the module of the tasks; `import` finds the code of this search from now on."""
+        with self._importing:
+            if str(self._folder / "stages") not in getattr(sys.modules.get("stages"), "__path__", []):
+                names = {path.partition("/")[0].removesuffix(".py") for path in self.code}
+                for module in [module for module in sys.modules if module.partition(".")[0] in names]:
+                    del sys.modules[module]
+                sys.path[:] = [str(self._folder), *(path for path in sys.path if path != str(self._folder))]
+                importlib.invalidate_caches()
+            return importlib.import_module(self.tasks)
+
+    def _send_away(self, reason: str) -> None:
+        """Have this worker leave the cluster, after what called this has had its answer."""
+        self._tell(left=reason)
+        loop = self._worker.loop
+        loop.add_callback(loop.call_later, 0.2, self._worker.close_gracefully, reason=reason)
+
+
+def call(name: str, *arguments: object) -> dict:
+    """Run a task of the search `name` on this worker; see `Search.run`."""
+    search: Any = get_worker().plugins.get(name)
+    if not search:
+        raise RuntimeError("the search has ended")
+    if not search.session:
+        raise Reschedule  # the worker is leaving
+    return search.run(*arguments)
+
+
+async def end_the_dead(dask_scheduler) -> None:
+    """On the scheduler: end the searches whose client is gone without having ended them."""
+    for name in list(dask_scheduler.worker_plugins):
+        client = name.removeprefix(PREFIX).rpartition("-")[0]
+        if name.startswith(PREFIX) and client not in dask_scheduler.clients:
+            await dask_scheduler.unregister_worker_plugin(None, name)
+
+
+def _one_line(error: Exception) -> str:
+    name = "" if type(error).__name__ == "UserError" else f"{type(error).__name__}: "
+    return " ".join(f"{name}{error}".split())[:300]

@@ -1,0 +1,53 @@
+"""How a stage ends: one line for a mistake, nothing lost in silence."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+
+def end(code: str, **more) -> subprocess.CompletedProcess:
+    """Run `code` as the main function of a stage."""
+    script = f"from stages.base import console\ndef main():\n    {code}\nconsole.run(main)"
+    return subprocess.run([sys.executable, "-c", script], cwd=ROOT, stderr=subprocess.PIPE, text=True, **more)
+
+
+def test_a_reader_that_has_enough_ends_a_stage_without_a_word():
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = end("[print('x' * 1000) for _ in range(1000)]", stdout=writing)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_another_pipe_that_breaks_is_no_silent_end():
+    done = end("raise BrokenPipeError(32, 'Broken pipe')", stdout=subprocess.PIPE)
+    assert done.returncode == 1
+    assert done.stderr.endswith("BrokenPipeError: [Errno 32] Broken pipe\n")
+
+
+@pytest.mark.parametrize(
+    ("code", "line"),
+    [
+        (
+            "import numpy; numpy.zeros(10**14)",
+            "error: out of memory (Unable to allocate 728. TiB for an array with shape (100000000000000,) "
+            "and data type float64); use smaller data, or a machine with more memory\n",
+        ),
+        (
+            "raise MemoryError",
+            "error: out of memory (an allocation failed); use smaller data, or a machine with more memory\n",
+        ),
+        (
+            "raise OSError(24, 'Too many open files')",
+            "error: too many open files (Too many open files); `ulimit -n 1024` and run again\n",
+        ),
+        ("raise KeyboardInterrupt", "interrupted\n"),
+    ],
+)
+def test_what_a_user_can_mend_is_one_line(code, line):
+    done = end(code)
+    assert done.stderr == line
+    assert done.returncode == (130 if "Keyboard" in code else 1)

@@ -1,0 +1,128 @@
+"""What a worker does with a job, in the tests' own process."""
+
+import numpy as np
+import pytest
+import trainings
+from trainings import HYPERPARAMETERS
+
+from stages.base import splits
+from stages.base.console import UserError
+from stages.base.splits import Split
+from stages.compute import worker
+from stages.compute.worker import Session
+from stages.training import model
+
+
+@pytest.fixture
+def data(tmp_path) -> Split:
+    """The training part, as `prepare` leaves it, and its folder."""
+    digits = trainings.digits()[0]
+    splits.save(tmp_path / "training", Split(digits.inputs[:200], digits.labels[:200]))
+    return splits.load(tmp_path / "training")
+
+
+@pytest.fixture
+def session(data, tmp_path):
+    """A function that makes a session, with a store if `store`."""
+
+    def make(*, store: bool = True, digest: str | None = None) -> Session:
+        return Session(
+            {"training": str(tmp_path / "training")},
+            {"training": digest or splits.digest(data)},
+            {"rows": (np.arange(150), np.arange(150, 200))},
+            batch_size=32,
+            early_stopping=None,
+            store=str(tmp_path / "store") if store else None,
+        )
+
+    return make
+
+
+def job(**changes) -> dict:
+    content = {"key": "key", "hyperparameters": HYPERPARAMETERS, "seed": 1, "subset": "rows", "epochs": 2}
+    return {**content, "exact": False, "keep": 0, "model": False, **changes}
+
+
+def nothing(epoch: int) -> None:
+    """Take a report, and go on."""
+
+
+def test_rows_that_changed_after_the_client_read_them_are_not_trained_on(data, session, tmp_path):
+    """They would be stored under the name of the others, and found under it for ever."""
+    digest = splits.digest(data)
+    labels = np.array(data.labels)
+    labels[[0, 1]] = labels[[1, 0]]
+    splits.save(tmp_path / "training", Split(np.array(data.inputs), labels))
+    with pytest.raises(UserError, match=r"/training has changed since this stage started; run it again$"):
+        session(digest=digest)
+
+
+def test_a_training_is_the_same_with_a_store_and_without_one_and_in_parts(session):
+    stored, sent = session(), session(store=False)
+    whole = worker.train(stored, job(epochs=3), None, nothing)
+    part = worker.train(sent, job(epochs=1), None, nothing)
+    assert part["weights"]
+    rest = worker.train(session(store=False), job(epochs=3), part, nothing)
+    assert rest["history"] == whole["history"]
+    assert stored.store.load("key").epoch == 3
+    np.testing.assert_equal(stored.store.load("key").weights, rest["weights"])
+    assert (whole["weights"], whole["optimizer"]) == ([], [])
+
+
+def test_networks_are_kept_by_their_bytes_and_the_last_used_stay(session, monkeypatch):
+    at_work = session(store=False)
+    for number in range(4):
+        worker.train(at_work, job(key=str(number), epochs=1), None, nothing)
+    assert list(at_work._trainers) == ["0", "1", "2", "3"]
+    size = worker._size(at_work._trainers["3"])
+    parameters = at_work._trainers["3"].network.count_params()
+    assert size == pytest.approx(
+        worker.TRACE_BYTES + 3 * 4 * parameters, rel=1e-3
+    )  # weights and Adam's two slots
+    monkeypatch.setattr(worker, "KEPT_BYTES", 2.5 * size)
+    worker.train(at_work, job(key="4", epochs=1), None, nothing)
+    assert list(at_work._trainers) == ["3", "4"]
+
+
+def test_a_promoted_training_is_not_traced_again_and_comes_to_the_same(session, monkeypatch):
+    at_work, traced = session(), []
+    original = worker.Trainer
+
+    def counted(*arguments, **options):
+        traced.append(1)
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(worker, "Trainer", counted)
+    worker.train(at_work, job(epochs=1), None, nothing)
+    promoted = worker.train(at_work, job(epochs=3), None, nothing)
+    assert len(traced) == 1
+    assert promoted["history"] == worker.train(session(store=False), job(epochs=3), None, nothing)["history"]
+
+
+@pytest.mark.parametrize("error", [ValueError("too\nwide"), KeyError("units")])
+def test_a_network_that_cannot_be_built_is_a_failure_in_one_line(session, monkeypatch, error):
+    def build(*_):
+        raise error
+
+    monkeypatch.setattr(model, "build", build)
+    failure = worker.train(session(), job(), None, nothing)["failure"]
+    assert failure.startswith(f"{type(error).__name__}: ")
+    assert "\n" not in failure
+
+
+@pytest.mark.parametrize("error", [MemoryError, OSError, ImportError, UserError])
+def test_what_no_network_is_to_blame_for_is_no_failure(session, monkeypatch, error):
+    def build(*_):
+        raise error("no")
+
+    monkeypatch.setattr(model, "build", build)
+    with pytest.raises(error, match="no"):
+        worker.train(session(), job(), None, nothing)
+
+
+def test_a_search_that_has_ended_ends_its_trainings(session):
+    def ended(epoch: int) -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        worker.train(session(), job(epochs=1000), None, ended)
