@@ -1,6 +1,6 @@
 """Download the data set, verify and normalise it, split off validation examples.
 
-Reads `seed` and `prepare`; writes data/prepared/{train,validation,test} and metrics/prepare.json.
+Reads `seed` and `prepare`; writes data/prepared/{training,test} and metrics/prepare.json.
 """
 
 import os

@@ -7,15 +7,21 @@ Dask cluster and are kept in the store.
 
 from stages.base import console, packages, params
 from stages.compute.cluster import connect
+from stages.compute.runner import Runner
+from stages.search.scoring import scoring_of
 
 
 def main() -> None:
     settings = params.load()
     packages.check("numerics", "training", "search")
-    with connect(settings.runtime.workers) as client:
-        from stages.search.tuning import tune  # imports TensorFlow, beside the workers
+    scoring = scoring_of(settings)
+    with (
+        connect(settings.runtime.workers) as client,
+        Runner(client, settings, scoring.subsets, early_stopping=scoring.early_stopping) as runner,
+    ):
+        from stages.search.tuning import tune  # imports TensorFlow, while the workers do
 
-        tune(settings, client)
+        tune(settings, scoring, runner)
 
 
 if __name__ == "__main__":

@@ -134,9 +134,9 @@ def test_late_workers_with_other_versions_are_sent_away_and_the_search_goes_on(
     output = search.communicate(timeout=200)[0]
     assert search.returncode == 0, output
     assert project.outputs() == expected
-    lines = re.findall(r"^worker tcp://\S+ was sent away: keras 9.9 where the client has \S+$", output, re.M)
-    assert len(lines) == 3
     assert [worker.wait(30) for worker in late] == [0, 0, 0]
+    lines = re.findall(r"^worker tcp://\S+ was sent away: keras 9.9 where the client has \S+$", output, re.M)
+    assert len(lines) == 1
 
 
 @pytest.mark.parametrize("error", ["MemoryError", "ImportError", "OSError"])

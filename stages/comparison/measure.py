@@ -15,7 +15,7 @@ from stages.compute.worker import Report, Session, plain
 from stages.training import trainer
 from stages.training.backend import keras
 from stages.training.score import NAME
-from stages.training.trainer import Subset, Trainer, predictor
+from stages.training.trainer import Trainer, predictor
 
 EPOCH_PART = 40  # a fortieth of an epoch is timed, in many rounds
 BATCH = 1000  # examples; predictions of one and of so many are timed
@@ -32,7 +32,9 @@ def test(session: Session, job: dict, checkpoint: dict | None, report: Report) -
         return {"failure": reached if isinstance(reached, str) else reached.failure}
     network, evaluate = session.evaluator(job["hyperparameters"])
     trainer.restore(network, reached)
-    (_, _, loss, _), outputs = evaluate(Subset.of(session.data["test"]))
+    (_, _, loss, _), outputs = evaluate(session.tensors["test"])
+    if not np.isfinite(loss):
+        return {"failure": f"test_loss is {loss} after epoch {reached.epoch}"}
     model = keras_file(network) if job["model"] else None
     return plain(session, reached) | {"test": {"loss": loss, "outputs": outputs, "model": model}}
 
@@ -42,7 +44,10 @@ def compare(session: Session, job: dict, report: Report) -> dict:
     train, test = session.data["training"], session.data["test"]
     networks = {name: session.build(hyperparameters, 0) for name, hyperparameters in job["networks"].items()}
     size = -(-len(train.labels) // EPOCH_PART)
-    part, inputs = Subset.of(train, np.arange(size)), test.inputs[np.arange(BATCH) % len(test.inputs)]
+    part, inputs = (
+        session.tensors["training"].at(np.arange(size)),
+        test.inputs[np.arange(BATCH) % len(test.inputs)],
+    )
     predictors = [predictor(network) for network in networks.values()]
     trainers = [
         Trainer(network, part, batch_size=session.batch_size, seed=0) for network in networks.values()

@@ -94,7 +94,6 @@ def _start(workers: int) -> Iterator[Client]:
 @contextmanager
 def _reach(address: str) -> Iterator[Client]:
     try:
-        distributed.comm.get_address_host_port(address, strict=True)
         asyncio.run(_greet(address))
         client = Client(address, timeout=CONNECT_TIMEOUT, set_as_default=False)
     except (OSError, ValueError, TypeError, RuntimeError) as error:  # the last two: certificates are missing
@@ -103,7 +102,8 @@ def _reach(address: str) -> Iterator[Client]:
             f"({_reason(error)}); start one with `dask scheduler`{_certificates(address)}, or unset the "
             "variable to use this machine"
         ) from None
-    with silence_logging_cmgr(logging.CRITICAL), client:
+    large = {"distributed.admin.large-graph-warning-threshold": "1TB"}  # a checkpoint goes with a task
+    with silence_logging_cmgr(logging.CRITICAL), dask.config.set(large), client:
         yield client
 
 

@@ -58,7 +58,4 @@ def imported(module: str) -> dict[str, bytes]:
 
 def digest(code: dict[str, bytes]) -> str:
     """Return the name of `code`: a hash of its files' paths and contents."""
-    content = hashlib.sha256()
-    for path, file in sorted(code.items()):
-        content.update(f"{path}\0{len(file)}\0".encode() + file)
-    return content.hexdigest()
+    return hashlib.sha256(repr(sorted(code.items())).encode()).hexdigest()

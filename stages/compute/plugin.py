@@ -6,8 +6,10 @@ It travels by value, since before it a worker has no code of this repository. So
 import asyncio
 import importlib
 import os
+import pickle
 import sys
 import threading
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -22,12 +24,10 @@ PACKAGES = ("tensorflow", "keras", "numpy")  # whose versions decide what a trai
 
 def versions() -> dict[str, str]:
     """Return what must be the same on all machines of a search."""
-    environment = {"Python": "{}.{}".format(*sys.version_info)}
+    environment = {"Python": "{}.{}".format(*sys.version_info), **dict.fromkeys(PACKAGES, "not installed")}
     for name in PACKAGES:
-        try:
+        with suppress(PackageNotFoundError):
             environment[name] = version(name)
-        except PackageNotFoundError:
-            environment[name] = "not installed"
     off = os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1").lower() in ("0", "false")
     return {**environment, "TF_ENABLE_ONEDNN_OPTS": "0" if off else "1"}
 
@@ -42,7 +42,7 @@ class Search(WorkerPlugin):
         code: files by path.
         digest: of `code`.
         tasks: the module in `code` whose functions are called.
-        arguments: of its `Session`.
+        arguments: of its `Session`, pickled: a worker that is sent away may lack what they are made of.
         session: on a worker that is ready; its class is in the code that was sent.
     """
 
@@ -51,16 +51,15 @@ class Search(WorkerPlugin):
     code: dict[str, bytes]
     digest: str
     tasks: str
-    arguments: dict[str, object]
+    arguments: bytes
     session: Any = None
 
     async def setup(self, worker) -> None:
         """Make the worker ready, and tell its device; or send it away, and tell why."""
         self._worker, self._ended = worker, False
-        # Of this process: it trains one network, whatever its threads, and imports one code at a time
-        self._training, self._importing = vars(worker).setdefault(
-            "stages_locks", (threading.Lock(), threading.Lock())
-        )
+        self._lock = vars(worker).setdefault(
+            "stages_lock", threading.Lock()
+        )  # it trains one network at a time
         # A worker that Dask pauses, as its memory nears a limit, would never go on: TensorFlow fills it
         worker.memory_manager.memory_pause_fraction = False
         if worker.status.name == "paused":
@@ -74,11 +73,12 @@ class Search(WorkerPlugin):
             await asyncio.to_thread(self._start)
             self._tell(device=self.session.device)
         except Exception as error:
-            self._send_away(_one_line(error))
+            if not self._ended:
+                self._send_away(_one_line(error))
 
     def teardown(self, worker) -> None:
         """End the training that runs, at its next report, and free the memory."""
-        self._ended, self.session, self.arguments = True, None, {}
+        self._ended, self.session, self.arguments = True, None, b""
 
     def _tell(self, **event: object) -> None:
         """Tell the client; `event` is what MessagePack can hold."""
@@ -91,7 +91,7 @@ class Search(WorkerPlugin):
             Reschedule: this worker has another device, and is sent away.
             RuntimeError: this worker cannot do it; one line with its address.
         """
-        with self._training:
+        with self._lock:
             if device != self.session.device:
                 self._send_away(f"device {self.session.device} where the search has {device}")
                 raise Reschedule
@@ -111,21 +111,27 @@ class Search(WorkerPlugin):
 
     def _start(self) -> None:
         self._folder = Path(self._worker.local_directory).absolute() / self.digest
-        for path, content in self.code.items():
-            (self._folder / path).parent.mkdir(parents=True, exist_ok=True)
-            (self._folder / path).write_bytes(content)
-        self.session = self._activate().Session(**self.arguments)
+        with nullcontext() if self._is_active else self._lock:  # code that trains is not changed under it
+            for path, content in () if self._is_active else self.code.items():
+                (self._folder / path).parent.mkdir(parents=True, exist_ok=True)
+                (self._folder / path).write_bytes(content)
+            tasks = self._activate()
+        self.session = tasks.Session(**pickle.loads(self.arguments))  # noqa: S301 - its own client's
+
+    @property
+    def _is_active(self) -> bool:
+        """Whether `import` finds the code of this search."""
+        return str(self._folder / "stages") in getattr(sys.modules.get("stages"), "__path__", [])
 
     def _activate(self):
         """Return the module of the tasks; `import` finds the code of this search from now on."""
-        with self._importing:
-            if str(self._folder / "stages") not in getattr(sys.modules.get("stages"), "__path__", []):
-                names = {path.partition("/")[0].removesuffix(".py") for path in self.code}
-                for module in [module for module in sys.modules if module.partition(".")[0] in names]:
-                    del sys.modules[module]
-                sys.path[:] = [str(self._folder), *(path for path in sys.path if path != str(self._folder))]
-                importlib.invalidate_caches()
-            return importlib.import_module(self.tasks)
+        if not self._is_active:
+            names = {path.partition("/")[0].removesuffix(".py") for path in self.code}
+            for module in [module for module in sys.modules if module.partition(".")[0] in names]:
+                del sys.modules[module]
+            sys.path[:] = [str(self._folder), *(path for path in sys.path if path != str(self._folder))]
+            importlib.invalidate_caches()
+        return importlib.import_module(self.tasks)
 
     def _send_away(self, reason: str) -> None:
         """Have this worker leave the cluster, after what called this has had its answer."""

@@ -5,6 +5,8 @@ which are those of this machine or all if it is at a URL, read and write it them
 checkpoint goes in with the task and comes out at its end. Dask gives a dead worker's trainings to another.
 """
 
+import pickle
+import queue
 import threading
 import time
 import uuid
@@ -13,12 +15,14 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import cloudpickle
 import distributed
 import numpy as np
 from distributed import Client, Future
+from distributed.client import ClosedClientError
 
 from stages.base import console, splits
 from stages.base.console import UserError
@@ -94,14 +98,29 @@ class Runner:
         self.epochs_reused = 0
         self._asked: dict[str, tuple[Training, int]] = {}  # trainings and their epochs, by key
         self._begun: Counter[str] = Counter()  # how often a worker began a job since its last known epoch
-        self._left: dict[str, str] = {}  # why workers were sent away
+        self._reasons: dict[str, str] = {}  # why workers were sent away
         self._devices: set[str] = set()  # of workers that are ready
-        self._lock = threading.Lock()
-        self._checked = self._last_seen = time.monotonic()  # that there are workers
+        self._ready, self._lock = threading.Event(), threading.Lock()
         self._name = f"{plugin.PREFIX}{client.id}-{uuid.uuid4().hex[:8]}"
-        self._start(settings, subsets, early_stopping)
+        self._how = {"batch_size": settings.train.batch_size, "early_stopping": early_stopping}
+        self._search = self._prepare(subsets)
 
     def __enter__(self) -> "Runner":
+        """Have all workers, and those that come later, made ready."""
+        self._last_seen = (
+            time.monotonic() + WORKERS_TIMEOUT
+        )  # of a worker that is ready; the first has twice the time
+        self._client.subscribe_topic(self._name, lambda event: self._heed(**event[1]))
+        try:
+            self._client.run_on_scheduler(plugin.end_the_dead)
+            self._send_other_pythons_away()
+            with suppress(OSError):  # of a worker that dies at it; the others, and those that come, have it
+                self._client.register_plugin(self._search)
+        except BaseException as error:
+            self.__exit__()
+            if isinstance(error, OSError):
+                raise UserError(f"the cluster is gone ({error}); run again") from None
+            raise
         return self
 
     def __exit__(self, *_) -> None:
@@ -109,18 +128,15 @@ class Runner:
             with suppress(Exception):  # what has failed before is what counts
                 self._client.unregister_worker_plugin(self._name)
 
-    def _start(self, settings: Params, subsets: Mapping, early_stopping: Mapping[str, object] | None) -> None:
-        """Have all workers, and those that come later, made ready; wait for the first."""
+    def _prepare(self, subsets: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> plugin.Search:
+        """Return what makes workers ready."""
         folders = {"training": splits.TRAINING} | ({"test": splits.TEST} if self._tests else {})
         data = {name: splits.load(folder) for name, folder in folders.items()}
         digests = {name: splits.digest(part) for name, part in data.items()}
-        rows = {name: [part.tolist() for part in parts] for name, parts in subsets.items()}
         self._subsets = {
-            name: store.key(data=digests["training"], rows=parts) for name, parts in rows.items()
+            name: store.key(data=digests["training"], rows=[part.tolist() for part in parts])
+            for name, parts in subsets.items()
         }
-        trains = code.training_code()
-        tasks = self._tests or "stages.compute.worker"
-        works = trains | code.imported(tasks)
         local = self._client.cluster is not None
         self._shared = local or "://" in self._store.place
         size = sum(array.nbytes for part in data.values() for array in vars(part).values()) / 1e9
@@ -129,44 +145,43 @@ class Runner:
                 f"data/prepared has {size:.1f} GB, but {MOST_SENT} at most can be sent to the workers of "
                 "DASK_SCHEDULER_ADDRESS; unset it to train on this machine"
             )
-        arguments: dict[str, object] = {
+        arguments = {
             "data": {
                 name: str(folders[name].absolute()) if local else [*map(np.asarray, vars(part).values())]
                 for name, part in data.items()
             },
             "digests": digests,
             "subsets": dict(subsets),
-            "batch_size": settings.train.batch_size,
-            "early_stopping": early_stopping,
             "store": self._store.place if self._shared else None,
+            **self._how,
         }
-        versions, self._device = plugin.versions(), ""
-        self._client.subscribe_topic(self._name, lambda event: self._heed(**event[1]))
-        try:
-            self._client.run_on_scheduler(plugin.end_the_dead)
-            self._send_other_pythons_away(versions["Python"])
-            search = plugin.Search(self._name, versions, works, code.digest(works), tasks, arguments)
-            with suppress(OSError):  # of a worker that dies at it; the others, and those that come, have it
-                self._client.register_plugin(search)
-            self._wait_for_a_worker()
-        except OSError as error:
-            raise UserError(f"the cluster is gone ({error}); run again") from None
-        self._device = max(self._devices)  # a GPU, if a worker has one
-        self._decides = {
-            "batch_size": settings.train.batch_size,
-            "early_stopping": early_stopping,
-            "code": code.digest(trains),
-            "environment": {**versions, "device": self._device},
-        }
+        tasks = self._tests or "stages.compute.worker"
+        self._trains = code.training_code()
+        works = self._trains | code.imported(tasks)
+        versions, sent = plugin.versions(), pickle.dumps(arguments)
+        return plugin.Search(self._name, versions, works, code.digest(works), tasks, sent)
 
-    def _send_other_pythons_away(self, python: str) -> None:
+    def _send_other_pythons_away(self) -> None:
         """Have workers leave that could not even read what is sent to check them; a later one cannot join."""
         versions: Any = self._client.get_versions()
         for worker, about in versions["workers"].items():
-            there = ".".join(about["host"]["python"].split(".")[:2])
-            if there != python:
-                self._heed(worker, left=f"Python {there} where the client has {python}")
+            theirs, ours = ".".join(about["host"]["python"].split(".")[:2]), self._search.expected["Python"]
+            if theirs != ours:
+                self._heed(worker, left=f"Python {theirs} where the client has {ours}")
                 self._client.retire_workers([worker], close_workers=True)
+
+    @cached_property
+    def _device(self) -> str:
+        """What the workers compute on, as soon as one is ready: a GPU, if one has it."""
+        while not self._ready.wait(1):
+            self._check_workers()
+        return max(self._devices)
+
+    @cached_property
+    def _decides(self) -> dict[str, object]:
+        """What all trainings have in common that decides what they come to."""
+        environment = {**self._search.expected, "device": self._device}
+        return {"code": code.digest(self._trains), "environment": environment, **self._how}
 
     def key(self, training: Training) -> str:
         """Return the name of `training` in the store: a hash of all that decides what it comes to."""
@@ -179,7 +194,10 @@ class Runner:
 
     def ask(self, task: str, **job: object) -> dict:
         """Return what a worker's `Session` answers to `task`; UserError as for `run`."""
-        return next(self._results(task, {task: {"key": task, **job}}))[1]
+        [(_, result)] = self._results(task, {task: {"key": task, **job}})
+        if "failure" in result:
+            raise UserError(f"{task}: {result['failure']}; {_GONE}")
+        return result
 
     def run(self, asked: Mapping[Training, int]) -> Iterator[tuple[Training, Checkpoint | str, dict]]:
         """Train each training to the epoch asked for; yield each when it is done.
@@ -223,24 +241,28 @@ class Runner:
     def _results(self, task: str, jobs: Mapping[str, dict]) -> Iterator[tuple[str, dict]]:
         """Have workers do `task` of all `jobs`, the first most urgently; yield the key and result of each."""
         running: dict[str, Future] = {}
+        done: queue.SimpleQueue[str] = queue.SimpleQueue()
 
         def submit(key: str) -> None:
             arguments = self._name, task, jobs[key], self._device, *self._sent(jobs[key])
             urgency = {"retries": RETRIES, "priority": -list(jobs).index(key)}
             running[key] = self._client.submit(_call, *arguments, **urgency, pure=False)
+            running[key].add_done_callback(lambda _: done.put(key))
 
-        for key in jobs:
-            submit(key)
         try:
+            for key in jobs:
+                submit(key)
             while running:
-                self._wait_for_one(list(running.values()))
-                for key in [key for key, future in running.items() if future.done()]:
-                    result = self._result(key, running.pop(key))
-                    if result:
-                        yield key, result
-                    else:
-                        submit(key)
-        except (OSError, CancelledError) as error:
+                try:
+                    key = done.get(timeout=1)
+                except queue.Empty:
+                    self._check_workers()
+                    continue
+                if result := self._result(key, running.pop(key)):
+                    yield key, result
+                else:
+                    submit(key)
+        except (OSError, CancelledError, ClosedClientError) as error:
             running.clear()
             raise UserError(f"the cluster is gone ({' '.join(str(error).split())}); {_GONE}") from None
         finally:
@@ -269,33 +291,17 @@ class Runner:
             raise UserError(result["mistake"])
         return result
 
-    def _wait_for_one(self, futures: list[Future]) -> None:
-        """Wait until one of `futures` is done; UserError if there are no workers for too long."""
-        while True:
-            with suppress(TimeoutError), self._client.as_current():
-                distributed.wait(futures, timeout=1, return_when=distributed.client.FIRST_COMPLETED)
-                return
-            self._check_workers()
-
-    def _wait_for_a_worker(self) -> None:
-        """Wait until a worker is ready; UserError if none is within twice the time."""
-        self._last_seen = time.monotonic() + WORKERS_TIMEOUT
-        while not self._devices:
-            time.sleep(0.02)
-            if time.monotonic() - self._checked > 1:
-                self._check_workers()
-
     def _check_workers(self) -> None:
-        """Raise UserError if there are no workers and none can be expected."""
-        self._checked, threads = time.monotonic(), self._client.nthreads()
-        if threads and self._devices:
-            self._last_seen = self._checked
+        """Raise UserError if there are no workers and none can be expected, OSError if no scheduler."""
+        if self._client.status == "closed":
+            raise OSError("the connection is closed")
+        threads = self._client.nthreads()
+        if threads and self._ready.is_set():
+            self._last_seen = time.monotonic()
             return
-        reasons = [cluster.failure(self._client), *self._left.values()]
-        reason = next(filter(None, reasons), None)
-        if self._checked - self._last_seen > WORKERS_TIMEOUT or (
-            reason and not threads and not self._devices
-        ):
+        reason = next(filter(None, [cluster.failure(self._client), *self._reasons.values()]), None)
+        hopeless = reason and not threads and not self._ready.is_set()
+        if hopeless or time.monotonic() - self._last_seen > WORKERS_TIMEOUT:
             address = "" if self._client.cluster else self._client.scheduler.address
             mend = f"start one with `dask worker {address}`" if address else "run again to go on"
             raise UserError(f"there are no workers{f' ({reason})' if reason else ''}; {mend}")
@@ -304,9 +310,11 @@ class Runner:
         """Take in what a worker tells; in a thread of Dask's."""
         if device:
             self._devices.add(device)
+            self._ready.set()
         elif left:
-            self._left[worker] = f"{worker}: {left}"
-            console.say(f"worker {worker} was sent away: {left}")
+            if left not in self._reasons:  # such workers may be started again and again
+                console.say(f"worker {worker} was sent away: {left}")
+            self._reasons[left] = f"{worker}: {left}"
         elif epoch:
             self._note(key, epoch)
         else:

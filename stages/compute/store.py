@@ -5,8 +5,8 @@ reached so far. Training goes on from there, so a killed search resumes, a promo
 another strategy reuses what is there, with no code for any of them. Deleting the folder, or any file in it,
 costs time and changes no result.
 
-A checkpoint is one file, EPOCH.npz, written whole or not at all: NumPy's archive of its arrays, and in it
-checkpoint.json with all else. Zip's checksums tell a damaged file, which is ignored and made again.
+A checkpoint is one file, EPOCH.npz, written whole or not at all: NumPy's archive of its arrays, one of which is
+all else as JSON. Zip's checksums tell a damaged file, which is ignored and made again.
 """
 
 import contextlib
@@ -19,6 +19,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO
 
 import fsspec
@@ -29,11 +30,20 @@ from stages.base.files import WRITING, remove_abandoned, replacing
 from stages.training.checkpoint import Checkpoint
 
 _ARRAYS = ("weights", "optimizer")
-_JSON = "checkpoint.json"
+_JSON = "json"
 _SUFFIX = ".npz"
 _BLOCK = 2**16  # bytes that are read at once from a URL
 # What NumPy and zipfile raise for a file that is damaged
-_DAMAGE = (ValueError, KeyError, EOFError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error)
+_DAMAGE = (
+    ValueError,
+    KeyError,
+    EOFError,
+    TypeError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+    TokenError,
+)
 
 
 def key(**decides: object) -> str:
@@ -73,14 +83,17 @@ class Store:
 
     def save(self, key: str, checkpoint: Checkpoint, *, keep: int = 0) -> None:
         """Store `checkpoint` under `key`, in place of shorter ones that are longer than `keep` epochs."""
-        arrays = {
-            f"{name}{i}": array for name in _ARRAYS for i, array in enumerate(getattr(checkpoint, name))
-        }
-        about = vars(checkpoint) | {name: len(getattr(checkpoint, name)) for name in _ARRAYS}
-        with self._writing(f"{self._folder}/{key}/{checkpoint.epoch}{_SUFFIX}") as file:
-            np.savez(file, allow_pickle=False, **arrays)
-            with zipfile.ZipFile(file, "a") as archive:
-                archive.writestr(_JSON, json.dumps(about))
+        lists = {name: getattr(checkpoint, name) for name in _ARRAYS}
+        arrays = {f"{name}{i}": array for name in lists for i, array in enumerate(lists[name])}
+        about = json.dumps(vars(checkpoint) | {name: len(lists[name]) for name in lists}).encode()
+        content, path = io.BytesIO(), f"{self._folder}/{key}/{checkpoint.epoch}{_SUFFIX}"
+        np.savez(content, allow_pickle=False, **{_JSON: np.frombuffer(about, np.uint8)}, **arrays)
+        if self._local:
+            with replacing(path) as temporary:
+                temporary.write_bytes(content.getbuffer())
+        else:
+            with self._one_line_errors():
+                self._files.pipe_file(path, content.getvalue())
         for epoch, path in self._checkpoints(key).items():
             if keep < epoch < checkpoint.epoch:
                 with contextlib.suppress(FileNotFoundError), self._one_line_errors(FileNotFoundError):
@@ -139,18 +152,6 @@ class Store:
         return checkpoint
 
     @contextlib.contextmanager
-    def _writing(self, path: str) -> Iterator[IO[bytes]]:
-        """A file to write `path` with, and to read and seek in."""
-        if self._local:
-            with replacing(path) as temporary, temporary.open("w+b") as file:
-                yield file
-            return
-        content = io.BytesIO()
-        yield content
-        with self._one_line_errors():
-            self._files.pipe_file(path, content.getvalue())
-
-    @contextlib.contextmanager
     def _one_line_errors(self, *but: type[Exception]) -> Iterator[None]:
         """Turn whatever a file system raises, but these, into one line that names the store."""
         try:
@@ -166,7 +167,7 @@ def _parse(file: IO[bytes], arrays: bool) -> Checkpoint | None:
     """The checkpoint in `file`, None if it is damaged."""
     try:
         with np.load(file, allow_pickle=False) as archive:
-            about = json.loads(archive[_JSON])
+            about = json.loads(archive[_JSON].tobytes())
             for name in _ARRAYS:
                 about[name] = [archive[f"{name}{i}"] for i in range(about[name])] if arrays else []
             return Checkpoint(**about)

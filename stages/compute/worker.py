@@ -20,7 +20,9 @@ REPORT_EVERY = 3  # seconds of a training between two checkpoints
 KEPT_BYTES = 2**27  # of networks that stay traced: a trial that is promoted need not be traced again
 TRACE_BYTES = 2**22  # what a traced network takes beside its numbers, about
 # What no network is to blame for: another worker may do it
-INFRASTRUCTURE = (MemoryError, ImportError, OSError, tf.errors.ResourceExhaustedError)
+INFRASTRUCTURE: tuple = (MemoryError, ImportError, OSError, tf.errors.ResourceExhaustedError)
+if DEVICE == "GPU":  # of CUDA's libraries, on a GPU whose memory is full
+    INFRASTRUCTURE += (tf.errors.InternalError, tf.errors.UnknownError)
 Report = Callable[[int], object]
 
 
@@ -60,6 +62,7 @@ class Session:
         for name, part in self.data.items():
             if splits.digest(part) != digests[name]:
                 raise UserError(f"{data[name]} has changed since this stage started; run it again")
+        self.tensors = {name: Subset.of(part) for name, part in self.data.items()}
         self._subsets, self.batch_size, self._early_stopping = subsets, batch_size, early_stopping
         self.store = Store(store) if store else None
         self._trainers: dict[str, Trainer] = {}
@@ -102,14 +105,13 @@ class Session:
         """Return the trainer of `job`, built and traced unless it was used lately and need not be `new`."""
         made = self._trainers.pop(job["key"], None)
         if new or not made:
-            rows, scored = self._subsets[job["subset"]]
-            training = self.data["training"]
+            rows, scored = (self.tensors["training"].at(rows) for rows in self._subsets[job["subset"]])
             made = Trainer(
                 self.build(job["hyperparameters"], job["seed"]),
-                Subset.of(training, rows),
+                rows,
                 batch_size=self.batch_size,
                 seed=job["seed"],
-                validation=Subset.of(training, scored) if len(scored) else None,
+                validation=scored if len(scored.rows) else None,
                 early_stopping=self._early_stopping,
             )
         self._trainers[job["key"]] = made  # the last of the dictionary is the last that was used
@@ -153,6 +155,4 @@ def count(session: Session, job: dict, report: Report) -> dict:
 
 def _size(made: Trainer) -> int:
     variables = made.network.variables + made.network.optimizer.variables
-    return TRACE_BYTES + sum(
-        variable.value.dtype.size * int(np.prod(variable.shape)) for variable in variables
-    )
+    return TRACE_BYTES + sum(v.value.dtype.size * int(np.prod(v.shape)) for v in variables)

@@ -11,8 +11,13 @@ import numpy as np
 from scipy import stats
 from sklearn.model_selection import KFold, StratifiedKFold
 
+from stages.base import splits
+from stages.base.console import UserError
+from stages.base.params import Params
+from stages.base.section import shown
 from stages.compute.runner import Training
 from stages.training.checkpoint import EVALUATED, LOSS, SCORE, Checkpoint
+from stages.training.score import NAME
 
 
 @dataclass(frozen=True)
@@ -147,4 +152,38 @@ def evaluate(scoring: Holdout | CrossValidation, checkpoints: list[Checkpoint], 
             np.median(np.concatenate([checkpoint.seconds[:epochs] for checkpoint in checkpoints]))
         ),
         parameters=parameters,
+    )
+
+
+def scoring_of(settings: Params) -> Holdout | CrossValidation:
+    """Return how a trial is scored: for `sklearn` on folds, for other strategies on the validation examples.
+
+    Raises:
+        UserError: the score or the data do not allow what `tune` in params.yaml says.
+    """
+    tune = settings.tune
+    monitor = tune.early_stopping and tune.early_stopping.monitor
+    for name, value, choices in (
+        ("objective", tune.objective, (SCORE,) if tune.strategy == "sklearn" else (SCORE, LOSS)),
+        ("early_stopping.monitor", monitor, (SCORE, LOSS, NAME, "loss")),
+    ):
+        if value is not None and value not in choices:
+            allowed = f"with tune.strategy {tune.strategy} should be one of {', '.join(choices)}"
+            raise UserError(f"params.yaml: tune.{name} is {shown(value)}, but {allowed}")
+    training = splits.load(splits.TRAINING)
+    labels, classes = training.labels, training.classes
+    if tune.strategy == "sklearn":
+        fewest, where = (np.bincount(labels).min(), "a class has") if classes else (len(labels), "there are")
+        if tune.sklearn.cv > fewest:
+            raise UserError(
+                f"params.yaml: tune.sklearn.cv is {tune.sklearn.cv}, but {where} {fewest} examples only"
+            )
+        return CrossValidation(labels, tune.sklearn.cv, settings.seed, tune.executions_per_trial)
+    return Holdout(
+        train_size=splits.train_size(),
+        size=len(labels),
+        objective=tune.objective,
+        seed=settings.seed,
+        executions=tune.executions_per_trial,
+        early_stopping=tune.early_stopping.model_dump() if tune.early_stopping else None,
     )

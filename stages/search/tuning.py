@@ -3,54 +3,17 @@
 import time
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
-from distributed import Client
 
-from stages.base import console, splits
+from stages.base import console
 from stages.base.files import write_csv, write_json
 from stages.base.params import Params, Tune
-from stages.base.section import listed, shown
+from stages.base.section import listed
 from stages.compute.runner import Runner
 from stages.search import oracles
 from stages.search.scoring import CrossValidation, Evaluation, Holdout
 from stages.search.search import Trial, as_good, best, rehearse, search
-from stages.training.checkpoint import LOSS, SCORE
-from stages.training.score import NAME
-
-
-def scoring_of(settings: Params) -> Holdout | CrossValidation:
-    """Return how a trial is scored: for `sklearn` on folds, for other strategies on the validation examples.
-
-    Raises:
-        UserError: the score or the data do not allow what `tune` in params.yaml says.
-    """
-    tune = settings.tune
-    monitor = tune.early_stopping and tune.early_stopping.monitor
-    for name, value, choices in (
-        ("objective", tune.objective, (SCORE,) if tune.strategy == "sklearn" else (SCORE, LOSS)),
-        ("early_stopping.monitor", monitor, (SCORE, LOSS, NAME, "loss")),
-    ):
-        if value is not None and value not in choices:
-            allowed = f"with tune.strategy {tune.strategy} should be one of {', '.join(choices)}"
-            raise console.UserError(f"params.yaml: tune.{name} is {shown(value)}, but {allowed}")
-    training = splits.load(splits.TRAINING)
-    labels, classes = training.labels, training.classes
-    if tune.strategy == "sklearn":
-        fewest, where = (np.bincount(labels).min(), "a class has") if classes else (len(labels), "there are")
-        if tune.sklearn.cv > fewest:
-            raise console.UserError(
-                f"params.yaml: tune.sklearn.cv is {tune.sklearn.cv}, but {where} {fewest} examples only"
-            )
-        return CrossValidation(labels, tune.sklearn.cv, settings.seed, tune.executions_per_trial)
-    return Holdout(
-        train_size=splits.train_size(),
-        size=len(labels),
-        objective=tune.objective,
-        seed=settings.seed,
-        executions=tune.executions_per_trial,
-        early_stopping=tune.early_stopping.model_dump() if tune.early_stopping else None,
-    )
+from stages.training.checkpoint import SCORE
 
 
 def row(trial: Trial, choice: str, limit: float | None, baseline_parameters: int) -> dict[str, object]:
@@ -192,23 +155,19 @@ def plan(tune: Tune, scoring: Holdout | CrossValidation, seed: int) -> tuple[int
     return len(budgets), epochs * len(scoring.trainings({}))
 
 
-def tune(settings: Params, client: Client) -> None:
-    """Search on `client`'s workers; write data/tune, metrics/tune.json and metrics/plots/{trials,space}.csv.
+def tune(settings: Params, scoring: Holdout | CrossValidation, runner: Runner) -> None:
+    """Search on `runner`'s workers; write data/tune, metrics/tune.json and metrics/plots/{trials,space}.csv.
 
     Raises:
         UserError: all trials failed, or params.yaml does not fit the score or the data.
     """
     start, tune, baseline = time.perf_counter(), settings.tune, settings.baseline.model_dump()
-    scoring = scoring_of(settings)
     if taken := row(Trial(0, {}, 0, Evaluation()), "", None, 0).keys() & baseline:
         what = f"{min(taken)} is a column of metrics/plots/trials.csv; give the hyperparameter another name"
         raise console.UserError(f"stages/base/hyperparameters.py: {what}")
     oracle, (count, epochs) = oracles.create(tune, settings.seed), plan(tune, scoring, settings.seed)
-    early_stopping, form = scoring.early_stopping, console.decimals(tune.tolerance)
-    with (
-        console.progress_bar("tune", epochs) as bar,
-        Runner(client, settings, scoring.subsets, early_stopping=early_stopping) as runner,
-    ):
+    form = console.decimals(tune.tolerance)
+    with console.progress_bar("tune", epochs) as bar:
         runner.progress = bar.update
         stored = f"{len(runner.stored)} trainings in {settings.runtime.store}"
         bar.write(f"tune: up to {count} trials, {epochs} epochs; {stored}")

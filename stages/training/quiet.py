@@ -31,6 +31,7 @@ def quiet() -> Iterator[None]:
     Python's garbage collector rests meanwhile, and what was made stays: it will not look through TensorFlow
     again and again, nor copy to each forked process what they share.
     """
+    first = "tensorflow" not in sys.modules  # what a later import finds alive may have to die
     gc.disable()
     sys.stderr.flush()
     stderr = os.dup(2)
@@ -43,7 +44,8 @@ def quiet() -> Iterator[None]:
             os.write(stderr, held.read())
             raise
         finally:
-            gc.freeze()
+            if first:
+                gc.freeze()
             gc.enable()
             os.dup2(stderr, 2)
             os.close(stderr)

@@ -55,10 +55,14 @@ class Subset(NamedTuple):
     rows: np.ndarray
 
     @classmethod
-    def of(cls, split: Split, rows: np.ndarray | None = None) -> "Subset":
-        """These rows of `split`, or all; on a CPU its arrays are not copied, so they must not change."""
-        rows = np.arange(len(split.labels)) if rows is None else rows
-        return cls(_tensor(split.inputs), _tensor(split.labels), np.asarray(rows, np.int32))
+    def of(cls, split: Split) -> "Subset":
+        """All of `split`; on a CPU its arrays are not copied if they can be used, so they must not change."""
+        rows = np.arange(len(split.labels), dtype=np.int32)
+        return cls(_tensor(split.inputs), _tensor(split.labels), rows)
+
+    def at(self, rows: np.ndarray) -> "Subset":
+        """These rows of it."""
+        return self._replace(rows=np.asarray(rows, np.int32))
 
 
 def _tensor(array: np.ndarray) -> tf.Tensor:
