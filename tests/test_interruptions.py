@@ -119,7 +119,9 @@ def test_a_network_that_kills_its_worker_is_a_failed_trial_and_the_others_go_on(
     space = {project.searched: {"type": "choice", "values": [16, 48, 32]}}
     project.update_params({"tune": {"strategy": "grid", "max_epochs": 2, "space": space}})
     done = project.stage("tune")
-    assert "the worker died 4 times while training it, as for want of memory" in done.stdout
+    assert re.search(r"the worker died \d times while training it, as for want of memory", done.stdout), (
+        done.stdout
+    )
     trials = pd.read_csv(project.folder / "metrics/plots/trials.csv").set_index(project.searched)
     assert trials["failure"].notna().to_dict() == {16: False, 48: True, 32: False}
     assert project.metrics("tune")["failed_trials"] == 1
@@ -127,7 +129,7 @@ def test_a_network_that_kills_its_worker_is_a_failed_trial_and_the_others_go_on(
     done = project.stage("baseline", check=False)
     assert done.returncode == 1
     what = f"the network cannot be trained with {project.searched} 48"
-    line = rf"^error: baseline: {what}, .+: the worker died 4 times .+$"
+    line = rf"^error: baseline: {what}, .+: the worker died \d times .+$"
     assert re.search(line, done.stdout, re.M), done.stdout
     assert "Traceback" not in done.stdout
 
@@ -135,7 +137,10 @@ def test_a_network_that_kills_its_worker_is_a_failed_trial_and_the_others_go_on(
 @pytest.mark.parametrize(
     ("before", "said"),
     [
-        ("ulimit -n 40;", r"too many open files|this machine cannot start workers \(.+\)"),
+        (
+            "ulimit -n 40;",
+            r"too many open files|this machine cannot start workers \(.+\)|there are no workers \(.+\)",
+        ),
         ("ulimit -v 1700000;", r"baseline: .+ as for want of memory|there are no workers \(.+\)"),
         ("exec unshare --net", r"this machine cannot start workers \(.+\)"),  # without a loopback device
     ],
@@ -199,6 +204,5 @@ def test_a_worker_that_cannot_import_tensorflow_is_one_line(project, tmp_path):
             "env", f"PYTHONPATH={packages.parent}", "python", "-m", "stages.baseline", check=False
         )
         assert done.returncode == 1
-        assert re.fullmatch(
-            rf"(worker .+ was sent away: {said}\n)*error: .+ \(.*{said}.*\).*\n", done.stdout
-        ), done.stdout
+        assert re.fullmatch(rf"error: .+ \(.*{said}.*\).*", done.stdout.splitlines()[-1]), done.stdout
+        assert "Traceback" not in done.stdout

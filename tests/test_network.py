@@ -169,7 +169,8 @@ def test_without_the_right_certificates_one_line_says_so(project, tmp_path, monk
                 pytest.raises(UserError, match=said.format(there)),
                 connect(None) as client,
             ):
-                runner(client, load())
+                with runner(client, load()) as trainings:
+                    trainings.ask("count")
     assert project.outputs() == before
 
 

@@ -56,7 +56,7 @@ def failure(client: Client) -> str | None:
             try:
                 client.sync(nanny.start)  # says again why it failed
             except Exception as error:
-                return _reason(error)
+                return f"their processes do not start: {_reason(error)}"
     return None
 
 

@@ -5,8 +5,8 @@ reached so far. Training goes on from there, so a killed search resumes, a promo
 another strategy reuses what is there, with no code for any of them. Deleting the folder, or any file in it,
 costs time and changes no result.
 
-A checkpoint is one file, EPOCH.npz, written whole or not at all: NumPy's archive of its arrays, one of which is
-all else as JSON. Zip's checksums tell a damaged file, which is ignored and made again.
+A checkpoint is one file, EPOCH.npz, written whole or not at all: NumPy's archive of its arrays and, as one
+more, of all else as JSON. Zip's checksums tell a damaged file, which is ignored and made again.
 """
 
 import contextlib
