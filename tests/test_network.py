@@ -168,9 +168,9 @@ def test_without_the_right_certificates_one_line_says_so(project, tmp_path, monk
                 dask.config.set({**named, "scheduler-address": there}),
                 pytest.raises(UserError, match=said.format(there)),
                 connect(None) as client,
+                runner(client, load()) as trainings,
             ):
-                with runner(client, load()) as trainings:
-                    trainings.ask("count")
+                trainings.ask("count")
     assert project.outputs() == before
 
 
