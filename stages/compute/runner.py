@@ -107,9 +107,7 @@ class Runner:
 
     def __enter__(self) -> "Runner":
         """Have all workers, and those that come later, made ready."""
-        self._last_seen = (
-            time.monotonic() + WORKERS_TIMEOUT
-        )  # of a worker that is ready; the first has twice the time
+        self._last_seen = time.monotonic() + WORKERS_TIMEOUT  # a worker that is ready; the first has longer
         self._client.subscribe_topic(self._name, lambda event: self._heed(**event[1]))
         try:
             self._client.run_on_scheduler(plugin.end_the_dead)
@@ -252,12 +250,14 @@ class Runner:
         try:
             for key in jobs:
                 submit(key)
+            self._last_seen = time.monotonic()
             while running:
                 try:
                     key = done.get(timeout=1)
                 except queue.Empty:
                     self._check_workers()
                     continue
+                self._last_seen = time.monotonic()
                 if result := self._result(key, running.pop(key)):
                     yield key, result
                 else:
