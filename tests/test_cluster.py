@@ -116,6 +116,8 @@ def test_a_worker_with_other_versions_is_one_line(project, by_hand, request, mon
     start_worker(**request.getfixturevalue(environment))
     monkeypatch.chdir(project.folder)
     line = rf"^there are no workers \(tcp://\S+: {said}\); start one with `dask worker .+`$"
+    with dask.config.set({"scheduler-address": address}), connect(None) as client:
+        client.wait_for_workers(1, timeout=60)
     with dask.config.set({"scheduler-address": address}), pytest.raises(UserError, match=line):
         stages.tune.main()
     assert project.outputs() == before

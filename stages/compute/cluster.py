@@ -2,11 +2,12 @@
 
 import asyncio
 import logging
+import resource
 import signal
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from multiprocessing import forkserver
 
@@ -69,6 +70,9 @@ def dask_setup(_worker) -> None:
 def _start(workers: int) -> Iterator[Client]:
     if len(tempfile.gettempdir().encode()) > SOCKET_PATH:
         tempfile.tempdir = "/tmp"  # noqa: S108 - for this process; files in it are made with names of their own
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if files < 64 + 16 * workers:  # twice what was counted
+        raise UserError(f"this machine cannot start workers ({files} open files at most); `ulimit -n 1024`")
     try:
         with dask.config.set(_LOCAL):
             context = get_mp_context()
@@ -86,9 +90,15 @@ def _start(workers: int) -> Iterator[Client]:
             )
     except Exception as error:
         raise UserError(f"this machine cannot start workers ({_reason(error)})") from None
-    with dask.config.set(_LOCAL), local, Client(local, set_as_default=False) as client:
+    with dask.config.set(_LOCAL):
+        client = Client(local, set_as_default=False)
         local.scale(workers)
-        yield client
+        try:
+            yield client
+        finally:
+            for each in (client, local):
+                with suppress(Exception):  # of a worker that is being started again just now
+                    each.close()
 
 
 @contextmanager
