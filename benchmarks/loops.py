@@ -48,9 +48,11 @@ def fit_100(units: int) -> Callable[[], object]:
 def this_project(units: int) -> Callable[[], object]:
     """`stages.training.trainer.Trainer`, one thread."""
     from stages.base.splits import Split
-    from stages.training.trainer import Subset, Trainer, build
+    from stages.training.network import Subset, build
+    from stages.training.trainer import Trainer
 
-    network = build({"units": units, "dropout": 0.2, "learning_rate": 0.001}, (28, 28), 10, seed=0)
+    hyperparameters = {"units": units, "dropout": 0.2, "learning_rate": 0.001, "batch_size": BATCH}
+    network = build(hyperparameters, (28, 28), 10, seed=0)
     trainer = Trainer(network, Subset.of(Split(*images_and_labels())), batch_size=BATCH, seed=0)
     checkpoint = None
 

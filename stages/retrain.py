@@ -1,17 +1,14 @@
 """Train the network with the hyperparameters the search found (or the baseline's, as a control) and compare.
 
-Reads `seed`, `baseline`, `train`, `retrain` and `compare`, data/tune/hyperparameters.json and what `baseline`
+Reads `seed`, `baseline`, `train`, `retrain` and `compare`, data/tune/network.json and what `baseline`
 wrote; writes metrics/retrain.json, metrics/plots/retrain.csv, data/retrain, and the comparison:
 metrics/comparison.json and metrics/plots/confusion.csv.
 """
 
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from stages.base import console, packages, params
 from stages.base.files import read_json
-from stages.base.hyperparameters import Hyperparameters
 from stages.comparison import comparison
 from stages.comparison.replicates import result_line, runner, train_and_test
 from stages.compute.cluster import connect
@@ -20,26 +17,16 @@ from stages.compute.cluster import connect
 def main() -> None:
     settings = params.load()
     packages.check("numerics", "training")
-    tuned = hyperparameters(settings.retrain.from_)
+    network = read_json(Path("data") / settings.retrain.from_ / "network.json")
+    tuned, epochs = network["hyperparameters"], settings.train.epochs
+    if settings.retrain.from_ == "tune" and settings.retrain.epochs:
+        epochs = network["epochs"] if settings.retrain.epochs == "best" else settings.retrain.epochs
     comparison.check(settings)
     with connect(settings.runtime.workers) as client, runner(client, settings) as trainings:
-        trained = train_and_test("retrain", tuned, settings, trainings)
-        compared = comparison.compare(settings, tuned, trainings)
+        trained = train_and_test("retrain", tuned, epochs, settings, trainings)
+        compared = comparison.compare(settings, tuned, epochs, trainings)
     print(result_line("retrain", trained))
     print(f"comparison: {' '.join(compared['summary'])}")
-
-
-def hyperparameters(stage: str) -> dict[str, object]:
-    """Return the hyperparameters that `stage` wrote; UserError if they are missing or not the network's."""
-    path = Path("data") / stage / "hyperparameters.json"
-    try:
-        return Hyperparameters.model_validate(read_json(path)).model_dump()
-    except ValidationError as error:
-        mistake = error.errors()[0]
-        reason = ": ".join([*map(str, mistake["loc"]), mistake["msg"]])
-        raise console.UserError(
-            f"{path} does not fit the network: {reason}; `dvc repro --force {stage}` makes it again"
-        ) from None
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Search for hyperparameters: KerasTuner's oracles ask, validation examples decide, no test example is read.
 
-Reads `seed`, `tune`, `train.batch_size` and `baseline` (for what is not in the space); writes
-data/tune/hyperparameters.json, metrics/tune.json and metrics/plots/{trials,space}.csv. The trainings run on a
+Reads `seed`, `tune` and `baseline` (for what is not in the space); writes
+data/tune/network.json, metrics/tune.json and metrics/plots/{trials,space}.csv. The trainings run on a
 Dask cluster and are kept in the store.
 """
 
@@ -17,7 +17,13 @@ def main() -> None:
     scoring = scoring_of(settings)
     with (
         connect(settings.runtime.workers) as client,
-        Runner(client, settings, scoring.subsets, early_stopping=scoring.early_stopping) as runner,
+        Runner(
+            client,
+            settings,
+            scoring.subsets,
+            early_stopping=scoring.early_stopping,
+            max_epochs=settings.tune.max_epochs,
+        ) as runner,
     ):
         from stages.search.tuning import tune  # imports TensorFlow, while the workers do
 

@@ -36,7 +36,7 @@ ENVIRONMENT = {
 }
 SMALL = {  # scikit-learn's 1,797 digits; seven trials of Hyperband; whatever a fork's params.yaml says
     "prepare": {"dataset": "digits"},
-    "train": {"epochs": 2, "batch_size": 32, "replicates": 5},
+    "train": {"epochs": 2, "replicates": 5},
     "retrain": {"from": "tune"},
     "compare": {"margin": 0.02},
     "tune": {
@@ -176,6 +176,15 @@ def pytest_collection_modifyitems(items):
         if {"make_project", "client", "by_hand"} & set(item.fixturenames):
             item.add_marker(pytest.mark.slow)
     items.sort(key=lambda item: [*(f"test_{name}" for name in LONGEST), item.path.stem].index(item.path.stem))
+
+
+@pytest.fixture
+def engine(monkeypatch):
+    """The network and the score of trainings.py in place of this repository's."""
+    import trainings
+
+    monkeypatch.setattr("stages.training.model.build", trainings.build)
+    monkeypatch.setattr("stages.training.evaluation.score", trainings.score)
 
 
 @pytest.fixture(scope="session")

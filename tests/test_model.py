@@ -1,10 +1,19 @@
-"""The network of model.py: a fork with another one replaces these tests, which know its hyperparameters."""
+"""The network and the score of this repository: a fork with others replaces these tests."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import trainings
-from trainings import HYPERPARAMETERS, train
+from trainings import train
 
-from stages.training import trainer
+from stages.base.params import load
+from stages.training import network
+from stages.training.evaluation import SCORE
+from stages.training.score import NAME, score
+
+BASELINE = load(Path(__file__).parent.parent / "params.yaml").baseline
+PARAMETERS = 64 * 512 + 512 + 512 * 10 + 10
 
 
 @pytest.fixture(scope="module")
@@ -13,31 +22,43 @@ def digits():
 
 
 def test_it_is_the_tutorials(digits):
-    data = digits[0]
-    network = trainer.build(HYPERPARAMETERS, data.inputs.shape[1:], data.outputs, 0)
-    assert HYPERPARAMETERS == {"units": 512, "dropout": 0.2, "learning_rate": 0.001}
-    assert network.count_params() == 64 * 512 + 512 + 512 * 10 + 10
-    assert [type(layer).__name__ for layer in network.layers] == ["Flatten", "Dense", "Dropout", "Dense"]
+    made = network.build(BASELINE, digits[0].shapes, digits[0].outputs, 0)
+    assert BASELINE == {"units": 512, "dropout": 0.2, "learning_rate": 0.001, "batch_size": 32}
+    assert made.count_params() == PARAMETERS
+    assert [type(layer).__name__ for layer in made.layers] == ["Flatten", "Dense", "Dropout", "Dense"]
 
 
 def test_the_metrics_have_its_size(reproduced):
     baseline = reproduced.metrics("baseline")
-    assert (baseline["hyperparameters"]["units"], baseline["parameters"]) == (
-        512,
-        64 * 512 + 512 + 512 * 10 + 10,
-    )
+    assert (baseline["hyperparameters"]["units"], baseline["parameters"]) == (512, PARAMETERS)
 
 
 def test_it_learns(digits):
     data, validation = digits
-    hyperparameters = {**HYPERPARAMETERS, "learning_rate": 0.01}
-    state = train(hyperparameters, data, epochs=4, batch_size=32, seed=1, validation=validation)
-    assert state.history["val_accuracy"][-1] > 0.8
+    state = train({**BASELINE, "learning_rate": 0.01}, data, epochs=4, seed=1, validation=validation)
+    assert state.history[SCORE][-1] > 0.8
 
 
 def test_dropout_is_drawn_while_training(digits):
     histories = [
-        train({**HYPERPARAMETERS, "dropout": dropout}, digits[0], epochs=1, batch_size=32, seed=1).history
-        for dropout in (0.0, 0.2)
+        train({**BASELINE, "dropout": dropout}, digits[0], epochs=1, seed=1).history for dropout in (0.0, 0.2)
     ]
     assert histories[0] != histories[1]
+
+
+SOFTMAX = np.float32([[0.2, 0.5, 0.3], [0.6, 0.3, 0.1]])
+
+
+@pytest.mark.parametrize(
+    ("labels", "outputs", "right"),
+    [
+        ([1, 2], SOFTMAX, [1, 0]),
+        ([1, 0, 0], [[0.7], [0.5], [0.6]], [1, 1, 0]),
+        ([[1, 0], [1, 1]], [[0.7, 0.2], [0.4, 0.9]], [1, 0.5]),
+        ([[1, 0], [2, 2]], [SOFTMAX, SOFTMAX], [1, 0]),
+    ],
+    ids=["softmax", "one sigmoid", "several sigmoids", "tokens"],
+)
+def test_the_score_is_the_share_that_is_right_of_each_example(labels, outputs, right):
+    assert score(np.int32(labels), np.float32(outputs)).tolist() == right
+    assert (NAME, SCORE) == ("accuracy", "val_accuracy")

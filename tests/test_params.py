@@ -9,7 +9,7 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from stages.base.console import UserError
-from stages.base.params import Boolean, load
+from stages.base.params import load
 from stages.review.schema import schema
 
 COMMITTED = Path(__file__).parent.parent / "params.yaml"
@@ -66,7 +66,7 @@ def write_with(path: Path, content: dict, key: str, value: object) -> None:
         (
             "tune.space.unit",
             {"type": "boolean"},
-            "tune.space.unit: unknown hyperparameter; use units, dropout",
+            "tune.space.unit: unknown hyperparameter; use units, dropout, learning_rate, batch_size, or add it",
         ),
         (
             "tune.space.units",
@@ -74,16 +74,6 @@ def write_with(path: Path, content: dict, key: str, value: object) -> None:
             "values [16, '32'] should be of one type",
         ),
         ("tune.space.units", {"type": "choice", "values": []}, "should have at least 1 item"),
-        (
-            "tune.space.dropout",
-            {"type": "float", "min": 0.0, "max": 1.0},
-            "tune.space.dropout holds 1.0: should be less than 1",
-        ),
-        (
-            "tune.space.units",
-            {"type": "float", "min": 1.5, "max": 2.5},
-            "tune.space.units holds 1.5: should be a valid integer",
-        ),
         (
             "tune.space.learning_rate",
             {"type": "float", "min": 0.0, "max": 0.1, "sampling": "log"},
@@ -96,14 +86,14 @@ def write_with(path: Path, content: dict, key: str, value: object) -> None:
             "tune.hyperband: unknown key max_trials; use factor, hyperband_iter",
         ),
         ("prepare.validation_split", 1.5, "prepare.validation_split is 1.5, but should be less than 1"),
-        ("baseline.dropout", float("nan"), "baseline.dropout is .nan, but should be a finite number"),
-        (
-            "baseline.learning_rate",
-            float("inf"),
-            "baseline.learning_rate is .inf, but should be a finite number",
-        ),
-        ("baseline.units", "512", "baseline.units is '512', but should be a valid integer"),
-        ("baseline.units", True, "baseline.units is true, but should be a valid integer"),
+        ("baseline.dropout", float("nan"), "baseline.dropout is .nan, but should be a number, text, true or"),
+        ("baseline.dropout", float("inf"), "baseline.dropout is .inf, but should be a number, text, true or"),
+        ("baseline.dropout", [0.2], "baseline.dropout is [0.2], but should be a number, text, true or false"),
+        ("baseline.dropout", None, "baseline.dropout is null, but should be a number, text, true or false"),
+        ("baseline.units", "512", "baseline.units is '512', but tune.space says int"),
+        ("baseline.units", True, "baseline.units is true, but tune.space says int"),
+        ("baseline.units", 512.0, "baseline.units is 512.0, but tune.space says int"),
+        ("train.batch_size", 32, "train: unknown key batch_size; use epochs, replicates"),
         ("train.epochs", None, "train.epochs is null, but should be a valid integer"),
         ("train", 5, "train is 5, but should be a section of keys"),
         ("train.replicates", 4, "train.replicates is 4, but should be greater than or equal to 5"),
@@ -149,11 +139,8 @@ BAYESIAN = {
 BOUNDS = {  # by key: values that are just allowed, and values that are just not
     "seed": ([0, 2**31 - 1001], [-1, 2**31 - 1000]),
     "prepare.validation_split": ([TINY, math.nextafter(1, 0)], [0.0, 1.0]),
-    "baseline.units": ([1, LARGEST], [0, LARGEST + 1]),
-    "baseline.dropout": ([0.0, math.nextafter(1, 0)], [-TINY, 1.0]),
-    "baseline.learning_rate": ([TINY], [0.0]),
+    "baseline.batch_size": ([1, 10**9], [0, -1, 32.0, True, "32"]),
     "train.epochs": ([1, 10_000], [0, 10_001]),
-    "train.batch_size": ([1, LARGEST], [0, LARGEST + 1]),
     "train.replicates": ([5, 1000], [4, 1001]),
     "tune.tolerance": ([0.0, 1e6], [-TINY, math.nextafter(1e6, math.inf)]),
     "tune.max_epochs": ([1, 10_000], [0, 10_001]),
@@ -205,6 +192,9 @@ def log(kind: str, **changes) -> dict:
         ("dropout", {"type": "float", "min": 0.25, "max": 0.25}),
         ("dropout", {"type": "float", "min": 0.0, "max": 0.5, "step": TINY}),
         ("dropout", {"type": "float", "min": 0.0, "max": 0.5, "step": 1.0}),
+        ("dropout", {"type": "choice", "values": [0, 1]}),
+        ("batch_size", {"type": "int", "min": 1, "max": 1}),
+        ("batch_size", {"type": "choice", "values": [1, 2]}),
         ("learning_rate", log("float", step=1.0000001)),
         ("learning_rate", log("float", min=TINY, max=TINY)),
         ("units", {"type": "choice", "values": [16]}),
@@ -234,7 +224,6 @@ def test_a_dimension_that_is_just_allowed(path, name, dimension):
             {"type": "int", "min": -LARGEST - 1, "max": 32},
             "should be greater than or equal to -1000000",
         ),
-        ("units", {"type": "int", "min": -LARGEST, "max": 32}, "units holds -1000000: should be greater"),
         ("units", {"type": "int", "min": 16, "max": LARGEST + 1}, "should be less than or equal to 1000000"),
         ("units", log("int", min=0), "min 0 should be greater than 0 with sampling log"),
         (
@@ -250,18 +239,25 @@ def test_a_dimension_that_is_just_allowed(path, name, dimension):
             {"type": "float", "min": 0.0, "max": 0.5, "step": 0.0},
             "step is 0.0, but should be greater",
         ),
-        ("dropout", {"type": "float", "min": 0.0, "max": 1.0}, "dropout holds 1.0: should be less than 1"),
-        (
-            "dropout",
-            {"type": "float", "min": -TINY, "max": 0.5},
-            "dropout holds -5.0e-324: should be greater",
-        ),
         ("units", {"type": "choice", "values": [16, 32, 16]}, "values [16, 32, 16] should differ"),
-        ("units", {"type": "choice", "values": [16, 0]}, "units holds 0: should be greater"),
         ("units", {"type": "choice", "values": [16, math.inf]}, "values.1 is .inf, but should be a number"),
         ("units", {"type": "choice", "values": [-math.inf]}, "values.0 is -.inf, but should be a number"),
         ("units", {"type": "choice", "values": [math.nan]}, "values.0 is .nan, but should be a number"),
-        ("units", {"type": "boolean"}, "tune.space.units holds false: should be a valid integer"),
+        ("units", {"type": "boolean"}, "baseline.units is 512, but tune.space says boolean"),
+        ("units", {"type": "choice", "values": ["16"]}, "baseline.units is 512, but tune.space says choice"),
+        ("units", {"type": "choice", "values": [True]}, "baseline.units is 512, but tune.space says choice"),
+        ("dropout", {"type": "int", "min": 0, "max": 1}, "baseline.dropout is 0.2, but tune.space says int"),
+        *(
+            ("batch_size", dimension, "tune.space.batch_size should be integers, 1 at least")
+            for dimension in (
+                {"type": "int", "min": 0, "max": 32},
+                {"type": "float", "min": 16.0, "max": 32.0},
+                {"type": "boolean"},
+                {"type": "choice", "values": [32, 0]},
+                {"type": "choice", "values": ["32"]},
+                {"type": "choice", "values": [16.5, 32.0]},
+            )
+        ),
     ],
 )
 def test_a_dimension_that_is_just_not_allowed(path, name, dimension, message):
@@ -269,8 +265,126 @@ def test_a_dimension_that_is_just_not_allowed(path, name, dimension, message):
     assert message in mistake(path)
 
 
-def test_both_values_of_a_truth_value_are_tried_against_the_hyperparameters():
-    assert Boolean(type="boolean").extremes() == [False, True]
+@pytest.mark.parametrize("dimension", [{"min": 0.0, "max": 1.0}, {"min": 1, "max": 2}])
+def test_a_baseline_that_tune_space_calls_a_float_is_one(path, dimension):
+    """So that a trial with the same value is the same network, by the same name in the store."""
+    set_key(path, "tune.space", {"units": {"type": "float", **dimension}})
+    value = load(path).baseline["units"]
+    assert (value, type(value)) == (512.0, float)
+
+
+def test_hyperparameters_may_be_of_any_name_and_kind(path):
+    own = {"batch_size": 32, "optimizer": "sgd", "depth": 2, "rate": -0.5, "bias": True}
+    set_key(path, "baseline", own)
+    set_key(path, "tune.space", {"bias": {"type": "boolean"}})
+    assert load(path).baseline == own
+
+
+def test_a_baseline_without_batch_size_is_refused(path):
+    content = yaml.safe_load(path.read_text())
+    del content["baseline"]["batch_size"]
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    assert mistake(path) == (
+        "params.yaml: baseline.batch_size is missing, but should be an integer, 1 at least"
+    )
+
+
+LAYERS = {"type": "int", "min": 1, "max": 3}
+WIDTH = {"type": "choice", "values": [8, 16]}
+KIND = {"type": "choice", "values": ["adam", "sgd"]}
+
+
+def conditional(path: Path, baseline: dict, space: dict) -> None:
+    set_key(path, "baseline", {"batch_size": 32, **baseline})
+    set_key(path, "tune.space", space)
+
+
+@pytest.mark.parametrize(
+    "baseline",
+    [
+        {"layers": 1, "kind": "adam"},
+        {"layers": 2, "kind": "adam", "width_2": 8},
+        {"layers": 2, "kind": "sgd", "width_2": 8, "momentum": 0.9},
+    ],
+)
+def test_the_baseline_has_a_hyperparameter_where_it_is_active(path, baseline):
+    space = {
+        "layers": LAYERS,
+        "kind": KIND,
+        "width_2": {**WIDTH, "when": {"layers": [2, 3]}},
+        "momentum": {"type": "float", "min": 0.5, "max": 0.9, "when": {"kind": ["sgd"], "layers": [2]}},
+    }
+    conditional(path, baseline, space)
+    read = load(path)
+    assert read.baseline == {"batch_size": 32, **baseline}
+    assert [name for name, dimension in read.tune.space.items() if dimension.active(baseline)] == [
+        name for name in space if name in baseline
+    ]
+
+
+@pytest.mark.parametrize(
+    ("baseline", "space", "message"),
+    [
+        (
+            {"layers": 1},
+            {"layers": LAYERS, "width": {**WIDTH, "when": {"layer": [2]}}},
+            "tune.space.width.when has layer, but use one that stands above it: layers",
+        ),
+        (
+            {"layers": 1},
+            {"width": {**WIDTH, "when": {"layers": [2]}}, "layers": LAYERS},
+            "tune.space.width.when has layers, but none stands above it",
+        ),
+        (
+            {"width": 8},
+            {"width": {**WIDTH, "when": {"width": [8]}}},
+            "tune.space.width.when has width, but none stands above it",
+        ),
+        (
+            {"layers": 1, "batch": 2},
+            {"layers": {**LAYERS, "when": {"batch": [2]}}},
+            "tune.space.layers.when has batch, but none stands above it",
+        ),
+        (
+            {"layers": 1, "width": 8},
+            {"layers": LAYERS, "width": {**WIDTH, "when": {"layers": [2, 3]}}},
+            "baseline.width is never used: it is active when layers is in [2, 3]; remove it",
+        ),
+        (
+            {"layers": 2},
+            {"layers": LAYERS, "width": {**WIDTH, "when": {"layers": [2, 3]}}},
+            "tune.space.width: unknown hyperparameter; use batch_size, layers, or add it to baseline",
+        ),
+        (
+            {"layers": 2, "width": "8"},
+            {"layers": LAYERS, "width": {**WIDTH, "when": {"layers": [2, 3]}}},
+            "baseline.width is '8', but tune.space says choice",
+        ),
+        (
+            {"layers": 1},
+            {"layers": LAYERS, "width": {**WIDTH, "when": {"layers": 2}}},
+            "tune.space.width.when.layers is 2, but should be a valid list",
+        ),
+        (
+            {"layers": 1},
+            {"layers": LAYERS, "width": {**WIDTH, "when": {"layers": []}}},
+            "tune.space.width.when.layers is [], but should have at least 1 item after validation, not 0",
+        ),
+        (
+            {"layers": 1},
+            {"layers": LAYERS, "width": {**WIDTH, "when": {"layers": [[2]]}}},
+            "tune.space.width.when.layers.0 is [2], but should be a number, text, true or false",
+        ),
+        (
+            {"layers": 1},
+            {"layers": LAYERS, "width": {**WIDTH, "when": ["layers"]}},
+            "tune.space.width.when is [layers], but should be a valid dictionary",
+        ),
+    ],
+)
+def test_a_mistake_in_a_condition_is_one_line(path, baseline, space, message):
+    conditional(path, baseline, space)
+    assert mistake(path) == f"params.yaml: {message}"
 
 
 @pytest.mark.parametrize(
@@ -487,9 +601,9 @@ def test_any_odd_value_at_any_key_is_read_or_refused_in_lines(path, odd):
 def test_a_missing_file_and_a_missing_key(path):
     set_key(path, "seed", 1)
     content = yaml.safe_load(path.read_text())
-    del content["baseline"]["units"]
+    del content["train"]["epochs"]
     path.write_text(yaml.safe_dump(content, sort_keys=False))
-    assert mistake(path) == "params.yaml: baseline.units is missing; add it"
+    assert mistake(path) == "params.yaml: train.epochs is missing; add it"
     path.unlink()
     assert mistake(path).startswith("params.yaml is missing; ")
 
@@ -501,7 +615,7 @@ def test_a_file_that_is_no_text(path):
 
 def test_numbers_are_read_as_dvc_reads_them(path):
     path.write_text(path.read_text().replace("learning_rate: 0.001", "learning_rate: 1e-3"))
-    assert load(path).baseline.learning_rate == 0.001
+    assert load(path).baseline["learning_rate"] == 0.001
 
 
 def test_the_schema_is_current_and_says_what_is_allowed(path):
@@ -514,7 +628,7 @@ def test_the_schema_is_current_and_says_what_is_allowed(path):
     for key, value in (
         ("tune.strategy", "bayes"),
         ("tune.max_epochs", 0),
-        ("baseline.dropout", 1.0),
+        ("baseline.dropout", [0.2]),
         ("train.epoch", 3),
     ):
         set_key(path, key, value)
@@ -528,4 +642,5 @@ def test_a_hyperparameter_is_added_to_the_space_in_one_line(path):
         .replace("    # dropout:", "    dropout:")
         .replace("    # learning_rate:", "    learning_rate:")
     )
-    assert list(load(path).tune.space) == ["units", "dropout", "learning_rate"]
+    read = load(path).tune.space
+    assert [name for name in read if name != "units"] == ["dropout", "learning_rate"]

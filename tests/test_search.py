@@ -8,14 +8,17 @@ import pytest
 
 from stages.base import params
 from stages.base.params import Tune
+from stages.base.splits import Split
 from stages.search import oracles, tuning
 from stages.search.scoring import CrossValidation, Evaluation, Holdout, evaluate
 from stages.search.search import Trial, as_good, best, rehearse, search
 from stages.training.checkpoint import Checkpoint
+from stages.training.evaluation import EVALUATED, LOSS, SCORE
+from stages.training.score import NAME
 
 TUNE = {  # the tutorial's search, whatever params.yaml says; `formula` takes the place of the network
     "strategy": "hyperband",
-    "objective": "val_accuracy",
+    "objective": SCORE,
     "selection": "tolerance",
     "tolerance": 0.003,
     "max_epochs": 10,
@@ -53,24 +56,25 @@ def formula(asked):
         distance = abs(training.hyperparameters["units"] - 200) / 100
         accuracy = [1 / (1 + distance + 1 / epoch) for epoch in range(1, epochs + 1)]
         loss = [-value for value in accuracy]
-        history = {"accuracy": accuracy, "loss": loss, "val_accuracy": accuracy, "val_loss": loss}
-        history["val_loss_std"] = history["val_accuracy_std"] = [0.02] * epochs
+        error = [0.02] * epochs
+        history = {NAME: accuracy, "loss": loss}
+        history |= dict(zip(EVALUATED, (accuracy, error, loss, error), strict=True))
         checkpoint = Checkpoint(epochs, [], [], history, [0.1] * epochs, training.hyperparameters["units"])
         yield training, checkpoint, {}
 
 
-def holdout(objective="val_accuracy", **changes) -> Holdout:
-    settings = {"train_size": 3, "size": 5, "seed": 0, "executions": 1, "early_stopping": None}
+def holdout(objective=SCORE, **changes) -> Holdout:
+    settings = {"train_size": 3, "size": 5, "seeds": [0], "early_stopping": None}
     return Holdout(objective=objective, **{**settings, **changes})
 
 
-def run(settings: Tune, seed=0, function=formula, **changes):
+def run(settings: Tune, seed=0, function=formula, baseline=None, **changes):
     oracle = oracles.create(settings, seed)
     trials = search(
         oracle,
         function,
         holdout(settings.objective, **changes),
-        fixed={"fixed": 1},
+        baseline={"units": 512, "fixed": 1, **(baseline or {})},
         max_epochs=settings.max_epochs,
         trials_at_once=getattr(getattr(settings, settings.strategy), "trials_at_once", None),
     )
@@ -137,7 +141,7 @@ def test_each_step_of_a_float_has_its_place():
 
 
 def test_the_best_is_of_the_objective():
-    trials, oracle = run(tune(strategy="grid", objective="val_loss"))
+    trials, oracle = run(tune(strategy="grid", objective=LOSS))
     assert oracle.objective.direction == "min"
     assert len(trials) == 32
     assert best(trials, oracle.objective).hyperparameters["units"] in (192, 208)
@@ -187,6 +191,79 @@ def test_all_kinds_of_hyperparameters():
     assert {tried["activation"] for tried in seen} == {"relu", "tanh"}
 
 
+def layers(strategy: str, *, depth: dict | None = None, **block) -> Tune:
+    """A search for 1 to 3 layers, each with one of two widths."""
+    space = {"layers": {"type": "int", "min": 1, "max": 3}}
+    for layer in (1, 2, 3):
+        when = {"when": {"layers": list(range(layer, 4))}} if layer > 1 else {}
+        space[f"width_{layer}"] = {"type": "choice", "values": [8, 16], **when, **(depth or {})}
+    return tune(strategy=strategy, space=space, **{strategy: {**TUNE[strategy], **block}})
+
+
+def by_width(asked):
+    """In place of trainings: a better score for more layers, and for wider ones."""
+    for training, epochs in asked.items():
+        widths = [value for name, value in training.hyperparameters.items() if name.startswith("width")]
+        score = [sum(widths) / 48 - 1 / epoch for epoch in range(1, epochs + 1)]
+        error, loss = [0.02] * epochs, [-value for value in score]
+        history = {NAME: score, "loss": loss, **dict(zip(EVALUATED, (score, error, loss, error), strict=True))}
+        yield training, Checkpoint(epochs, [], [], history, [0.1] * epochs, sum(widths)), {}
+
+
+BLOCKS = {"grid": {}, "random": {"max_trials": 40}, "bayesian": {"max_trials": 12}, "hyperband": {}}
+
+
+@pytest.mark.parametrize("strategy", BLOCKS)
+def test_a_trial_has_the_widths_of_the_layers_that_it_has_and_no_others(strategy):
+    """Whatever the baseline has of them; a grid has 2 + 4 + 8 points."""
+    baseline = {"layers": 3, "width_1": 9, "width_2": 9, "width_3": 9}
+    settings = layers(strategy, **BLOCKS[strategy])
+    trials, _ = run(settings, function=by_width, baseline=baseline)
+    tried = [{n: v for n, v in trial.hyperparameters.items() if n in baseline} for trial in trials]
+    for hyperparameters in tried:
+        names = [f"width_{layer + 1}" for layer in range(hyperparameters["layers"])]
+        assert list(hyperparameters) == ["layers", *names]
+        assert {hyperparameters[name] for name in names} <= {8, 16}
+    distinct = {tuple(hyperparameters.items()) for hyperparameters in tried}
+    if strategy == "grid":
+        assert len(trials) == len(distinct) == 14
+        assert rehearse(settings, 0) == ([10] * 14, 140)
+    assert {hyperparameters["layers"] for hyperparameters in tried} == {1, 2, 3}
+    assert run(settings, function=by_width, baseline=baseline)[0] == trials
+
+
+@pytest.mark.parametrize("strategy", BLOCKS)
+def test_a_condition_on_what_has_a_condition_holds_with_both(strategy):
+    """A grid has adam, sgd without nesterov, and sgd with it and its two strengths."""
+    optimizer = {"type": "choice", "values": ["adam", "sgd"]}
+    nesterov = {"type": "boolean", "when": {"optimizer": ["sgd"]}}
+    strength = {"type": "choice", "values": [0.5, 0.9], "when": {"nesterov": [True]}}
+    space = {"optimizer": optimizer, "nesterov": nesterov, "strength": strength}
+    settings = tune(strategy=strategy, space=space, **{strategy: {**TUNE[strategy], **BLOCKS[strategy]}})
+    trials, _ = run(settings)
+    wanted = [
+        {"optimizer": "adam"},
+        {"optimizer": "sgd", "nesterov": False},
+        *({"optimizer": "sgd", "nesterov": True, "strength": value} for value in (0.5, 0.9)),
+    ]
+    tried = [{n: v for n, v in trial.hyperparameters.items() if n in space} for trial in trials]
+    assert all(hyperparameters in wanted for hyperparameters in tried)
+    assert all(hyperparameters in tried for hyperparameters in wanted)
+    if strategy == "grid":
+        assert len(tried) == 4
+    table = tuning.lines(trials, trials[0], settings)
+    assert len(table) == sum(map(len, tried))
+
+
+def test_a_condition_on_two_others_holds_where_both_do():
+    both = {"a": [True], "b": [True]}
+    space = {"a": {"type": "boolean"}, "b": {"type": "boolean"}, "c": {"type": "boolean", "when": both}}
+    trials, _ = run(tune(strategy="grid", space=space))
+    assert len(trials) == 5
+    for tried in (trial.hyperparameters for trial in trials):
+        assert ("c" in tried) == (tried["a"] and tried["b"])
+
+
 def test_a_grid_is_asked_for_at_once_in_kerastuners_order():
     settings = tune(
         strategy="grid",
@@ -201,14 +278,14 @@ def test_a_grid_is_asked_for_at_once_in_kerastuners_order():
     trials, _ = run(settings, function=count)
     assert batches == [6]
     own = keras_tuner.oracles.GridSearchOracle(
-        "val_accuracy", hyperparameters=oracles.search_space(settings.space)
+        SCORE, hyperparameters=oracles.search_space(settings.space)
     )
     own.save = own._save_trial = lambda *_: None
     own.verbose = 0
     values = []
     while (asked := own.create_trial("worker")).status == "RUNNING":
         values.append(asked.hyperparameters.values)
-        own.update_trial(asked.trial_id, {"val_accuracy": 0.0})
+        own.update_trial(asked.trial_id, {SCORE: 0.0})
         asked.status = "COMPLETED"
         own.end_trial(asked)
     assert [
@@ -235,11 +312,11 @@ def test_a_failed_trial_is_recorded_and_never_the_best():
         for trial in trials
         if trial.evaluation.failure
     }
-    assert failures == {192: "ValueError: no", 208: "ValueError: no", 224: "accuracy is nan after epoch 10"}
+    assert failures == {192: "ValueError: no", 208: "ValueError: no", 224: f"{NAME} is nan after epoch 10"}
     assert best(trials, oracle.objective).hyperparameters["units"] in (176, 240)
 
 
-@pytest.mark.parametrize("objective", ["val_accuracy", "val_loss"])
+@pytest.mark.parametrize("objective", [SCORE, LOSS])
 def test_failed_trials_take_no_promotions_from_hyperband(objective):
     """KerasTuner would run 22 of 30 trials, and promote none."""
 
@@ -260,7 +337,7 @@ def test_failed_trials_take_no_promotions_from_hyperband(objective):
 
 
 def test_a_choice_that_scores_far_worse_than_a_trial_of_a_smaller_budget_is_said():
-    objective = keras_tuner.Objective("val_accuracy", "max")
+    objective = keras_tuner.Objective(SCORE, "max")
     for low, warned in ((0.13, True), (0.95, False)):
         trials = [trial(1, 2, 0.97, 10), trial(2, 10, low, 30)]
         warning = tuning.doubt(tuning.choose(trials, tune(), objective), tune(), ".4f")
@@ -268,7 +345,7 @@ def test_a_choice_that_scores_far_worse_than_a_trial_of_a_smaller_budget_is_said
     assert tuning.doubt(tuning.choose(trials[1:], tune(), objective), tune(), ".4f") is None
     trials = [trial(1, 2, 0.97, 10), trial(2, 10, 0.13, 30)]
     assert tuning.doubt(tuning.choose(trials, tune(), objective), tune(), ".4f").startswith(
-        "warning: trial 1, after 2 epochs, has val_accuracy 0.9700, far better than the one that is chosen"
+        f"warning: trial 1, after 2 epochs, has {SCORE} 0.9700, far better than the one that is chosen"
     )
 
 
@@ -281,10 +358,10 @@ def test_all_trials_failed():
 
 
 def checkpoint(*accuracies):
-    """A state with these validation accuracies, which took 1, 2, 3, ... seconds."""
-    history = {"loss": [0.0] * len(accuracies), "val_accuracy": accuracies, "val_loss": accuracies}
-    history["val_accuracy_std"] = [np.sqrt(accuracy * (1 - accuracy)) for accuracy in accuracies]
-    history["val_loss_std"] = [0.3] * len(accuracies)
+    """A state with these validation accuracies of 100 examples, which took 1, 2, 3, ... seconds."""
+    errors = [np.sqrt(accuracy * (1 - accuracy) / 100) for accuracy in accuracies]
+    values = accuracies, errors, accuracies, [0.03] * len(accuracies)
+    history = {"loss": [0.0] * len(accuracies), **dict(zip(EVALUATED, values, strict=True))}
     return Checkpoint(len(accuracies), [], [], history, list(range(1, len(accuracies) + 1)), 7)
 
 
@@ -293,20 +370,21 @@ def test_the_standard_error_is_of_the_images_and_of_the_executions():
     assert evaluate(scoring, [checkpoint(0.5, 0.9)], epochs=2).standard_error == pytest.approx(
         np.sqrt(0.9 * 0.1 / 100)
     )
-    by_loss = holdout("val_loss", train_size=0, size=100)
+    by_loss = holdout(LOSS, train_size=0, size=100)
     assert evaluate(by_loss, [checkpoint(0.9, 0.5)], epochs=2).standard_error == pytest.approx(0.3 / 10)
     two = evaluate(
-        holdout(train_size=0, size=100, executions=2), [checkpoint(0.8), checkpoint(0.9)], epochs=1
+        holdout(train_size=0, size=100, seeds=[0, 1]), [checkpoint(0.8), checkpoint(0.9)], epochs=1
     )
     assert two.standard_error == pytest.approx(np.sqrt((0.16 + 0.09) / 2 / 100 + 0.05**2))
-    folds = CrossValidation(np.repeat([0, 1], 9), folds=3, seed=0, executions=1)
+    data = Split(np.zeros((18, 1)), np.repeat([0, 1], 9))
+    folds = CrossValidation(data, folds=3, seed=0, seeds=[0])
     assert evaluate(
         folds, [checkpoint(0.8), checkpoint(0.9), checkpoint(0.7)], epochs=1
-    ).standard_error == pytest.approx(0.1 / np.sqrt(3))
+    ).standard_error == pytest.approx(0.1 * np.sqrt(1 / 3 + 1 / 2))
 
 
 def trial(number, budget, score, parameters, error=0.01, failure=None):
-    scores = {"val_accuracy": score, "val_loss": 1 - score}
+    scores = {SCORE: score, LOSS: 1 - score}
     return Trial(
         number,
         {"units": number},
@@ -315,7 +393,7 @@ def trial(number, budget, score, parameters, error=0.01, failure=None):
     )
 
 
-@pytest.mark.parametrize(("name", "direction"), [("val_accuracy", "max"), ("val_loss", "min")])
+@pytest.mark.parametrize(("name", "direction"), [(SCORE, "max"), (LOSS, "min")])
 def test_the_smallest_within_one_standard_error(name, direction):
     objective = keras_tuner.Objective(name, direction)
     trials = [
@@ -343,12 +421,12 @@ def test_the_smallest_within_one_standard_error(name, direction):
 
 def test_a_score_is_the_mean_of_each_executions_best_epoch():
     evaluation = evaluate(
-        holdout(executions=2), [checkpoint(0.2, 0.6, 0.5), checkpoint(0.1, 0.2, 0.4, 0.9)], epochs=3
+        holdout(seeds=[0, 1]), [checkpoint(0.2, 0.6, 0.5), checkpoint(0.1, 0.2, 0.4, 0.9)], epochs=3
     )
-    assert evaluation.scores["val_accuracy"] == np.mean([0.6, 0.4])
+    assert evaluation.scores[SCORE] == np.mean([0.6, 0.4])
     assert (evaluation.epochs, evaluation.parameters, evaluation.best_epoch) == (3, 7, 3)
     assert evaluation.seconds_per_epoch == 2
-    assert [training.seed for training in holdout(executions=2).trainings({})] == [0, 1]
+    assert [training.seed for training in holdout(seeds=[0, 1]).trainings({})] == [0, 1]
 
 
 def test_the_oracles_are_kerastuners_own_and_write_nothing(tmp_path, monkeypatch, capsys):

@@ -12,15 +12,19 @@ import threading
 import numpy as np
 import pytest
 import trainings
-from trainings import HYPERPARAMETERS, train
+from trainings import BARE, HYPERPARAMETERS, train
 
 from stages.base.console import UserError
 from stages.base.splits import Split
 from stages.comparison.measure import keras_file
 from stages.compute.store import Store
-from stages.training import checkpoint, model, score, trainer
+from stages.training import evaluation, model, network, trainer
 from stages.training.backend import keras, tf
+from stages.training.evaluation import EVALUATED, LOSS, SCORE
 from stages.training.quiet import quiet
+from stages.training.score import NAME
+
+pytestmark = pytest.mark.usefixtures("engine")
 
 
 @pytest.fixture(scope="module")
@@ -29,20 +33,20 @@ def digits():
 
 
 def build(data, seed, state=None):
-    network = trainer.build(HYPERPARAMETERS, data.inputs.shape[1:], data.outputs, seed)
+    made = network.build(HYPERPARAMETERS, data.shapes, data.outputs, seed)
     if state:
-        trainer.restore(network, state)
-    return network
+        network.restore(made, state)
+    return made
 
 
 def use_optimizer(monkeypatch, make):
-    """Have the network of model.py compiled with the optimizer that `make` returns."""
+    """Have the network compiled with the optimizer that `make` returns."""
     original = model.build
 
     def build(*arguments):
-        network = original(*arguments)
-        network.compile(make(), loss=network.loss)
-        return network
+        made = original(*arguments)
+        made.compile(make(), loss=made.loss)
+        return made
 
     monkeypatch.setattr(model, "build", build)
 
@@ -58,23 +62,14 @@ def digest(state) -> str:
 @pytest.mark.parametrize(("seed", "batch_size"), [(0, 32), (1, 50), (12345, 50)])
 def test_going_on_from_a_state_is_training_in_one_go(digits, seed, batch_size):
     data, validation = digits
-    settings = {"batch_size": batch_size, "seed": seed, "validation": validation}
-    whole = train(HYPERPARAMETERS, data, epochs=5, **settings)
-    part = train(HYPERPARAMETERS, data, epochs=2, **settings)
+    hyperparameters = {**HYPERPARAMETERS, "batch_size": batch_size}
+    settings = {"seed": seed, "validation": validation}
+    whole = train(hyperparameters, data, epochs=5, **settings)
+    part = train(hyperparameters, data, epochs=2, **settings)
     kept = digest(part)
-    assert digest(train(HYPERPARAMETERS, data, epochs=5, checkpoint=part, **settings)) == digest(whole)
+    assert digest(train(hyperparameters, data, epochs=5, checkpoint=part, **settings)) == digest(whole)
     assert digest(part) == kept
     assert part.history["loss"] == whole.history["loss"][:2]
-
-
-def test_a_predictor_predicts_what_keras_does():
-    network = keras.Sequential([keras.Input((4, 4)), keras.layers.Flatten(), keras.layers.Dense(3)])
-    inputs = np.random.default_rng(0).random((1001, 4, 4), np.float32)
-    predict = trainer.predictor(network)
-    for examples in (1, 1001):
-        np.testing.assert_allclose(
-            predict(inputs[:examples]), network.predict(inputs[:examples], verbose=0), rtol=1e-4
-        )
 
 
 def test_another_process_and_other_work_before_change_nothing(digits, tmp_path):
@@ -84,7 +79,8 @@ def test_another_process_and_other_work_before_change_nothing(digits, tmp_path):
     )
     code = (
         "import sys; sys.path.insert(0, 'tests'); from test_training import *; c = keras.config; "
-        "print(digest(train(HYPERPARAMETERS, trainings.digits()[0], epochs=2, batch_size=32, seed=3)), "
+        "model.build, evaluation.score = trainings.build, trainings.score; "
+        "print(digest(train(HYPERPARAMETERS, trainings.digits()[0], epochs=2, seed=3)), "
         "c.backend(), c.floatx(), c.image_data_format())"
     )
     environment = {
@@ -100,13 +96,13 @@ def test_another_process_and_other_work_before_change_nothing(digits, tmp_path):
     other = keras.Sequential([keras.Input((8, 8)), *layers])
     other.compile("adam", loss="sparse_categorical_crossentropy")
     other.optimizer.build(other.trainable_variables)
-    trainer.Trainer(other, trainer.Subset.of(digits[0]), batch_size=10, seed=9).run(1)
-    here = digest(train(HYPERPARAMETERS, digits[0], epochs=2, batch_size=32, seed=3))
+    trainer.Trainer(other, network.Subset.of(digits[0]), batch_size=10, seed=9).run(1)
+    here = digest(train(HYPERPARAMETERS, digits[0], epochs=2, seed=3))
     assert done.stdout.split() == [here, "tensorflow", "float32", "channels_last"]
 
 
 def test_other_threads_that_draw_random_numbers_change_nothing(digits):
-    expected = digest(train(HYPERPARAMETERS, digits[0], epochs=1, batch_size=32, seed=3))
+    expected = digest(train(HYPERPARAMETERS, digits[0], epochs=1, seed=3))
     stop = threading.Event()
 
     def draw():
@@ -116,45 +112,46 @@ def test_other_threads_that_draw_random_numbers_change_nothing(digits):
     thread = threading.Thread(target=draw)
     thread.start()
     try:
-        assert digest(train(HYPERPARAMETERS, digits[0], epochs=1, batch_size=32, seed=3)) == expected
+        assert digest(train(HYPERPARAMETERS, digits[0], epochs=1, seed=3)) == expected
     finally:
         stop.set()
         thread.join()
 
 
 def test_another_seed_is_another_training(digits):
-    first, second = (train(HYPERPARAMETERS, digits[0], epochs=1, batch_size=32, seed=seed) for seed in (1, 2))
+    first, second = (train(HYPERPARAMETERS, digits[0], epochs=1, seed=seed) for seed in (1, 2))
     assert first.history["loss"] != second.history["loss"]
 
 
 def test_it_learns_what_keras_learns(digits):
     """The same network under `model.fit` ends within the spread that seeds make."""
     data, validation = digits
-    ours, keras_own, network = [], [], build(data, 0)
+    ours, keras_own, made = [], [], build(data, 0)
     for seed in range(5):
-        state = train(HYPERPARAMETERS, data, epochs=5, batch_size=32, seed=seed, validation=validation)
-        ours.append(state.history["accuracy"][-1])
-        start = train(HYPERPARAMETERS, data, epochs=0, batch_size=32, seed=seed)
-        trainer.restore(network, start)  # one network, which Keras traces once
-        keras_own.append(network.fit(data.inputs, data.labels, epochs=5, verbose=0).history["accuracy"][-1])
+        state = train(HYPERPARAMETERS, data, epochs=5, seed=seed, validation=validation)
+        ours.append(state.history[NAME][-1])
+        start = train(HYPERPARAMETERS, data, epochs=0, seed=seed)
+        network.restore(made, start)  # one network, which Keras traces once
+        keras_own.append(made.fit(data.inputs, data.labels, epochs=5, verbose=0).history["accuracy"][-1])
     spread = np.std(keras_own, ddof=1) + np.std(ours, ddof=1)
     assert abs(np.mean(ours) - np.mean(keras_own)) < 2 * spread
 
 
 def test_the_saved_model_is_keras_own_and_gives_the_accuracy(digits, tmp_path):
     data, validation = digits
-    state = train(HYPERPARAMETERS, data, epochs=2, batch_size=32, seed=1, validation=validation)
-    content = keras_file(build(data, 1, state))
-    assert keras_file(build(data, 1, state)) == content
+    state = train(HYPERPARAMETERS, data, epochs=2, seed=1, validation=validation)
+    content, unloadable = keras_file(build(data, 1, state))
+    assert (content, unloadable) == (keras_file(build(data, 1, state))[0], None)
     (tmp_path / "model.keras").write_bytes(content)
     loaded = keras.models.load_model(tmp_path / "model.keras")
     loss, accuracy = loaded.evaluate(validation.inputs, validation.labels, verbose=0)
-    assert accuracy == pytest.approx(state.history["val_accuracy"][-1], abs=1e-6)
-    assert loss == pytest.approx(state.history["val_loss"][-1], rel=1e-5)
+    assert accuracy == pytest.approx(state.history[SCORE][-1], abs=1e-6)
+    assert loss == pytest.approx(state.history[LOSS][-1], rel=1e-5)
     losses = keras.losses.sparse_categorical_crossentropy(
         validation.labels, loaded.predict(validation.inputs, verbose=0)
     )
-    assert state.history["val_loss_std"][-1] == pytest.approx(np.std(losses), rel=1e-3)
+    error = np.std(losses) / np.sqrt(len(losses))
+    assert state.history[f"{LOSS}_error"][-1] == pytest.approx(error, rel=1e-3)
     assert loaded.count_params() == state.parameters
     assert int(loaded.optimizer.iterations) == 2 * 45
 
@@ -162,10 +159,10 @@ def test_the_saved_model_is_keras_own_and_gives_the_accuracy(digits, tmp_path):
 def test_any_keras_model_will_do(digits, monkeypatch):
     """Batch normalisation has untrained state, the optimizer is another, two layers draw random numbers."""
 
-    def build(input_shape, outputs, hyperparameters):
-        network = keras.Sequential(
+    def build(shapes, outputs, hyperparameters):
+        made = keras.Sequential(
             [
-                keras.Input((*input_shape, 1)),
+                keras.Input((*shapes, 1)),
                 keras.layers.Conv2D(4, 3, activation="relu"),
                 keras.layers.BatchNormalization(),
                 keras.layers.Flatten(),
@@ -175,37 +172,32 @@ def test_any_keras_model_will_do(digits, monkeypatch):
                 keras.layers.Dense(outputs, activation="softmax"),
             ]
         )
-        network.compile(keras.optimizers.SGD(0.05, momentum=0.9), loss="sparse_categorical_crossentropy")
-        return network
+        made.compile(keras.optimizers.SGD(0.05, momentum=0.9), loss="sparse_categorical_crossentropy")
+        return made
 
     monkeypatch.setattr(model, "build", build)
-    data = Split(digits[0].inputs, digits[0].labels)
-    settings = {"batch_size": 32, "seed": 1, "validation": digits[1]}
-    whole = train(HYPERPARAMETERS, data, epochs=3, **settings)
-    part = train(HYPERPARAMETERS, data, epochs=1, **settings)
-    assert digest(train(HYPERPARAMETERS, data, epochs=3, checkpoint=part, **settings)) == digest(whole)
-    assert whole.history["val_accuracy"][-1] > 0.8
+    settings = {"seed": 1, "validation": digits[1]}
+    whole = train(BARE, digits[0], epochs=3, **settings)
+    part = train(BARE, digits[0], epochs=1, **settings)
+    assert digest(train(BARE, digits[0], epochs=3, checkpoint=part, **settings)) == digest(whole)
+    assert whole.history[SCORE][-1] > 0.8
 
 
-def test_a_network_is_built_for_the_data_and_what_only_fit_heeds_is_refused(monkeypatch):
+def test_what_only_fit_heeds_is_refused(monkeypatch):
     class Own(keras.Sequential):
         def train_step(self, data):
             return {}
 
     def build_as(network_class, **options):
-        def build(input_shape, outputs, hyperparameters):
-            network = network_class(
-                [keras.layers.Flatten(), keras.layers.Dense(outputs, activation="softmax")]
-            )  # and no Input
-            network.compile(keras.optimizers.Adam(**options), loss="sparse_categorical_crossentropy")
-            return network
+        def build(shapes, outputs, hyperparameters):
+            made = network_class([keras.Input(shapes), keras.layers.Flatten(), keras.layers.Dense(outputs)])
+            made.compile(keras.optimizers.Adam(**options), loss="mse")
+            return made
 
         monkeypatch.setattr(model, "build", build)
-        return trainer.build(HYPERPARAMETERS, (8, 8), 10, seed=1)
+        return network.build(BARE, (8, 8), 10, seed=1)
 
-    network = build_as(keras.Sequential, use_ema=True, ema_overwrite_frequency=10)
-    assert network.count_params() == 650
-    assert len(network.trainable_variables) == 2
+    assert build_as(keras.Sequential, use_ema=True, ema_overwrite_frequency=10).count_params() == 650
     for refused in ({"network_class": Own}, {"network_class": keras.Sequential, "use_ema": True}):
         with pytest.raises(UserError, match=r"only `model.fit` would heed that$"):
             build_as(**refused)
@@ -237,11 +229,11 @@ class OwnNoise(keras.layers.Layer):
 
 
 def network_with(layer, dtype="float32"):
-    def build(input_shape, outputs, hyperparameters):
+    def build(shapes, outputs, hyperparameters):
         dense = keras.layers.Dense(outputs, activation="softmax", dtype=dtype)
-        network = keras.Sequential([keras.Input(input_shape), keras.layers.Flatten(), layer(), dense])
-        network.compile("adam", loss="sparse_categorical_crossentropy")
-        return network
+        made = keras.Sequential([keras.Input(shapes), keras.layers.Flatten(), layer(), dense])
+        made.compile("adam", loss="sparse_categorical_crossentropy")
+        return made
 
     return build
 
@@ -251,7 +243,7 @@ def test_a_state_that_would_not_survive_a_pause_is_refused(digits, monkeypatch, 
     monkeypatch.setattr(model, "build", network_with(layer))
     line = r"^stages/training/model.py: the network has a state of its own \(\S+\); make it a variable of"
     with pytest.raises(UserError, match=line + " a layer, .+$"):
-        train(HYPERPARAMETERS, digits[0], epochs=1, batch_size=32, seed=1)
+        train(BARE, digits[0], epochs=1, seed=1)
 
 
 @pytest.mark.parametrize(
@@ -265,46 +257,58 @@ def test_a_state_that_would_not_survive_a_pause_is_refused(digits, monkeypatch, 
 )
 def test_a_state_of_a_layer_survives_a_pause(digits, monkeypatch, layer):
     monkeypatch.setattr(model, "build", network_with(layer))
-    settings = {"batch_size": 32, "seed": 1}
-    whole = train(HYPERPARAMETERS, digits[0], epochs=2, **settings)
-    part = train(HYPERPARAMETERS, digits[0], epochs=1, **settings)
-    assert digest(train(HYPERPARAMETERS, digits[0], epochs=2, checkpoint=part, **settings)) == digest(whole)
+    settings = {"seed": 1}
+    whole = train(BARE, digits[0], epochs=2, **settings)
+    part = train(BARE, digits[0], epochs=1, **settings)
+    assert digest(train(BARE, digits[0], epochs=2, checkpoint=part, **settings)) == digest(whole)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float64", "mixed_bfloat16"])
 def test_other_types_of_numbers_go_on_from_the_store(digits, monkeypatch, tmp_path, dtype):
     monkeypatch.setattr(model, "build", network_with(keras.layers.BatchNormalization, dtype))
-    settings = {"batch_size": 32, "seed": 1}
-    whole = train(HYPERPARAMETERS, digits[0], epochs=2, **settings)
+    settings = {"seed": 1}
+    whole = train(BARE, digits[0], epochs=2, **settings)
     store = Store(str(tmp_path))
-    store.save("key", train(HYPERPARAMETERS, digits[0], epochs=1, **settings))
-    assert digest(
-        train(HYPERPARAMETERS, digits[0], epochs=2, checkpoint=store.load("key"), **settings)
-    ) == digest(whole)
-    assert whole.history["accuracy"][1] > whole.history["accuracy"][0]
+    store.save("key", train(BARE, digits[0], epochs=1, **settings))
+    assert digest(train(BARE, digits[0], epochs=2, checkpoint=store.load("key"), **settings)) == digest(whole)
+    assert whole.history[NAME][1] > whole.history[NAME][0]
 
 
 def test_a_training_ends_when_a_loss_is_not_finite(digits, monkeypatch):
     use_optimizer(monkeypatch, lambda: keras.optimizers.SGD(1e30))
-    state = train(HYPERPARAMETERS, digits[0], epochs=5, batch_size=32, seed=1)
-    assert (state.epoch, state.stopped) == (1, True)
+    state = train(HYPERPARAMETERS, digits[0], epochs=5, seed=1)
+    assert (state.epoch, state.stopped, state.done(5)) == (1, True, True)
     assert state.failure == "loss is nan after epoch 1"
-    assert train(HYPERPARAMETERS, digits[0], epochs=5, batch_size=32, seed=1, checkpoint=state).epoch == 1
+    assert train(HYPERPARAMETERS, digits[0], epochs=5, seed=1, checkpoint=state).epoch == 1
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_training_ends_when_a_score_is_not_finite(digits, monkeypatch, value):
+    """Of the validation examples, after the second epoch."""
+    values = iter([0.5, value])
+    monkeypatch.setattr(
+        evaluation, "score", lambda labels, outputs: next(values) if len(labels) == 360 else 0.7
+    )
+    monkeypatch.setattr(evaluation, "values", lambda *arguments: np.full(2, evaluation.mean(*arguments)))
+    state = train(HYPERPARAMETERS, digits[0], epochs=5, seed=1, validation=digits[1])
+    assert (state.epoch, state.stopped, state.failure) == (2, True, f"{SCORE} is {value} after epoch 2")
+    assert state.history[SCORE][0] == 0.5
 
 
 def test_tensorflow_keeps_nothing_of_a_training(digits):
     """Each kept graph would be three megabytes, for ever."""
-    train(HYPERPARAMETERS, digits[0], epochs=1, batch_size=500, seed=1)
+    few = {**HYPERPARAMETERS, "batch_size": 500}
+    train(few, digits[0], epochs=1, seed=1)
     gc.collect()
     before = len([each for each in gc.get_objects() if isinstance(each, tf.Graph)])
     for seed in range(3):
-        train(HYPERPARAMETERS, digits[0], epochs=1, batch_size=500, seed=seed)
+        train(few, digits[0], epochs=1, seed=seed)
     gc.collect()
     assert len([each for each in gc.get_objects() if isinstance(each, tf.Graph)]) <= before
 
 
 def test_a_trainer_is_not_started_twice(digits):
-    training = trainer.Trainer(build(digits[0], 1), trainer.Subset.of(digits[0]), batch_size=32, seed=1)
+    training = trainer.Trainer(build(digits[0], 1), network.Subset.of(digits[0]), batch_size=32, seed=1)
     training.run(1)
     with pytest.raises(ValueError, match="give a checkpoint"):
         training.run(1)
@@ -315,11 +319,11 @@ def test_data_is_not_copied_where_tensorflow_can_use_it_and_else_it_is(tmp_path)
     array = np.arange(64, dtype=np.float32)
     np.save(tmp_path / "array.npy", array)
     mapped = np.load(tmp_path / "array.npy", mmap_mode="c")
-    shared, copied = trainer._tensor(mapped), trainer._tensor(mapped[1:])
+    shared, copied = network._tensor(mapped), network._tensor(mapped[1:])
     mapped[:] = 0
     assert tf.reduce_sum(shared).numpy() == 0
     assert tf.reduce_sum(tf.gather(copied, [0, 1])).numpy() == 3
-    assert trainer._tensor(np.load(tmp_path / "array.npy", mmap_mode="r")).numpy().tolist() == array.tolist()
+    assert network._tensor(np.load(tmp_path / "array.npy", mmap_mode="r")).numpy().tolist() == array.tolist()
 
 
 OPTIMIZERS = [
@@ -363,7 +367,7 @@ def test_every_optimizer_goes_on_from_a_checkpoint(digits, monkeypatch, name, ac
 
     use_optimizer(monkeypatch, make)
     data = Split(digits[0].inputs[:300], digits[0].labels[:300])
-    training = trainer.Trainer(build(data, 1), trainer.Subset.of(data), batch_size=32, seed=1)
+    training = trainer.Trainer(build(data, 1), network.Subset.of(data), batch_size=32, seed=1)
     start = training.run(0)
     part = training.run(1, start)
     rest, whole = training.run(3, part), training.run(3, start)
@@ -379,8 +383,8 @@ def test_every_optimizer_goes_on_from_a_checkpoint(digits, monkeypatch, name, ac
         ("val_loss", [1, 2], False),
         ("val_loss", [2, 3, 1, 3], False),
         ("val_loss", [2, 3, 1, 1, 1], True),
-        ("val_accuracy", [0.1, 0.2, 0.3], False),
-        ("val_accuracy", [0.3, 0.2, 0.1], True),
+        ("val_score", [0.1, 0.2, 0.3], False),
+        ("val_score", [0.3, 0.2, 0.1], True),
         ("val_negative_log_loss", [-3, -2, -1], False),
         ("val_negative_log_loss", [-1, -2, -3], True),
         ("val_loss", [float("nan")] * 2, False),
@@ -401,42 +405,75 @@ def test_early_stopping_stops_where_keras_does(monitor, values, stops):
 
 
 def test_seconds_end_a_training_after_the_epoch(digits):
-    settings = {"batch_size": 32, "seed": 1}
-    built = trainer.build(HYPERPARAMETERS, digits[0].inputs.shape[1:], 10, 1)
-    training = trainer.Trainer(built, trainer.Subset.of(digits[0]), **settings)
+    training = trainer.Trainer(build(digits[0], 1), network.Subset.of(digits[0]), batch_size=32, seed=1)
     reached, epochs = None, []
     while not epochs or epochs[-1] < 3:
         reached = training.run(3, reached, seconds_at_most=0)
         epochs.append(reached.epoch)
     assert epochs == [1, 2, 3]
-    assert digest(reached) == digest(train(HYPERPARAMETERS, digits[0], epochs=3, **settings))
+    assert digest(reached) == digest(train(HYPERPARAMETERS, digits[0], epochs=3, seed=1))
 
 
-def test_the_score_is_one_number_an_example():
-    outputs = np.float32([[0.2, 0.5, 0.3], [0.6, 0.3, 0.1]])
-    assert score.score(np.int32([1, 2]), outputs).tolist() == [1, 0]
-    assert (score.NAME, checkpoint.SCORE) == ("accuracy", "val_accuracy")
+def of_numbers(shapes, outputs, hyperparameters):
+    made = keras.Sequential([keras.Input(shapes), keras.layers.Flatten(), keras.layers.Dense(outputs)])
+    made.compile("adam", loss="mean_absolute_error")
+    return made
 
 
 def test_another_score_is_in_the_history(digits, monkeypatch):
     """Numbers to predict, scored by their negative absolute error."""
+    monkeypatch.setattr(model, "build", of_numbers)
+    monkeypatch.setattr(evaluation, "score", lambda labels, outputs: -np.abs(labels - outputs[:, 0]))
+    data, validation = (Split(split.inputs, split.labels.astype(np.float32)) for split in digits)
+    history = train(BARE, data, epochs=2, seed=1, validation=validation).history
+    assert list(history) == [NAME, "loss", *EVALUATED]
+    for score, loss in ((NAME, "loss"), (SCORE, LOSS)):
+        np.testing.assert_allclose(history[score], [-value for value in history[loss]], rtol=1e-5)
+    np.testing.assert_allclose(history[f"{SCORE}_error"], history[f"{LOSS}_error"], rtol=1e-4)
 
-    def build(input_shape, outputs, hyperparameters):
-        network = keras.Sequential(
-            [keras.Input(input_shape), keras.layers.Flatten(), keras.layers.Dense(outputs)]
-        )
-        network.compile("adam", loss="mean_absolute_error")
-        return network
+
+def test_a_score_of_the_whole_set_is_that_of_all_outputs_of_an_epoch(digits, monkeypatch):
+    """With its own standard error; labels and outputs come in the same order. The network does not learn."""
+
+    def build(*arguments):
+        made = of_numbers(*arguments)
+        made.compile(keras.optimizers.SGD(0.0), loss="mse")
+        return made
+
+    def correlation(labels, outputs):
+        return np.corrcoef(labels, outputs[:, 0])[0, 1]
 
     monkeypatch.setattr(model, "build", build)
-    monkeypatch.setattr(trainer, "score", lambda labels, outputs: -np.abs(labels - outputs[:, 0]))
+    monkeypatch.setattr(evaluation, "score", correlation)
     data, validation = (Split(split.inputs, split.labels.astype(np.float32)) for split in digits)
-    history = train(HYPERPARAMETERS, data, epochs=2, batch_size=32, seed=1, validation=validation).history
-    for prefix in ("", "val_"):
-        np.testing.assert_allclose(
-            history[f"{prefix}accuracy"], [-value for value in history[f"{prefix}loss"]], rtol=1e-5
-        )
-    np.testing.assert_allclose(history["val_accuracy_std"], history["val_loss_std"], rtol=1e-4)
+    history = train(BARE, data, epochs=2, seed=1, validation=validation).history
+    made = network.build(BARE, data.shapes, data.outputs, 1)
+    for name, part in ((NAME, data), (SCORE, validation)):
+        outputs = made.predict(part.inputs, verbose=0)
+        assert history[name] == pytest.approx([correlation(part.labels, outputs)] * 2, abs=1e-5)
+    error = evaluation.mean_and_error(evaluation.values(part.labels, outputs))[1]
+    assert history[f"{SCORE}_error"] == pytest.approx([error] * 2, rel=1e-3)
+
+
+def test_weights_count_in_the_loss_of_an_epoch_as_in_fit(digits):
+    """Also where the last batch is smaller; to the sum of Keras's own losses of the batches."""
+    data = Split(digits[0].inputs, digits[0].labels, np.linspace(0, 3, len(digits[0].labels)))
+    made, expected = (build(data, 1) for _ in range(2))
+    rows = np.random.default_rng([1, 0, 0]).permutation(len(data.labels))
+    for layer in (made.layers[2], expected.layers[2]):
+        layer.rate = 0.0
+    reached = trainer.Trainer(made, network.Subset.of(data), batch_size=100, seed=1).run(1)
+    fitted = expected.fit(
+        data.inputs[rows],
+        data.labels[rows],
+        sample_weight=data.weights[rows],
+        batch_size=100,
+        shuffle=False,
+        verbose=0,
+    )
+    assert reached.history["loss"] == pytest.approx(fitted.history["loss"], rel=1e-5)
+    for ours, kerass in zip(made.get_weights(), expected.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, kerass, rtol=1e-3, atol=1e-5)
 
 
 def test_a_pause_does_not_reset_patience(digits, monkeypatch):
@@ -444,10 +481,9 @@ def test_a_pause_does_not_reset_patience(digits, monkeypatch):
     use_optimizer(monkeypatch, lambda: keras.optimizers.Adam(0.3))
     data, validation = digits
     settings = {
-        "batch_size": 32,
         "seed": 1,
         "validation": validation,
-        "early_stopping": {"monitor": "val_loss", "patience": 2},
+        "early_stopping": {"monitor": LOSS, "patience": 2},
     }
     whole = train(HYPERPARAMETERS, data, epochs=12, **settings)
     assert whole.stopped

@@ -10,14 +10,17 @@ from stages.base.console import UserError
 from stages.base.splits import Split
 from stages.compute import worker
 from stages.compute.worker import Session
-from stages.training import model
+from stages.training import evaluation, model
+from stages.training.backend import keras
+
+pytestmark = pytest.mark.usefixtures("engine")
 
 
 @pytest.fixture
 def data(tmp_path) -> Split:
     """The training part, as `prepare` leaves it, and its folder."""
     digits = trainings.digits()[0]
-    splits.save(tmp_path / "training", Split(digits.inputs[:200], digits.labels[:200]))
+    splits.save(tmp_path / "training", (digits, np.arange(200)))
     return splits.load(tmp_path / "training")
 
 
@@ -30,7 +33,6 @@ def session(data, tmp_path):
             {"training": str(tmp_path / "training")},
             {"training": digest or splits.digest(data)},
             {"rows": (np.arange(150), np.arange(150, 200))},
-            batch_size=32,
             early_stopping=None,
             store=str(tmp_path / "store") if store else None,
         )
@@ -40,7 +42,7 @@ def session(data, tmp_path):
 
 def job(**changes) -> dict:
     content = {"key": "key", "hyperparameters": HYPERPARAMETERS, "seed": 1, "subset": "rows", "epochs": 2}
-    return {**content, "exact": False, "keep": 0, "model": False, **changes}
+    return {**content, "all_epochs": 2, "exact": False, "keep": 0, "model": False, **changes}
 
 
 def nothing(epoch: int) -> None:
@@ -52,7 +54,7 @@ def test_rows_that_changed_after_the_client_read_them_are_not_trained_on(data, s
     digest = splits.digest(data)
     labels = np.array(data.labels)
     labels[[0, 1]] = labels[[1, 0]]
-    splits.save(tmp_path / "training", Split(np.array(data.inputs), labels))
+    splits.save(tmp_path / "training", (Split(np.array(data.inputs), labels), np.arange(200)))
     with pytest.raises(UserError, match=r"/training has changed since this stage started; run it again$"):
         session(digest=digest)
 
@@ -126,3 +128,80 @@ def test_a_search_that_has_ended_ends_its_trainings(session):
 
     with pytest.raises(InterruptedError):
         worker.train(session(), job(epochs=1000), None, ended)
+
+
+def test_the_batch_size_is_the_trainings_own(session):
+    """By Adam's first variable, its iterations: two epochs of 150 examples."""
+    for size, steps in ((50, 6), (64, 6), (149, 4), (1000, 2)):
+        hyperparameters = {**HYPERPARAMETERS, "batch_size": size}
+        reached = worker.train(
+            session(store=False), job(key=str(size), hyperparameters=hyperparameters), None, nothing
+        )
+        assert int(reached["optimizer"][0]) == steps
+
+
+def scheduled(shapes, outputs, hyperparameters, *, steps_per_epoch, epochs):
+    """A network whose learning rate ends at 0, after all epochs."""
+    made = trainings.build(shapes, outputs, hyperparameters)
+    schedule = keras.optimizers.schedules.PolynomialDecay(0.1, steps_per_epoch * epochs, 0.0)
+    made.compile(keras.optimizers.SGD(schedule), loss=made.loss)
+    return made
+
+
+def test_a_schedule_knows_the_steps_and_epochs_of_the_whole_training(session, monkeypatch):
+    """Of 5 batches, the last smaller, and 4 epochs: after them the network stays as it is."""
+    asked = []
+
+    def build(shapes, outputs, hyperparameters, *, steps_per_epoch, epochs):
+        asked.append((steps_per_epoch, epochs))
+        hyperparameters.learning_rate  # noqa: B018 - to ask for it
+        return scheduled(shapes, outputs, hyperparameters, steps_per_epoch=steps_per_epoch, epochs=epochs)
+
+    monkeypatch.setattr(model, "build", build)
+    at_work = session(store=False)
+    assert at_work.takes_epochs
+    reached = [worker.train(at_work, job(epochs=epochs, all_epochs=4), None, nothing) for epochs in (2, 4, 5)]
+    assert set(asked) == {(5, 4)}
+    weights = [state["weights"] for state in reached]
+    assert not np.array_equal(weights[0][0], weights[1][0])
+    np.testing.assert_equal(weights[1], weights[2])
+
+
+def test_a_network_without_a_schedule_does_not_depend_on_the_epochs(session):
+    assert not session().takes_epochs
+
+
+def test_a_network_that_does_not_fit_the_data_is_the_users_to_mend(session, monkeypatch):
+    """It would fail in every trial."""
+
+    def build(shapes, outputs, hyperparameters):
+        made = trainings.build(shapes, 5, hyperparameters)
+        made.compile("sgd", loss=lambda labels, outputs: keras.ops.mean(outputs))
+        return made
+
+    monkeypatch.setattr(model, "build", build)
+    with pytest.raises(
+        UserError, match=r"^stages/training/model.py: the loss of outputs of shape \(150, 5\) "
+    ):
+        worker.train(session(), job(), None, nothing)
+    monkeypatch.setattr(model, "build", trainings.build)
+    monkeypatch.setattr(evaluation, "score", lambda labels, outputs: outputs)
+    with pytest.raises(
+        UserError, match=r"^stages/training/score.py: score returns float32 of shape \(150, 10\)"
+    ):
+        worker.train(session(), job(), None, nothing)
+
+
+def test_other_hyperparameters_than_the_network_reads_are_the_users_to_mend(session):
+    for hyperparameters in ({**HYPERPARAMETERS, "depth": 2}, {"batch_size": 32}):
+        with pytest.raises(
+            UserError, match="^stages/training/model.py (never reads|asks for) the hyperparam"
+        ):
+            worker.train(session(), job(hyperparameters=hyperparameters), None, nothing)
+
+
+def test_parameters_are_counted_and_none_where_the_network_cannot_be_built(session, monkeypatch):
+    size = 64 * 32 + 32 + 32 * 10 + 10
+    assert worker.count(session(), job(), nothing) == {"parameters": size}
+    monkeypatch.setattr(model, "build", lambda *_: 1 // 0)
+    assert worker.count(session(), job(), nothing) == {"parameters": None}

@@ -64,6 +64,11 @@ def unwritable(path: object, error: OSError) -> str:
     return f"{path} cannot be written ({reason}); {mend}"
 
 
+def one_line(error: BaseException) -> str:
+    """Return the kind and the message of `error` in one line of at most 200 characters."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+
+
 def decimals(scale: float) -> str:
     """Return the format for numbers read against `scale`, such as a margin: it shows two digits of it."""
     return f".{max(0, 1 - math.floor(math.log10(scale))) if scale > 1e-12 else 4}f"

@@ -5,19 +5,29 @@ cannot pass for a default. `load` reports every mistake in one line of its own, 
 """
 
 import re
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import yaml
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from stages.base.console import UserError
-from stages.base.hyperparameters import Hyperparameters
 from stages.base.section import LARGEST, PositiveInt, Section, shown
 
 Int = Annotated[int, Field(ge=-LARGEST, le=LARGEST)]
 Epochs = Annotated[int, Field(ge=1, le=10_000)]
+
+
+def _plain(value: object) -> object:
+    if not isinstance(value, int | float | str) or value != value or value in (float("inf"), -float("inf")):
+        raise ValueError("should be a number, text, true or false")
+    return value
+
+
+Value = Annotated[int | float | str | bool, BeforeValidator(_plain)]
 
 
 class Prepare(Section):
@@ -28,14 +38,31 @@ class Prepare(Section):
 
 
 class Train(Section):
-    """The final trainings, `replicates` of each network with own seeds; `batch_size` is the search's too."""
+    """The final trainings, `replicates` of each network with own seeds."""
 
     epochs: Epochs
-    batch_size: PositiveInt
     replicates: Annotated[int, Field(ge=5, le=1000)]  # with fewer, the interval is too narrow: docs/review.md
 
 
-class Range(Section):
+class Conditional(Section):
+    """Base of all kinds of hyperparameters in the space.
+
+    `when` names others, which stand above it, and the values of each with which it is active: only then
+    the network has it, and only then it is searched.
+    """
+
+    when: dict[str, Annotated[list[Value], Field(min_length=1)]] = Field(default_factory=dict)
+
+    def has(self, value: object) -> bool:
+        """Whether `value` is in the space, as the baseline's need not be."""
+        return value is not None and value in getattr(self, "values", [value])
+
+    def active(self, hyperparameters: Mapping[str, object]) -> bool:
+        """Whether a network with these hyperparameters has this one."""
+        return all(hyperparameters.get(name) in values for name, values in self.when.items())
+
+
+class Range(Conditional):
     """Base of `int` and `float`: bounds included; with `sampling: log`, `step` is a factor."""
 
     sampling: Literal["linear", "log"] = "linear"
@@ -51,10 +78,6 @@ class Range(Section):
             raise ValueError(f"step {self.step} should be greater than 1 {reason}")
         return self
 
-    def extremes(self):
-        """Return the smallest and the largest value."""
-        return [self.min, self.max]
-
 
 class IntRange(Range):
     """KerasTuner's `HyperParameters.Int`."""
@@ -63,6 +86,10 @@ class IntRange(Range):
     min: Int
     max: Int
     step: PositiveInt | None = None
+
+    def holds(self, value: object) -> bool:
+        """Whether `value` is an integer."""
+        return type(value) is int
 
 
 class FloatRange(Range):
@@ -73,18 +100,16 @@ class FloatRange(Range):
     max: float
     step: Annotated[float, Field(gt=0)] | None = None
 
-
-def _plain(value: object) -> object:
-    if not isinstance(value, int | float | str) or value != value or value in (float("inf"), -float("inf")):
-        raise ValueError("should be a number, text, true or false")
-    return value
+    def holds(self, value: object) -> bool:
+        """Whether `value` is a number."""
+        return type(value) in (int, float)
 
 
-class Choice(Section):
+class Choice(Conditional):
     """KerasTuner's `HyperParameters.Choice`."""
 
     type: Literal["choice"]
-    values: Annotated[list[Annotated[int | float | str | bool, BeforeValidator(_plain)]], Field(min_length=1)]
+    values: Annotated[list[Value], Field(min_length=1)]
 
     @model_validator(mode="after")
     def _one_type(self):
@@ -94,19 +119,19 @@ class Choice(Section):
             raise ValueError(f"values {shown(self.values)} should differ from each other")
         return self
 
-    def extremes(self) -> list:
-        """All values."""
-        return self.values
+    def holds(self, value: object) -> bool:
+        """Whether `value` is of the type of its values."""
+        return isinstance(value, type(self.values[0])) or {type(value), type(self.values[0])} == {int, float}
 
 
-class Boolean(Section):
+class Boolean(Conditional):
     """KerasTuner's `HyperParameters.Boolean`."""
 
     type: Literal["boolean"]
 
-    def extremes(self) -> list:
-        """Both values."""
-        return [False, True]
+    def holds(self, value: object) -> bool:
+        """Whether `value` is true or false."""
+        return isinstance(value, bool)
 
 
 Dimension = Annotated[IntRange | FloatRange | Choice | Boolean, Field(discriminator="type")]
@@ -180,9 +205,14 @@ class Tune(Section):
 
 
 class Retrain(Section):
-    """Whose hyperparameters retrain uses: the search's, or the baseline's as a control."""
+    """Whose hyperparameters retrain uses: the search's, or the baseline's as a control; and for how long.
+
+    `epochs: best` is the epoch at which the search scored the chosen trial; null is `train.epochs`, as always
+    with the baseline's.
+    """
 
     from_: Annotated[Literal["tune", "baseline"], Field(alias="from")]
+    epochs: Literal["best"] | Epochs | None
 
 
 class Compare(Section):
@@ -218,27 +248,56 @@ class Runtime(Section):
 class Params(Section):
     """The whole of params.yaml."""
 
-    seed: Annotated[int, Field(ge=0, lt=2**31 - 1000)]
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
     prepare: Prepare
-    baseline: Hyperparameters
+    baseline: dict[str, Value]
     train: Train
     tune: Tune
     retrain: Retrain
     compare: Compare
     runtime: Runtime
 
+    def seeds(self, purpose: Literal["search", "final"], count: int) -> list[int]:
+        """Return the seeds of `count` trainings; no two purposes, and no two values of `seed`, share one."""
+        path = self.seed, ("search", "final").index(purpose)
+        return [int(np.random.SeedSequence([*path, i]).generate_state(1)[0]) for i in range(count)]
+
     @model_validator(mode="after")
-    def _space_fits_the_model(self):
+    def _batch_size_is_a_count(self):
+        size, dimension = self.baseline.get("batch_size"), self.tune.space.get("batch_size")
+        if type(size) is not int or size < 1:
+            state = "is missing" if size is None else f"is {shown(size)}"
+            raise ValueError(f"baseline.batch_size {state}, but should be an integer, 1 at least")
+        values = [dimension.min] if isinstance(dimension, IntRange) else getattr(dimension, "values", [None])
+        if dimension and not all(type(value) is int and value >= 1 for value in values):
+            raise ValueError("tune.space.batch_size should be integers, 1 at least")
+        return self
+
+    @model_validator(mode="after")
+    def _space_fits_the_baseline(self):
+        above: list[str] = []
         for name, dimension in self.tune.space.items():
-            if name not in Hyperparameters.model_fields:
-                names = ", ".join(Hyperparameters.model_fields)
-                raise ValueError(f"tune.space.{shown(name)}: unknown hyperparameter; use {names}")
-            for value in dimension.extremes():
-                try:
-                    Hyperparameters.model_validate({**self.baseline.model_dump(), name: value})
-                except ValidationError as error:
-                    problem = _says(error.errors()[0])
-                    raise ValueError(f"tune.space.{name} holds {shown(value)}: {problem}") from None
+            if unknown := [parent for parent in dimension.when if parent not in above]:
+                names = (
+                    f"use one that stands above it: {', '.join(above)}" if above else "none stands above it"
+                )
+                raise ValueError(f"tune.space.{name}.when has {shown(unknown[0])}, but {names}")
+            above.append(name)
+            value, active = self.baseline.get(name), dimension.active(self.baseline)
+            if active and value is None:
+                names = ", ".join(self.baseline)
+                raise ValueError(
+                    f"tune.space.{shown(name)}: unknown hyperparameter; use {names}, or add it to baseline"
+                )
+            if not active and value is not None:
+                conditions = " and ".join(
+                    f"{key} is in {shown(values)}" for key, values in dimension.when.items()
+                )
+                raise ValueError(f"baseline.{name} is never used: it is active when {conditions}; remove it")
+            if active and not dimension.holds(value):
+                raise ValueError(f"baseline.{name} is {shown(value)}, but tune.space says {dimension.type}")
+            if active and isinstance(dimension, FloatRange):
+                self.baseline[name] = float(value)
         return self
 
 

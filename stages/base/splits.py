@@ -6,6 +6,7 @@ last, and data/prepared/test. So what trains on both has them in one array, whic
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,40 +17,79 @@ from stages.base.files import read_json, replacing, write_json
 
 PREPARED = Path("data/prepared")
 TRAINING, TEST = PREPARED / "training", PREPARED / "test"
-_PARTS = "parts.json"  # in TRAINING: how many examples are for training, and for validation
+_ABOUT = "about.json"  # in TRAINING: its parts, and the names of classes
 _CHUNK = 2**24  # bytes that are copied at once
+Shapes = tuple[int, ...] | dict[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
 class Split:
-    """Examples: inputs (n, ...) float32, and labels (n,): classes (int32, from 0) or numbers (float32)."""
+    """Examples.
 
-    inputs: np.ndarray
+    Attributes:
+        inputs: (n, ...), or several such arrays by the names of the network's inputs; any numeric types.
+        labels: (n,) or (n, ...), integers or floats; integers (n,) are classes, from 0.
+        weights: (n,), how much each example counts in the loss of a training; None: all count the same.
+        groups: (n,) integers; examples of the same group stay together wherever the data is split.
+    """
+
+    inputs: np.ndarray | dict[str, np.ndarray]
     labels: np.ndarray
+    weights: np.ndarray | None = None
+    groups: np.ndarray | None = None
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, np.ndarray]) -> "Split":
+        """Return the split whose `arrays` these are."""
+        several = {name.partition(".")[2]: arrays[name] for name in arrays if name.startswith("inputs.")}
+        others = {name: arrays.get(name) for name in ("weights", "groups")}
+        return cls(several or arrays["inputs"], arrays["labels"], **others)
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Its arrays by name; that of the input `image` of several is `inputs.image`."""
+        if isinstance(self.inputs, dict):
+            arrays = {f"inputs.{name}": array for name, array in self.inputs.items()}
+        else:
+            arrays = {"inputs": self.inputs}
+        others = {"labels": self.labels, "weights": self.weights, "groups": self.groups}
+        return arrays | {name: array for name, array in others.items() if array is not None}
+
+    @property
+    def shapes(self) -> Shapes:
+        """The shape of one example's input, or of its inputs by name."""
+        if isinstance(self.inputs, dict):
+            return {name: array.shape[1:] for name, array in self.inputs.items()}
+        return self.inputs.shape[1:]
 
     @property
     def classes(self) -> int | None:
-        """The number of classes; None where the labels are numbers."""
-        return int(self.labels.max()) + 1 if self.labels.dtype.kind == "i" else None
+        """The number of classes; None where the labels are none."""
+        if self.labels.ndim > 1 or self.labels.dtype.kind == "f":
+            return None
+        return int(self.labels.max()) + 1
 
     @property
     def outputs(self) -> int:
-        """How many numbers the network returns for an example: one for each class, or one."""
-        return self.classes or 1
+        """How many numbers an example's label has, or how many classes there are."""
+        return self.classes or (self.labels.shape[-1] if self.labels.ndim > 1 else 1)
 
 
-def save(folder: Path, split: Split, *parts: np.ndarray) -> None:
-    """Write `folder`/inputs.npy and `folder`/labels.npy: the rows of `parts`, in that order, or all rows."""
-    rows = np.concatenate(parts) if parts else np.arange(len(split.labels))
-    for name, array in (("inputs", split.inputs), ("labels", split.labels)):
+def save(folder: Path, *parts: tuple[Split, np.ndarray]) -> None:
+    """Write a NumPy file for each array into `folder`: these rows of each split, one part after the other."""
+    for name, array in parts[0][0].arrays.items():
+        arrays = [(split.arrays[name], rows) for split, rows in parts]
         step = max(1, _CHUNK // max(1, array[:1].nbytes))
         header = np.lib.format.header_data_from_array_1_0(array[:0])
+        shape = sum(len(rows) for _, rows in arrays), *array.shape[1:]
         with replacing(folder / f"{name}.npy") as temporary, temporary.open("wb") as file:
-            np.lib.format.write_array_header_1_0(file, {**header, "shape": (len(rows), *array.shape[1:])})
-            for start in range(0, len(rows), step):  # a copy of all would take as much memory again
-                file.write(array[rows[start : start + step]].tobytes())
-    if parts:
-        write_json(folder / _PARTS, dict(zip(("train", "validation"), map(len, parts), strict=True)))
+            np.lib.format.write_array_header_1_0(file, {**header, "shape": shape})
+            for part, rows in arrays:
+                for start in range(0, len(rows), step):  # a copy of all would take as much memory again
+                    file.write(part[rows[start : start + step]].tobytes())
+    for path in folder.glob("*.npy"):  # of another data set that was here
+        if path.stem not in parts[0][0].arrays:
+            path.unlink()
 
 
 def load(folder: Path) -> Split:
@@ -59,26 +99,33 @@ def load(folder: Path) -> Split:
         UserError: it is not there or damaged.
     """
     try:
-        arrays = (
-            np.load(folder / f"{name}.npy", mmap_mode="c", allow_pickle=False)
-            for name in ("inputs", "labels")
-        )
-        return Split(*arrays)
-    except FileNotFoundError as error:
-        raise UserError(f"{error.filename} is missing; `dvc repro prepare` makes it") from None
+        paths = sorted(folder.glob("*.npy"))
+        return Split.of({path.stem: np.load(path, mmap_mode="c", allow_pickle=False) for path in paths})
+    except KeyError as error:
+        raise UserError(f"{folder}/{error.args[0]}.npy is missing; `dvc repro prepare` makes it") from None
     except (ValueError, EOFError) as error:
         raise UserError(f"{folder} is damaged ({error}); `dvc repro prepare` makes it again") from None
 
 
-def train_size() -> int:
-    """Return how many examples of `TRAINING` are for training, the first ones; the others for validation."""
-    return read_json(TRAINING / _PARTS)["train"]
+def write_about(train: int, validation: int, own_validation: bool, class_names: list[str]) -> None:
+    """Write what else is known of `TRAINING`: see `about`."""
+    parts = {"train": train, "validation": validation, "own_validation": own_validation}
+    write_json(TRAINING / _ABOUT, {**parts, "class_names": class_names})
+
+
+def about() -> dict:
+    """Return what is known of `TRAINING`.
+
+    `train` and `validation` are how many examples it has of each, in this order; `own_validation` is whether
+    the data set has a validation part of its own; `class_names` are those of its classes, or empty.
+    """
+    return read_json(TRAINING / _ABOUT)
 
 
 def digest(split: Split) -> str:
-    """Return a hash of the inputs and labels of `split`."""
+    """Return a hash of the arrays of `split`."""
     content = hashlib.sha256()
-    for array in (split.inputs, split.labels):
-        content.update(json.dumps([array.shape, str(array.dtype)]).encode())
+    for name, array in split.arrays.items():
+        content.update(json.dumps([name, array.shape, str(array.dtype)]).encode())
         content.update(np.ascontiguousarray(array).data)
     return content.hexdigest()

@@ -4,6 +4,7 @@ Both were trained by the same function on the same data with the same budget ove
 replicates.py. The statistics are in inference.py. How long both take is measured on a worker, in turn.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,11 @@ from stages.base.params import Params
 from stages.base.section import listed
 from stages.comparison import inference
 from stages.compute.runner import Runner
+from stages.training.evaluation import GROUPS
 from stages.training.score import NAME
 
 NETWORKS = ("baseline", "retrain")
+MOST_POINTS = 10_000  # in the picture of predictions
 
 
 def check(settings: Params) -> None:
@@ -30,38 +33,54 @@ def check(settings: Params) -> None:
         raise UserError(
             "data/baseline/scores.npy is missing or damaged; `dvc repro baseline` makes it"
         ) from None
-    trained = read_json(Path("data/baseline/hyperparameters.json"))
-    if trained != settings.baseline.model_dump():
+    trained = read_json(Path("data/baseline/network.json"))["hyperparameters"]
+    if trained != settings.baseline:
         raise UserError(
             f"data/baseline was trained with {listed(trained)}, but baseline in params.yaml is "
-            f"{listed(settings.baseline.model_dump())}; `dvc repro baseline` makes it again"
+            f"{listed(settings.baseline)}; `dvc repro baseline` makes it again"
         )
-    expected = settings.train.replicates, len(splits.load(splits.TEST).labels)
-    if shape != expected:
+    examples = len(splits.load(splits.TEST).labels)
+    expected = settings.train.replicates, examples
+    if shape not in (expected, (expected[0], min(GROUPS, examples))):
         raise UserError(
             f"data/baseline/scores.npy holds {' x '.join(map(str, shape))} scores, but train.replicates and "
             f"the test examples ask for {expected[0]} x {expected[1]}; `dvc repro baseline` makes it again"
         )
 
 
-def compare(settings: Params, tuned: dict[str, object], runner: Runner) -> dict:
-    """Return the comparison, from data/baseline, data/retrain and both networks' hyperparameters.
+def compare(settings: Params, tuned: dict[str, object], epochs: int, runner: Runner) -> dict:
+    """Return the comparison, from data/baseline, data/retrain and what `retrain` trained for how many epochs.
 
     Writes it to metrics/comparison.json, and metrics/plots/confusion.csv: how many test examples of each
-    class the kept tuned network takes for which class or, where labels are numbers, each label and its
-    prediction. A ratio is the baseline's figure to the tuned one's. What the machine decides has `seconds` in
-    its name, except for the speed in `summary`.
+    class the kept tuned network takes for which class or, where labels are numbers, labels and predictions.
+    A ratio is the baseline's figure to the tuned one's. What the machine decides has `seconds` in its name,
+    except for the time in `summary`.
     """
-    test = splits.load(splits.TEST)
     scores = [np.load(f"data/{name}/scores.npy", allow_pickle=False) for name in NETWORKS]
-    difference = inference.difference_of_scores(*scores)
-    baseline = settings.baseline.model_dump()
-    measured = runner.ask("compare", networks={"baseline": baseline, "tuned": tuned})
-    sizes = measured.pop("parameters")
+    trained_for = {"baseline": settings.train.epochs, "tuned": epochs}
+    same = tuned == settings.baseline and epochs == settings.train.epochs
+    difference = inference.difference_of_scores(*scores, same=same)
+    hyperparameters = {"baseline": settings.baseline, "tuned": tuned}
+    networks = {
+        name: {"hyperparameters": hyperparameters[name], "epochs": trained_for[name]} for name in trained_for
+    }
+    measured = runner.ask("compare", networks=networks)
+    sizes, margin = measured.pop("parameters"), settings.compare.margin
+    verdict = inference.verdict(difference, margin)
+    settled = (
+        {}
+        if verdict != "inconclusive"
+        else {
+            "probability_within_margin": round(inference.probability_within(difference, margin), 3),
+            "replicates_to_settle": inference.replicates_to_settle(difference, margin),
+        }
+    )
     compared: dict = {
-        "verdict": inference.verdict(difference, settings.compare.margin),
+        "verdict": verdict,
         "superior": "yes" if difference.low > 0 else "no",
-        "margin": settings.compare.margin,
+        "worse": "yes" if difference.high < 0 else "no",
+        "margin": margin,
+        **settled,
         f"test_{NAME}": {
             "baseline": float(scores[0].mean(dtype=np.float64)),
             "tuned": float(scores[1].mean(dtype=np.float64)),
@@ -69,46 +88,82 @@ def compare(settings: Params, tuned: dict[str, object], runner: Runner) -> dict:
             "low": difference.low,
             "high": difference.high,
         },
+        "epochs": trained_for,
         "parameters": {**sizes, "ratio": float(f"{sizes['baseline'] / sizes['tuned']:.4g}")},
         **measured,
     }
-    compared["summary"] = sentence(compared, baseline, tuned)
-    predicted = {
-        "actual": test.labels,
-        "predicted": np.load("data/retrain/predictions.npy", allow_pickle=False)[0],
-    }
-    if test.classes:
-        matrix = confusion_matrix(*predicted.values(), labels=range(splits.load(splits.TRAINING).outputs))
-        predicted = dict(zip(predicted, np.indices(matrix.shape).reshape(2, -1), strict=True)) | {
-            "examples": matrix.ravel()
-        }
-    write_csv("metrics/plots/confusion.csv", pd.DataFrame(predicted))
+    compared["summary"] = sentence(compared, settings.baseline, tuned)
+    write_csv("metrics/plots/confusion.csv", predictions())
     write_json("metrics/comparison.json", compared)
     return compared
 
 
-def sentence(compared: dict, before: dict[str, object], after: dict[str, object]) -> list[str]:
+def predictions() -> pd.DataFrame:
+    """Return `actual` and `predicted` of the kept tuned network: how many `examples` of each pair of classes.
+
+    Where labels are numbers, a row for a label, and for `MOST_POINTS` of them at most.
+    """
+    labels, classes = splits.load(splits.TEST).labels, splits.load(splits.TRAINING).classes
+    predicted = np.load("data/retrain/predictions.npy", allow_pickle=False)[0]
+    if classes:
+        names = np.array(splits.about()["class_names"] or range(classes))
+        matrix = confusion_matrix(labels, predicted, labels=range(classes))
+        actual, predicted = np.indices(matrix.shape).reshape(2, -1)
+        columns = {"actual": names[actual], "predicted": names[predicted], "examples": matrix.ravel()}
+        return pd.DataFrame(columns)
+    chosen = np.unique(np.linspace(0, labels.size - 1, MOST_POINTS).astype(int))
+    return pd.DataFrame({"actual": labels.reshape(-1)[chosen], "predicted": predicted.reshape(-1)[chosen]})
+
+
+def sentence(compared: dict, before: Mapping[str, object], after: Mapping[str, object]) -> list[str]:
     """Return the comparison as one sentence, in parts to be joined by spaces.
 
     As a list it is in the file and in Git's diffs of it, but not in DVC's tables, which it would widen.
     """
-    names = [name for name in after if before[name] != after[name]]
-    new, old = (listed({name: each[name] for name in names}) for each in (after, before))
-    score, margin, form = compared[f"test_{NAME}"], compared["margin"], f"+{decimals(compared['margin'])}"
-    speed = compared["seconds_per_epoch"]["ratio"]
-    conclusion = {
-        "non_inferior": f"not inferior by more than {margin}",
-        "inferior": f"inferior by more than {margin}",
-        "inconclusive": f"too uncertain to say whether it is inferior by more than {margin}",
-    }[compared["verdict"]]
+    names = [name for name in {**after, **before} if before.get(name) != after.get(name)]
+    said = []
+    for network, hyperparameters in (("tuned", after), ("baseline", before)):
+        parts = [listed({name: hyperparameters[name] for name in names if name in hyperparameters})]
+        if compared["epochs"]["tuned"] != compared["epochs"]["baseline"]:
+            parts.append(f"{compared['epochs'][network]} epochs")
+        said.append(", ".join(filter(None, parts)) or "nothing")
+    score, form = compared[f"test_{NAME}"], f"+{decimals(compared['margin'])}"
     return [
-        f"{new} instead of {old}:" if names else "the same hyperparameters:",
+        f"{' instead of '.join(said)}:" if said != ["nothing"] * 2 else "the same hyperparameters:",
         f"{fewer(compared['parameters']['ratio'])} parameters,",
-        "as fast per epoch," if f"{speed:.1f}" == "1.0" else f"{speed:.1f} times as fast per epoch,",
+        f"{duration(compared['seconds_per_training'])},",
         f"test {NAME.replace('_', ' ')} {score['difference']:{form}}",
         f"(95 % interval {score['low']:{form}} to {score['high']:{form}}):",
-        f"{conclusion}{', and superior' if compared['superior'] == 'yes' else ''}",
+        conclusion(compared),
     ]
+
+
+def conclusion(compared: dict) -> str:
+    """Return the verdict in words, what is certain first."""
+    margin, score = compared["margin"], compared[f"test_{NAME}"]
+    form = decimals(margin)
+    loss = f"worse by {-score['high']:{form}} to {-score['low']:{form}}" if compared["worse"] == "yes" else ""
+    if compared["verdict"] == "non_inferior":
+        more = ", and superior" if compared["superior"] == "yes" else f", but {loss}" if loss else ""
+        return f"not inferior by more than {margin}{more}"
+    if compared["verdict"] == "inferior":
+        return f"inferior by more than {margin}"
+    opened = (
+        f"{loss}; open whether by more than {margin}" if loss else f"open whether worse by more than {margin}"
+    )
+    count = compared["replicates_to_settle"]
+    way_out = (
+        f"about {count} trainings of each would settle it" if count else "more trainings would not settle it"
+    )
+    return f"{opened} ({100 * compared['probability_within_margin']:.0f} % likely not; {way_out})"
+
+
+def duration(seconds: Mapping[str, float]) -> str:
+    """Say how long the tuned network's training took, from the ratio of times and its quartiles."""
+    share, low, high = (1 / seconds[name] for name in ("ratio", "ratio_high", "ratio_low"))
+    if low <= 1 <= high:
+        return f"trained in about the same time ({low:.1f} to {high:.1f} of it)"
+    return f"trained in {share:.2g} {'of' if share < 1 else 'times'} the time"
 
 
 def fewer(ratio: float) -> str:

@@ -3,57 +3,82 @@
 SciPy does the arithmetic; the source of each method is in its docstring.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import stats
 
 CONFIDENCE = 0.95
+MOST_REPLICATES = 1000  # that `replicates_to_settle` looks at
 
 
 @dataclass(frozen=True)
-class Interval:
-    """An estimate and its confidence interval."""
+class Difference:
+    """How much better one network is than another, by scores of seeds and examples.
+
+    Attributes:
+        estimate: the mean difference.
+        low, high: its confidence interval.
+        of_seeds: the variance between seeds, of one seed's mean.
+        of_examples: the part of the mean's variance that is due to the examples.
+        seeds, examples: how many there were.
+    """
 
     estimate: float
     low: float
     high: float
+    of_seeds: float
+    of_examples: float
+    seeds: int
+    examples: int
+
+    def spread(self, seeds: int | None = None) -> tuple[float, float]:
+        """Return the standard error of the mean and its degrees of freedom, with so many seeds."""
+        seeds = seeds or self.seeds
+        variances = np.array([self.of_seeds / seeds, self.of_examples])
+        variance, freedoms = variances.sum(), np.array([seeds - 1, self.examples - 1])
+        return float(np.sqrt(variance)), float(variance**2 / (variances**2 / freedoms).sum())
 
 
-def difference_of_scores(baseline: np.ndarray, tuned: np.ndarray) -> Interval:
+def difference_of_scores(baseline: np.ndarray, tuned: np.ndarray, *, same: bool = False) -> Difference:
     """Return how much better `tuned` is, with a 95 % interval for other seeds and other test examples.
 
     Seeds and test examples are both samples, and each of the two networks of a seed answers each example: the
-    differences form a table with two crossed random effects. The variance of its mean is that of the seeds'
-    means, plus that of the examples' means as far as the residual, which is in both, does not explain it
-    (Cornfield & Tukey 1956, "Average values of mean squares in factorials"). Student's t has the degrees of
-    freedom of Satterthwaite (1946, "An approximate distribution of estimates of variance components"). The
-    networks are paired by their seed, which draws the order of the examples for both, so that luck which both
-    share cancels. How often the interval covers the truth: `python -m benchmarks.coverage`.
+    differences form a table with two crossed random effects, as in studies of readers by cases that are fully
+    crossed (Obuchowski & Rockette 1995; Hillis 2007, "A comparison of denominator degrees of freedom methods
+    for multiple observer ROC analysis"). The variance of its mean is that of the seeds' means, plus that of
+    the examples' means as far as the residual, which is in both, does not explain it (Cornfield & Tukey 1956,
+    "Average values of mean squares in factorials"). Student's t has the degrees of freedom of Satterthwaite
+    (1946, "An approximate distribution of estimates of variance components"). The networks are paired by
+    their seed, which draws the order of the examples for both, so that luck which both share cancels. How
+    often the interval covers the truth: `python -m benchmarks.coverage`.
+
+    If no score differs, the true difference may be up to 3 / examples (the rule of three: Hanley &
+    Lippman-Hand 1983, "If nothing goes wrong, is everything all right?").
 
     Args:
         baseline: (seeds, examples): the score of that seed's baseline on that example; at least 2 of each.
         tuned: the same for the tuned network, the same seeds and examples in the same order.
+        same: whether both are the same network, whose scores cannot differ.
     """
     difference = np.subtract(tuned, baseline, dtype=np.float64)
     seeds, examples = difference.shape
     mean = difference.mean()
     deviations = difference - mean
-    of_seeds, of_examples = deviations.mean(1, keepdims=True), deviations.mean(0, keepdims=True)
-    residual = ((deviations - of_seeds - of_examples) ** 2).sum() / (seeds - 1) / (examples - 1)
-    seeds_variance = (of_seeds**2).sum() / (seeds - 1) / seeds
-    examples_variance = max(
-        (of_examples**2).sum() / (examples - 1) / examples - residual / difference.size, 0
-    )
-    variance = seeds_variance + examples_variance
-    if variance <= 0:  # as with a network that is compared with itself
-        return Interval(float(mean), float(mean), float(mean))
-    freedom = variance**2 / (seeds_variance**2 / (seeds - 1) + examples_variance**2 / (examples - 1))
-    half = stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * np.sqrt(variance)
-    return Interval(float(mean), float(mean - half), float(mean + half))
+    by_seed, by_example = deviations.mean(1, keepdims=True), deviations.mean(0, keepdims=True)
+    residual = ((deviations - by_seed - by_example) ** 2).sum() / (seeds - 1) / (examples - 1)
+    of_seeds = (by_seed**2).sum() / (seeds - 1)
+    of_examples = (by_example**2).sum() / (examples - 1) / examples - residual / difference.size
+    found = Difference(float(mean), 0, 0, float(of_seeds), max(float(of_examples), 0.0), seeds, examples)
+    if found.of_seeds + found.of_examples > 0:
+        error, freedom = found.spread()
+        half = stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * error
+    else:
+        half = 0.0 if same else 3 / examples
+    return replace(found, low=float(mean - half), high=float(mean + half))
 
 
-def verdict(difference: Interval, margin: float) -> str:
+def verdict(difference: Difference, margin: float) -> str:
     """Return `non_inferior`, `inferior`, `inconclusive`: the interval is above -margin, below, or around it.
 
     The fixed-margin method (ICH E9, "Statistical principles for clinical trials", 1998, section 3.3.2): with
@@ -62,3 +87,23 @@ def verdict(difference: Interval, margin: float) -> str:
     if difference.low > -margin:
         return "non_inferior"
     return "inferior" if difference.high < -margin else "inconclusive"
+
+
+def probability_within(difference: Difference, margin: float) -> float:
+    """Return the confidence that the true difference is above -margin.
+
+    That is the confidence distribution (Schweder & Hjort 2016, "Confidence, Likelihood, Probability").
+    """
+    error, freedom = difference.spread() if difference.of_seeds + difference.of_examples > 0 else (0.0, 1.0)
+    if not error:
+        return float(difference.low > -margin)
+    return float(stats.t.cdf((difference.estimate + margin) / error, freedom))
+
+
+def replicates_to_settle(difference: Difference, margin: float) -> int | None:
+    """Return how many seeds would give a verdict if these estimates were true; None for too many."""
+    for seeds in range(difference.seeds, MOST_REPLICATES + 1):
+        error, freedom = difference.spread(seeds)
+        if abs(difference.estimate + margin) > stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * error:
+            return seeds
+    return None

@@ -11,58 +11,61 @@ from pathlib import Path
 
 import numpy as np
 
+from stages.base.console import one_line
 from stages.compute.worker import Report, Session, plain
-from stages.training import trainer
-from stages.training.backend import keras
+from stages.training.backend import keras, tf
+from stages.training.network import predictor, restore
 from stages.training.score import NAME
-from stages.training.trainer import Trainer, predictor
+from stages.training.trainer import Trainer
 
 EPOCH_PART = 40  # a fortieth of an epoch is timed, in many rounds
-BATCH = 1000  # examples; predictions of one and of so many are timed
+BATCH = 1000  # examples, whose predictions are timed
 ROUNDS = 15
 
 
 def test(session: Session, job: dict, checkpoint: dict | None, report: Report) -> dict:
     """Return what `train` returns and, unless it failed, what comes of the test examples, under `test`.
 
-    Their `loss`, `outputs`, (examples, outputs) float32, and of a job with "model" a `.keras` file's bytes.
+    Their `loss`, `outputs`, (examples, ...) float32, and of a job with "model" a `.keras` file's bytes and
+    why Keras cannot load it, None if it can.
     """
     reached = session.reach(job, checkpoint, report)
     if isinstance(reached, str) or reached.failure:
         return {"failure": reached if isinstance(reached, str) else reached.failure}
-    network, evaluate = session.evaluator(job["hyperparameters"])
-    trainer.restore(network, reached)
-    (_, _, loss, _), outputs = evaluate(session.tensors["test"])
+    network, evaluate = session.evaluator(job)
+    restore(network, reached)
+    loss, _, outputs = evaluate(session.tensors["test"])
     if not np.isfinite(loss):
         return {"failure": f"test_loss is {loss} after epoch {reached.epoch}"}
-    model = keras_file(network) if job["model"] else None
-    return plain(session, reached) | {"test": {"loss": loss, "outputs": outputs, "model": model}}
+    model, unloadable = keras_file(network) if job["model"] else (None, None)
+    tested = {"loss": loss, "outputs": outputs, "model": model, "unloadable": unloadable}
+    return plain(session, reached) | {"test": tested}
 
 
 def compare(session: Session, job: dict, report: Report) -> dict:
-    """Return `parameters` of both networks of `job`, seconds of an epoch, milliseconds of predictions."""
+    """Return `parameters` of both networks of `job`, seconds of an epoch, a training, some predictions."""
     train, test = session.data["training"], session.data["test"]
-    networks = {name: session.build(hyperparameters, 0) for name, hyperparameters in job["networks"].items()}
     size = -(-len(train.labels) // EPOCH_PART)
-    part, inputs = (
-        session.tensors["training"].at(np.arange(size)),
-        test.inputs[np.arange(BATCH) % len(test.inputs)],
-    )
+    part, rows = session.tensors["training"].at(np.arange(size)), np.arange(BATCH) % len(test.labels)
+    inputs = tf.nest.map_structure(lambda array: array[rows], test.inputs)
+    networks, epochs = {}, []
+    for name, asked in job["networks"].items():
+        networks[name] = session.build(**asked, seed=0, examples=len(train.labels))
+        trainer = Trainer(networks[name], part, batch_size=asked["hyperparameters"]["batch_size"], seed=0)
+        epochs.append(partial(trainer.train_epoch, 0, {NAME: [], "loss": []}))
     predictors = [predictor(network) for network in networks.values()]
-    trainers = [
-        Trainer(network, part, batch_size=session.batch_size, seed=0) for network in networks.values()
-    ]
-    epochs = [partial(each.train_epoch, 0, {NAME: [], "loss": []}) for each in trainers]
-
-    def predictions(examples: int, times: int) -> list[Callable[[], float]]:
-        return [timed(partial(predict, inputs[:examples]), times) for predict in predictors]
 
     seconds = partial(compare_seconds, list(networks), rounds=ROUNDS)
+    epoch = seconds(epochs, len(train.labels) / size)
+    lengths = {name: asked["epochs"] for name, asked in job["networks"].items()}
+    factors = {name: lengths.get(name, lengths["baseline"] / lengths["tuned"]) for name in epoch}
     return {
         "parameters": {name: network.count_params() for name, network in networks.items()},
-        "seconds_per_epoch": seconds(epochs, len(train.labels) / size),
-        "milliseconds_per_prediction": seconds(predictions(1, 25), 1000),
-        f"milliseconds_per_{BATCH}_predictions": seconds(predictions(BATCH, 4), 1000),
+        "seconds_per_epoch": epoch,
+        "seconds_per_training": {name: float(f"{epoch[name] * factors[name]:.4g}") for name in epoch},
+        f"milliseconds_per_{BATCH}_predictions": seconds(
+            [timed(partial(predict, inputs), 4) for predict in predictors], 1000
+        ),
     }
 
 
@@ -87,8 +90,8 @@ def compare_seconds(
     return {name: float(f"{figure:.4g}") for name, figure in {**medians, **figures}.items()}
 
 
-def keras_file(network: keras.Model) -> bytes:
-    """Return the content of a `.keras` file that depends on the model alone.
+def keras_file(network: keras.Model) -> tuple[bytes, str | None]:
+    """Return the content of a `.keras` file that depends on the model alone, and why Keras cannot load it.
 
     It is Keras's own without the time it was saved at, and with memory addresses (`shared_object_id`) as
     plain numbers.
@@ -104,6 +107,11 @@ def keras_file(network: keras.Model) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.keras"
         keras.saving.save_model(network, path)
+        try:
+            keras.saving.load_model(path)
+            unloadable = None
+        except Exception as error:
+            unloadable = one_line(error)
         with zipfile.ZipFile(path) as archive:
             contents = {name: archive.read(name) for name in archive.namelist()}
     content = io.BytesIO()
@@ -112,4 +120,4 @@ def keras_file(network: keras.Model) -> bytes:
             if name.endswith(".json"):
                 member = json.dumps(json.loads(member, object_hook=reproducible)).encode()
             archive.writestr(zipfile.ZipInfo(name), member)
-    return content.getvalue()
+    return content.getvalue(), unloadable

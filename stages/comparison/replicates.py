@@ -3,6 +3,7 @@
 Their seeds are not those of the search, whose scores would flatter a network that was lucky with its seed.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,9 @@ from stages.base.files import replacing, write_csv, write_json
 from stages.base.params import Params
 from stages.base.section import listed
 from stages.compute.runner import Runner, Training
+from stages.training import evaluation
 from stages.training.checkpoint import Checkpoint
-from stages.training.score import NAME, score
-
-FIRST_SEED = 1000  # after `seed`; a trial of the search has at most so many seeds, from `seed` on
+from stages.training.score import NAME
 
 
 def runner(client: Client, settings: Params) -> Runner:
@@ -26,13 +26,16 @@ def runner(client: Client, settings: Params) -> Runner:
     return Runner(client, settings, {"everything": (rows, rows[:0])}, tests="stages.comparison.measure")
 
 
-def train_and_test(name: str, hyperparameters: dict[str, object], settings: Params, runner: Runner) -> dict:
-    """Train the network once for each seed for `train.epochs`, then touch the test examples once.
+def train_and_test(
+    name: str, hyperparameters: Mapping[str, object], epochs: int, settings: Params, runner: Runner
+) -> dict:
+    """Train the network once for each seed for `epochs`, then touch the test examples once.
 
     Writes metrics/NAME.json, metrics/plots/NAME.csv (a row an epoch of each replicate) and, below data/NAME,
-    hyperparameters.json, predictions.npy and scores.npy ((replicates, test examples): the predicted classes,
-    int32, or numbers, float32; the score of each, float32) and model.keras. That is replicate 1, good or bad:
-    to keep the best by its test score would be to train on the test examples.
+    network.json, model.keras, predictions.npy ((replicates, test examples, ...), see `predicted`)
+    and scores.npy ((replicates, test examples) float32: the score of each, or pseudo-values of a score of
+    them all, see `evaluation.values`). The model is that of replicate 1, good or
+    bad: to keep the best by its test score would be to train on the test examples.
 
     Returns:
         What is in metrics/NAME.json. Those of training are of the last epoch's running means with dropout on,
@@ -42,20 +45,24 @@ def train_and_test(name: str, hyperparameters: dict[str, object], settings: Para
     Raises:
         UserError: a training failed.
     """
-    checkpoints, tests = train(name, hyperparameters, settings, runner)
+    checkpoints, tests = train(name, hyperparameters, epochs, settings, runner)
     labels, classes = splits.load(splits.TEST).labels, splits.load(splits.TRAINING).classes
     outputs = np.stack([test["outputs"] for test in tests])
-    scores = np.stack([score(labels, output) for output in outputs]).astype(np.float32)
-    predictions = outputs.argmax(2).astype(np.int32) if classes else outputs[:, :, 0]
+    scores = np.stack([evaluation.values(labels, output) for output in outputs]).astype(np.float32)
     metrics = figures(hyperparameters, checkpoints, scores, [test["loss"] for test in tests])
-    metrics["kept"]["seed"] = settings.seed + FIRST_SEED
+    metrics["kept"]["seed"] = settings.seeds("final", 1)[0]
     folder = Path("data") / name
     with replacing(folder / "model.keras") as temporary:
         temporary.write_bytes(tests[0]["model"])
-    for file, array in (("predictions", predictions), ("scores", scores)):
+    for file, array in (("predictions", predicted(outputs, labels, classes)), ("scores", scores)):
         with replacing(folder / f"{file}.npy") as temporary:
             np.save(temporary, array, allow_pickle=False)
-    write_json(folder / "hyperparameters.json", hyperparameters)
+    if reason := tests[0]["unloadable"]:
+        way_out = (
+            "put @keras.saving.register_keras_serializable() above what is its own, or see docs/sharing.md"
+        )
+        console.say(f"warning: {folder}/model.keras cannot be loaded ({reason}); {way_out}")
+    write_json(folder / "network.json", {"hyperparameters": dict(hyperparameters), "epochs": epochs})
     histories = [
         pd.DataFrame({"replicate": number, "epoch": range(1, checkpoint.epoch + 1), **checkpoint.history})
         for number, checkpoint in enumerate(checkpoints, start=1)
@@ -65,8 +72,23 @@ def train_and_test(name: str, hyperparameters: dict[str, object], settings: Para
     return metrics
 
 
+def predicted(outputs: np.ndarray, labels: np.ndarray, classes: int | None) -> np.ndarray:
+    """Return what `outputs` (networks, n, ...) predict for `labels` (n, ...).
+
+    That is the likeliest class, int32, if the network has an output for each, or what a sigmoid finds likely;
+    else the outputs themselves, the first if an example has more of them than its label.
+    """
+    if labels.dtype.kind != "f" and outputs.ndim > labels.ndim + 1 and outputs.shape[-1] > 1:
+        return outputs.argmax(-1).astype(np.int32)
+    first = outputs[..., 0] if outputs.ndim > labels.ndim + 1 else outputs
+    return (first > 0.5).astype(np.int32) if classes else first
+
+
 def figures(
-    hyperparameters: dict[str, object], checkpoints: list[Checkpoint], scores: np.ndarray, losses: list[float]
+    hyperparameters: Mapping[str, object],
+    checkpoints: list[Checkpoint],
+    scores: np.ndarray,
+    losses: list[float],
 ) -> dict:
     """Return the metrics of trained networks, from their scores (networks, examples) and losses."""
     means = scores.mean(1, dtype=np.float64).tolist()
@@ -86,11 +108,12 @@ def figures(
 
 
 def train(
-    name: str, hyperparameters: dict[str, object], settings: Params, runner: Runner
+    name: str, hyperparameters: Mapping[str, object], epochs: int, settings: Params, runner: Runner
 ) -> tuple[list[Checkpoint], list[dict]]:
     """Return the checkpoint and the test of each replicate, in the seeds' order; UserError if one failed."""
-    first, replicates, epochs = settings.seed + FIRST_SEED, settings.train.replicates, settings.train.epochs
-    trainings = [Training(hyperparameters, seed, "everything") for seed in range(first, first + replicates)]
+    replicates = settings.train.replicates
+    seeds = settings.seeds("final", replicates)
+    trainings = [Training(hyperparameters, seed, "everything") for seed in seeds]
     results: dict[Training, tuple[Checkpoint, dict]] = {}
     with console.progress_bar(name, replicates * epochs) as bar:
         runner.progress = bar.update
@@ -117,6 +140,6 @@ def result_line(name: str, metrics: dict) -> str:
     form = console.decimals(test["std"])
     return (
         f"{name}: {listed(metrics['hyperparameters'])}: {metrics['parameters']:,} parameters, "
-        f"{metrics['replicates']} trainings, test {NAME.replace('_', ' ')} {test['mean']:{form}} "
-        f"(standard deviation {test['std']:{form}})"
+        f"{metrics['replicates']} trainings of {metrics['epochs']} epochs, "
+        f"test {NAME.replace('_', ' ')} {test['mean']:{form}} (standard deviation {test['std']:{form}})"
     )

@@ -71,7 +71,7 @@ class Search(WorkerPlugin):
             return
         try:
             await asyncio.to_thread(self._start)
-            self._tell(device=self.session.device)
+            self._tell(device=self.session.device, takes_epochs=self.session.takes_epochs)
         except Exception as error:
             if not self._ended:
                 self._send_away(_one_line(error))

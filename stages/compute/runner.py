@@ -48,7 +48,7 @@ class Training:
     """One training.
 
     Attributes:
-        hyperparameters: by name, the fields of `Hyperparameters`.
+        hyperparameters: by name, those that the network has.
         seed: of its initial weights, shuffling and dropout.
         subset: a name for the rows it trains on and those it is scored on.
     """
@@ -67,6 +67,7 @@ class Runner:
     Args:
         subsets: (rows to train on, rows to score on) of the training part by name; the latter may be none.
         early_stopping: `monitor` and `patience`.
+        max_epochs: how many epochs a training has if nothing stops it; None: those that `run` asks for.
         tests: a module with a function `test`: trainings end exactly at the epoch asked for, then in that.
 
     Attributes:
@@ -86,9 +87,10 @@ class Runner:
         subsets: Mapping[str, tuple[np.ndarray, np.ndarray]],
         *,
         early_stopping: Mapping[str, object] | None = None,
+        max_epochs: int | None = None,
         tests: str | None = None,
     ):
-        self._client, self._tests = client, tests
+        self._client, self._max_epochs, self._tests = client, max_epochs, tests
         self.progress: Callable[[int], object] = lambda epochs: None
         place = settings.runtime.store
         self._store = Store(place if "://" in place else str(shared_root() / place))
@@ -100,9 +102,10 @@ class Runner:
         self._begun: Counter[str] = Counter()  # how often a worker began a job since its last known epoch
         self._reasons: dict[str, str] = {}  # why workers were sent away
         self._devices: set[str] = set()  # of workers that are ready
+        self._takes_epochs = False  # whether the network depends on how many epochs its training has
         self._ready, self._lock = threading.Event(), threading.Lock()
         self._name = f"{plugin.PREFIX}{client.id}-{uuid.uuid4().hex[:8]}"
-        self._how = {"batch_size": settings.train.batch_size, "early_stopping": early_stopping}
+        self._how = {"early_stopping": early_stopping}
         self._search = self._prepare(subsets)
 
     def __enter__(self) -> "Runner":
@@ -137,7 +140,7 @@ class Runner:
         }
         local = self._client.cluster is not None
         self._shared = local or "://" in self._store.place
-        size = sum(array.nbytes for part in data.values() for array in vars(part).values()) / 1e9
+        size = sum(array.nbytes for part in data.values() for array in part.arrays.values()) / 1e9
         if not local and size > MOST_SENT:
             raise UserError(
                 f"data/prepared has {size:.1f} GB, but {MOST_SENT} at most can be sent to the workers of "
@@ -145,7 +148,9 @@ class Runner:
             )
         arguments = {
             "data": {
-                name: str(folders[name].absolute()) if local else [*map(np.asarray, vars(part).values())]
+                name: str(folders[name].absolute())
+                if local
+                else {key: np.asarray(array) for key, array in part.arrays.items()}
                 for name, part in data.items()
             },
             "digests": digests,
@@ -181,13 +186,15 @@ class Runner:
         environment = {**self._search.expected, "device": self._device}
         return {"code": code.digest(self._trains), "environment": environment, **self._how}
 
-    def key(self, training: Training) -> str:
-        """Return the name of `training` in the store: a hash of all that decides what it comes to."""
+    def key(self, training: Training, epochs: int) -> str:
+        """Return the name in the store of `training`: a hash of all that decides what it comes to."""
+        decides = self._decides  # waits for the first worker
         return store.key(
             hyperparameters=dict(training.hyperparameters),
             seed=training.seed,
             data=self._subsets[training.subset],
-            **self._decides,
+            epochs=(self._max_epochs or epochs) if self._takes_epochs else None,
+            **decides,
         )
 
     def ask(self, task: str, **job: object) -> dict:
@@ -209,7 +216,7 @@ class Runner:
         """
         jobs: dict[str, dict] = {}
         for training, epochs in sorted(asked.items(), key=lambda item: -item[1]):
-            key, known = self.key(training), self.epochs.get(training, 0)
+            key, known = self.key(training, epochs), self.epochs.get(training, 0)
             self._asked[key] = training, epochs
             stored = self._load(key, epochs, arrays=False) if known or key in self.stored else None
             self._note(key, stored.epoch if stored else 0)
@@ -221,6 +228,7 @@ class Runner:
                 **vars(training),
                 "key": key,
                 "epochs": epochs,
+                "all_epochs": self._max_epochs or epochs,
                 "exact": bool(self._tests),
                 "keep": stored.epoch if stored and self._tests else 0,
                 "model": not jobs,
@@ -306,9 +314,18 @@ class Runner:
             mend = f"start one with `dask worker {address}`" if address else "run again to go on"
             raise UserError(f"there are no workers{f' ({reason})' if reason else ''}; {mend}")
 
-    def _heed(self, worker: str, device: str = "", left: str = "", key: str = "", epoch: int = 0) -> None:
+    def _heed(
+        self,
+        worker: str,
+        device: str = "",
+        takes_epochs: bool = False,
+        left: str = "",
+        key: str = "",
+        epoch: int = 0,
+    ) -> None:
         """Take in what a worker tells; in a thread of Dask's."""
         if device:
+            self._takes_epochs = takes_epochs
             self._devices.add(device)
             self._ready.set()
         elif left:

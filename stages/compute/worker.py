@@ -4,17 +4,19 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from stages.base import splits
-from stages.base.console import UserError
+from stages.base.console import UserError, one_line
 from stages.base.splits import Split
 from stages.compute.store import Store
-from stages.training import trainer
+from stages.training import network
 from stages.training.backend import DEVICE, keras, tf
 from stages.training.checkpoint import Checkpoint
-from stages.training.trainer import Subset, Trainer
+from stages.training.network import Subset
+from stages.training.trainer import Trainer
 
 REPORT_EVERY = 3  # seconds of a training between two checkpoints
 KEPT_BYTES = 2**27  # of networks that stay traced: a trial that is promoted need not be traced again
@@ -31,13 +33,13 @@ class Session:
 
     A job is what the client asks for: {"key", its name in the store; "hyperparameters" and "seed"; "subset",
     the name of the rows; "epochs", to which one; "exact", whether that very epoch is wanted, where a stored
-    checkpoint may be further; "keep", up to which epoch checkpoints stay in the store beside later ones}.
+    checkpoint may be further; "keep", up to which epoch checkpoints stay in the store beside later ones;
+    "all_epochs", how many the training has if nothing stops it}.
 
     Args:
-        data: the parts of the data by name: the folder that each is in, or its arrays.
+        data: the parts of the data by name: the folder that each is in, or its arrays by name.
         digests: of these parts, as the client has read them.
         subsets: (rows to train on, rows to score on after each epoch, which may be none) by name.
-        batch_size: as of `Trainer`.
         early_stopping: as of `Trainer`.
         store: where this worker reads and writes checkpoints; None: they come with a job, go with its result.
 
@@ -47,23 +49,22 @@ class Session:
 
     def __init__(
         self,
-        data: Mapping[str, str | tuple[np.ndarray, np.ndarray]],
+        data: Mapping[str, str | dict[str, np.ndarray]],
         digests: Mapping[str, str],
         subsets: Mapping[str, tuple[np.ndarray, np.ndarray]],
-        batch_size: int,
         early_stopping: Mapping[str, object] | None,
         store: str | None,
     ):
-        self.device = DEVICE
+        self.device, self.takes_epochs = DEVICE, network.takes_epochs()
         self.data = {
-            name: splits.load(Path(part)) if isinstance(part, str) else Split(*part)
+            name: splits.load(Path(part)) if isinstance(part, str) else Split.of(part)
             for name, part in data.items()
         }
         for name, part in self.data.items():
             if splits.digest(part) != digests[name]:
                 raise UserError(f"{data[name]} has changed since this stage started; run it again")
         self.tensors = {name: Subset.of(part) for name, part in self.data.items()}
-        self._subsets, self.batch_size, self._early_stopping = subsets, batch_size, early_stopping
+        self._subsets, self._early_stopping = subsets, early_stopping
         self.store = Store(store) if store else None
         self._trainers: dict[str, Trainer] = {}
         self._evaluated: Mapping[str, object] | None = None
@@ -99,17 +100,19 @@ class Session:
             self._trainers.clear()
             raise
         except Exception as error:
-            return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            return one_line(error)
 
     def _trainer(self, job: dict, *, new: bool) -> Trainer:
         """Return the trainer of `job`, built and traced unless it was used lately and need not be `new`."""
         made = self._trainers.pop(job["key"], None)
         if new or not made:
             rows, scored = (self.tensors["training"].at(rows) for rows in self._subsets[job["subset"]])
+            built = self.build(job["hyperparameters"], job["seed"], len(rows.rows), job["all_epochs"])
+            network.check(built, rows)
             made = Trainer(
-                self.build(job["hyperparameters"], job["seed"]),
+                built,
                 rows,
-                batch_size=self.batch_size,
+                batch_size=job["hyperparameters"]["batch_size"],
                 seed=job["seed"],
                 validation=scored if len(scored.rows) else None,
                 early_stopping=self._early_stopping,
@@ -119,17 +122,20 @@ class Session:
             del self._trainers[next(iter(self._trainers))]
         return made
 
-    def evaluator(self, hyperparameters: Mapping[str, object]) -> tuple[keras.Model, Callable]:
-        """Return a network and its `trainer.evaluator`, one for all trainings with these hyperparameters."""
-        if self._evaluated != hyperparameters:
-            network = self.build(hyperparameters, 0)
-            self._evaluated, self._evaluator = hyperparameters, (network, trainer.evaluator(network))
+    def evaluator(self, job: dict) -> tuple[keras.Model, Callable]:
+        """Return a network and its `network.evaluator`, one for all trainings that differ in their seed."""
+        name = {"hyperparameters": job["hyperparameters"], "epochs": job["all_epochs"]}
+        if self._evaluated != name:
+            built = self.build(**name, seed=0, examples=len(self._subsets[job["subset"]][0]))
+            self._evaluated, self._evaluator = name, (built, network.evaluator(built))
         return self._evaluator
 
-    def build(self, hyperparameters: Mapping[str, object], seed: int) -> keras.Model:
-        """Return the network of model.py for the data."""
+    def build(self, hyperparameters: Mapping[str, Any], seed: int, examples: int, epochs: int) -> keras.Model:
+        """Return the network of model.py for the data, to be trained on so many examples for `epochs`."""
         training = self.data["training"]
-        return trainer.build(hyperparameters, training.inputs.shape[1:], training.outputs, seed)
+        steps = -(-examples // hyperparameters["batch_size"])
+        optional = {"steps_per_epoch": steps, "epochs": epochs}
+        return network.build(hyperparameters, training.shapes, training.outputs, seed, **optional)
 
 
 def train(session: Session, job: dict, checkpoint: dict | None, report: Report) -> dict:
@@ -141,16 +147,6 @@ def train(session: Session, job: dict, checkpoint: dict | None, report: Report) 
 def plain(session: Session, reached: Checkpoint) -> dict:
     """Return the attributes of `reached`, without arrays where the store has them."""
     return vars(replace(reached, weights=[], optimizer=[]) if session.store else reached)
-
-
-def count(session: Session, job: dict, report: Report) -> dict:
-    """Return how many `parameters` the network of `job` has, None if it cannot be built."""
-    try:
-        return {"parameters": session.build(job["hyperparameters"], 0).count_params()}
-    except (*INFRASTRUCTURE, UserError):
-        raise
-    except Exception:
-        return {"parameters": None}
 
 
 def _size(made: Trainer) -> int:

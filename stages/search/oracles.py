@@ -5,8 +5,9 @@ An oracle is used without KerasTuner's tuners: asked with `create_trial`, told w
 """
 
 import math
+from contextlib import ExitStack
 
-from stages.base.params import Boolean, Choice, Dimension, Tune
+from stages.base.params import Boolean, Choice, Dimension, IntRange, Tune
 from stages.training.quiet import quiet
 
 with quiet():  # it imports TensorFlow
@@ -51,18 +52,32 @@ def search_space(space: dict[str, Dimension]) -> keras_tuner.HyperParameters:
     """Return `tune.space` as KerasTuner's `HyperParameters`."""
     hyperparameters = keras_tuner.HyperParameters()
     for name, dimension in space.items():
-        if isinstance(dimension, Choice):
-            hyperparameters.Choice(name, dimension.values)
-        elif isinstance(dimension, Boolean):
-            hyperparameters.Boolean(name)
-        elif dimension.type == "int":
-            hyperparameters.Int(
-                name, dimension.min, dimension.max, step=dimension.step, sampling=dimension.sampling
-            )
-        else:
-            bounds = dimension.min - _slack(dimension), dimension.max + _slack(dimension)
-            hyperparameters.Float(name, *bounds, step=dimension.step, sampling=dimension.sampling)
+        with ExitStack() as scopes:
+            for parent, active in _conditions(name, space).items():
+                scopes.enter_context(hyperparameters.conditional_scope(parent, active))
+            _add(hyperparameters, name, dimension)
     return hyperparameters
+
+
+def _conditions(name: str, space: dict[str, Dimension]) -> dict[str, list]:
+    """The values of others with which `name` is active, those of a parent's parents first."""
+    conditions: dict[str, list] = {}
+    for parent, active in space[name].when.items():
+        conditions |= _conditions(parent, space) | {parent: active}
+    return conditions
+
+
+def _add(hyperparameters: keras_tuner.HyperParameters, name: str, dimension: Dimension) -> None:
+    if isinstance(dimension, Choice):
+        hyperparameters.Choice(name, dimension.values)
+    elif isinstance(dimension, Boolean):
+        hyperparameters.Boolean(name)
+    elif isinstance(dimension, IntRange):
+        steps = {"step": dimension.step, "sampling": dimension.sampling}
+        hyperparameters.Int(name, dimension.min, dimension.max, **steps)
+    else:
+        bounds = dimension.min - _slack(dimension), dimension.max + _slack(dimension)
+        hyperparameters.Float(name, *bounds, step=dimension.step, sampling=dimension.sampling)
 
 
 def _slack(dimension) -> float:
@@ -71,12 +86,12 @@ def _slack(dimension) -> float:
 
 
 def values(trial: keras_tuner.engine.trial.Trial) -> dict[str, object]:
-    """Return the hyperparameters that `trial` asks for; floats with 10 digits, so that 3 * 0.1 is 0.3.
+    """Return the active hyperparameters that `trial` asks for; floats with 10 digits, so that 3 * 0.1 is 0.3.
 
     On a log scale KerasTuner may ask for an integer as a float, or for one above the highest.
     """
     hyperparameters: dict[str, object] = {}
-    for dimension in trial.hyperparameters.space:
+    for dimension in filter(trial.hyperparameters.is_active, trial.hyperparameters.space):
         value = trial.hyperparameters.values[dimension.name]
         if isinstance(dimension, keras_tuner.engine.hyperparameters.Int):
             value = min(int(value), dimension.max_value)

@@ -9,15 +9,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from scipy import stats
-from sklearn.model_selection import KFold, StratifiedKFold
+from sklearn.model_selection import GroupKFold, KFold, StratifiedKFold
 
 from stages.base import splits
 from stages.base.console import UserError
 from stages.base.params import Params
-from stages.base.section import shown
+from stages.base.splits import Split
 from stages.compute.runner import Training
-from stages.training.checkpoint import EVALUATED, LOSS, SCORE, Checkpoint
-from stages.training.score import NAME
+from stages.training.checkpoint import Checkpoint
+from stages.training.evaluation import EVALUATED, LOSS, SCORE, check_names
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Holdout:
-    """Train on the first `train_size` rows with `executions` seeds, score on the others at each best epoch.
+    """Train on the first `train_size` rows with each of `seeds`, score on the others at each best epoch.
 
     Best is by `objective`, as in KerasTuner's `Tuner` with `executions_per_trial`.
     """
@@ -53,8 +53,7 @@ class Holdout:
     train_size: int
     size: int
     objective: str
-    seed: int
-    executions: int
+    seeds: list[int]
     early_stopping: Mapping[str, object] | None
 
     @property
@@ -64,10 +63,7 @@ class Holdout:
 
     def trainings(self, hyperparameters: Mapping[str, object]) -> list[Training]:
         """The trainings of a trial."""
-        return [
-            Training(hyperparameters, self.seed + execution, "holdout")
-            for execution in range(self.executions)
-        ]
+        return [Training(hyperparameters, seed, "holdout") for seed in self.seeds]
 
     def best_epoch(self, history: Mapping[str, list[float]]) -> int:
         """The epoch, from 1, that a training is scored at."""
@@ -78,42 +74,43 @@ class Holdout:
 
         With one execution, the luck of its seed is left out.
         """
-        of_examples = np.mean([score[f"{self.objective}_std"] ** 2 for score in scores]) / (
-            self.size - self.train_size
-        )
+        of_examples = np.mean([score[f"{self.objective}_error"] ** 2 for score in scores])
         of_seeds = stats.sem([score[self.objective] for score in scores]) ** 2 if len(scores) > 1 else 0
         return float(np.sqrt(of_examples + of_seeds))
 
 
 @dataclass(frozen=True)
 class CrossValidation:
-    """Train for each of `folds` folds, stratified for classes, to the last epoch on the others; score on it.
+    """Train for each of `folds` folds, to the last epoch, on the others; score on it.
 
-    This is KerasTuner's `SklearnTuner`. A fold has no validation examples of its own, so no early stopping.
+    Folds are stratified for classes; with groups, each of these is in one fold. `seed` draws them, and each
+    is trained with each of `seeds`. This is KerasTuner's `SklearnTuner`. A fold has no validation examples of
+    its own, so no early stopping.
     """
 
-    labels: np.ndarray
+    data: Split
     folds: int
     seed: int
-    executions: int
+    seeds: list[int]
     early_stopping: None = None
 
     @property
-    def splitter(self) -> KFold | StratifiedKFold:
+    def splitter(self) -> KFold | StratifiedKFold | GroupKFold:
         """The folds, for scikit-learn's own functions too."""
-        folds = StratifiedKFold if self.labels.dtype.kind == "i" else KFold
+        of_labels = StratifiedKFold if self.data.classes else KFold
+        folds = of_labels if self.data.groups is None else GroupKFold
         return folds(self.folds, shuffle=True, random_state=self.seed)
 
     @property
     def subsets(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """(rows to train on, rows to score on) by name."""
-        splits = self.splitter.split(np.empty(len(self.labels)), self.labels)
-        return dict(zip(self._names, splits, strict=True))
+        labels = self.data.labels
+        folds = self.splitter.split(np.empty(len(labels)), labels, self.data.groups)
+        return dict(zip(self._names, folds, strict=True))
 
     def trainings(self, hyperparameters: Mapping[str, object]) -> list[Training]:
         """The trainings of a trial."""
-        seeds = range(self.seed, self.seed + self.executions)
-        return [Training(hyperparameters, seed, name) for seed in seeds for name in self._names]
+        return [Training(hyperparameters, seed, name) for seed in self.seeds for name in self._names]
 
     @property
     def _names(self) -> list[str]:
@@ -124,9 +121,12 @@ class CrossValidation:
         return len(history[SCORE])
 
     def standard_error(self, scores: list[dict[str, float]]) -> float:
-        """The standard error of the mean score, from the folds."""
-        by_fold = np.reshape([score[SCORE] for score in scores], (self.executions, self.folds))
-        return float(stats.sem(by_fold.mean(0)))
+        """The standard error of the mean score, from the folds, whose trainings share most examples.
+
+        With the correction of Nadeau and Bengio (2003), "Inference for the generalization error".
+        """
+        by_fold = np.reshape([score[SCORE] for score in scores], (len(self.seeds), self.folds)).mean(0)
+        return float(by_fold.std(ddof=1) * np.sqrt(1 / self.folds + 1 / (self.folds - 1)))
 
 
 def evaluate(scoring: Holdout | CrossValidation, checkpoints: list[Checkpoint], epochs: int) -> Evaluation:
@@ -162,28 +162,33 @@ def scoring_of(settings: Params) -> Holdout | CrossValidation:
         UserError: the score or the data do not allow what `tune` in params.yaml says.
     """
     tune = settings.tune
-    monitor = tune.early_stopping and tune.early_stopping.monitor
-    for name, value, choices in (
-        ("objective", tune.objective, (SCORE,) if tune.strategy == "sklearn" else (SCORE, LOSS)),
-        ("early_stopping.monitor", monitor, (SCORE, LOSS, NAME, "loss")),
-    ):
-        if value is not None and value not in choices:
-            allowed = f"with tune.strategy {tune.strategy} should be one of {', '.join(choices)}"
-            raise UserError(f"params.yaml: tune.{name} is {shown(value)}, but {allowed}")
-    training = splits.load(splits.TRAINING)
-    labels, classes = training.labels, training.classes
+    check_names(tune)
+    data, about = splits.load(splits.TRAINING), splits.about()
+    seeds = settings.seeds("search", tune.executions_per_trial)
     if tune.strategy == "sklearn":
-        fewest, where = (np.bincount(labels).min(), "a class has") if classes else (len(labels), "there are")
-        if tune.sklearn.cv > fewest:
-            raise UserError(
-                f"params.yaml: tune.sklearn.cv is {tune.sklearn.cv}, but {where} {fewest} examples only"
+        problem = ""
+        if tune.objective != SCORE:
+            problem = f"tune.objective is {tune.objective}, but with tune.strategy sklearn should be {SCORE}"
+        elif about["own_validation"]:
+            problem = (
+                "tune.strategy is sklearn, but its folds would mix the data set's own validation part in"
             )
-        return CrossValidation(labels, tune.sklearn.cv, settings.seed, tune.executions_per_trial)
+        elif tune.sklearn.cv > (fewest := _fewest(data)):
+            problem = f"tune.sklearn.cv is {tune.sklearn.cv}, but the data allows {fewest} folds at most"
+        if problem:
+            raise UserError(f"params.yaml: {problem}")
+        return CrossValidation(data, tune.sklearn.cv, settings.seed, seeds)
     return Holdout(
-        train_size=splits.train_size(),
-        size=len(labels),
+        train_size=about["train"],
+        size=len(data.labels),
         objective=tune.objective,
-        seed=settings.seed,
-        executions=tune.executions_per_trial,
+        seeds=seeds,
         early_stopping=tune.early_stopping.model_dump() if tune.early_stopping else None,
     )
+
+
+def _fewest(data: Split) -> int:
+    """How many folds there can be: no more than groups, or than examples of a class."""
+    if data.groups is not None:
+        return len(np.unique(data.groups))
+    return int(np.bincount(data.labels).min()) if data.classes else len(data.labels)

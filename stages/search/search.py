@@ -15,14 +15,15 @@ from stages.compute.runner import Training
 from stages.search import oracles
 from stages.search.oracles import keras_tuner
 from stages.search.scoring import CrossValidation, Evaluation, Holdout, evaluate
-from stages.training.checkpoint import SCORE, Checkpoint
+from stages.training.checkpoint import Checkpoint
+from stages.training.evaluation import SCORE
 
 Run = Callable[[Mapping[Training, int]], Iterable[tuple[Training, Checkpoint | str, dict]]]
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A line of the search: its number from 1, what was tried, the epochs granted, and what it came to."""
+    """A line of the search: its number, what was tried, the epochs granted, and what it came to."""
 
     number: int
     hyperparameters: dict[str, object]
@@ -35,34 +36,36 @@ def search(
     run: Run,
     scoring: Holdout | CrossValidation,
     *,
-    fixed: Mapping[str, object],
+    baseline: Mapping[str, object],
     max_epochs: int,
     trials_at_once: int | None,
     report: Callable[[Trial], None] = lambda trial: None,
 ) -> list[Trial]:
-    """Return the trials that `oracle` asks for, evaluated, in its order.
+    """Return the trial of the baseline, number 0, and those that `oracle` asks for, evaluated, in its order.
 
     Args:
         run: a function that trains: see `runner.Runner.run`.
         scoring: which trainings a trial consists of and how they are scored.
-        fixed: hyperparameters that are not in the oracle's space.
+        baseline: hyperparameters; those that are not in the oracle's space are in each trial. The oracle is
+            not told of their own trial.
         max_epochs: of a trial whose epochs the oracle does not decide.
         trials_at_once: asked for before the first of them is told; None for as many as the oracle has.
         report: called with each trial as soon as it is done, in any order.
     """
     trials: list[Trial] = []
+    searched = {dimension.name for dimension in oracle.get_space().space}
+
+    def hyperparameters(asked: keras_tuner.engine.trial.Trial) -> dict[str, object]:
+        values = oracles.values(asked)
+        return {n: v for n, v in {**baseline, **values}.items() if n in values or n not in searched}
+
     while batch := _ask(oracle, trials_at_once):
-        planned = [
-            Trial(
-                len(trials) + i,
-                {**fixed, **oracles.values(asked)},
-                oracles.epochs(asked, max_epochs),
-                Evaluation(),
-            )
-            for i, asked in enumerate(batch, start=1)
-        ]
+        planned = [] if trials else [Trial(0, dict(baseline), max_epochs, Evaluation())]
+        for number, asked in enumerate(batch, start=len(trials) + len(planned)):
+            budget = oracles.epochs(asked, max_epochs)
+            planned.append(Trial(number, hyperparameters(asked), budget, Evaluation()))
         done = _evaluate(planned, run, scoring, report)
-        for asked, trial in zip(batch, done, strict=True):
+        for asked, trial in zip(batch, done[-len(batch) :], strict=True):
             _tell(oracle, asked, trial.evaluation)
         trials += done
     return trials

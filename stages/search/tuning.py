@@ -7,16 +7,16 @@ import pandas as pd
 
 from stages.base import console
 from stages.base.files import write_csv, write_json
-from stages.base.params import Params, Tune
+from stages.base.params import Params, Range, Tune
 from stages.base.section import listed
 from stages.compute.runner import Runner
 from stages.search import oracles
 from stages.search.scoring import CrossValidation, Evaluation, Holdout
 from stages.search.search import Trial, as_good, best, rehearse, search
-from stages.training.checkpoint import SCORE
+from stages.training.evaluation import SCORE
 
 
-def row(trial: Trial, choice: str, limit: float | None, baseline_parameters: int) -> dict[str, object]:
+def row(trial: Trial, choice: str, limit: float | None) -> dict[str, object]:
     """Return `trial` as a row of trials.csv; `limit` is the worst that the selection takes for as good."""
     evaluation = trial.evaluation
     return {
@@ -31,7 +31,6 @@ def row(trial: Trial, choice: str, limit: float | None, baseline_parameters: int
         "parameters": evaluation.parameters,
         "choice": choice,
         "limit": limit,
-        "baseline_parameters": baseline_parameters,
         "failure": evaluation.failure,
     }
 
@@ -53,6 +52,7 @@ def lines(trials: list[Trial], chosen: Trial, tune: Tune) -> pd.DataFrame:
         }
         for trial in trials
         for dimension in space
+        if tune.space[dimension.name].has(trial.hyperparameters.get(dimension.name))
         if not trial.evaluation.failure
     )
 
@@ -61,12 +61,15 @@ def brief(trial: Trial, tune: Tune) -> dict:
     """Return what tune.json says of a trial that is worth comparing."""
     return {
         "trial": trial.number,
-        "hyperparameters": {name: trial.hyperparameters[name] for name in tune.space},
+        "hyperparameters": {n: value for n, value in trial.hyperparameters.items() if n in tune.space},
         "parameters": trial.evaluation.parameters,
-        "score": trial.evaluation.scores[tune.objective],
+        "score": None if trial.evaluation.failure else trial.evaluation.scores[tune.objective],
         "epoch": trial.evaluation.best_epoch,
         "standard_error": trial.evaluation.standard_error,
     }
+
+
+EDGE = 0.05  # of a range, from either end
 
 
 class Progress:
@@ -82,7 +85,7 @@ class Progress:
         so_far = f"best={top.evaluation.scores[name]:{self.form}}" if top else "no score yet"
         self.bar.set_postfix_str(so_far, refresh=False)
         if self.bar.disable:
-            tried = " ".join(f"{name}={trial.hyperparameters[name]}" for name in self.names)
+            tried = " ".join(f"{n}={value}" for n, value in trial.hyperparameters.items() if n in self.names)
             score = trial.evaluation.failure or f"{trial.evaluation.scores[name]:{self.form}}"
             done = f"{len(self.trials)}/{self.count} trial {trial.number}"
             print(f"{done}: {tried} epochs={trial.evaluation.epochs} {name}={score} {so_far}", flush=True)
@@ -112,7 +115,11 @@ class Choice:
 
     def label(self, trial: Trial) -> str:
         """Return the column `choice` of trials.csv for `trial`."""
-        labels = {"best": trial is self.reference, "chosen": trial is self.trial}
+        labels = {
+            "baseline": trial.number == 0,
+            "best": trial is self.reference,
+            "chosen": trial is self.trial,
+        }
         return ", ".join(label for label, applies in labels.items() if applies)
 
 
@@ -129,7 +136,7 @@ def choose(trials: list[Trial], tune: Tune, objective: oracles.keras_tuner.Objec
         "best": [top],
     }
     as_good_trials = by_rule[tune.selection]
-    reference = best(as_good_trials, objective) or top
+    reference = best(sorted(as_good_trials, key=lambda trial: trial.number), objective) or top
     in_score = tune.objective == SCORE  # as the tolerance is
     near, width = {
         "tolerance": (
@@ -145,14 +152,18 @@ def choose(trials: list[Trial], tune: Tune, objective: oracles.keras_tuner.Objec
 
 
 def plan(tune: Tune, scoring: Holdout | CrossValidation, seed: int) -> tuple[int, int]:
-    """Return how many trials and epochs the search has at most; UserError if the space is too small."""
+    """Return how many trials and epochs the search has at most, the baseline's trial among them.
+
+    Raises:
+        UserError: the space is too small.
+    """
     budgets, epochs = rehearse(tune, seed)
     if max(budgets) < tune.max_epochs:
         raise console.UserError(
             f"params.yaml: tune.space is too small for hyperband: it would try {len(budgets)} networks, "
             f"none of them for tune.max_epochs ({tune.max_epochs}); use tune.strategy grid, which tries all"
         )
-    return len(budgets), epochs * len(scoring.trainings({}))
+    return 1 + len(budgets), (tune.max_epochs + epochs) * len(scoring.trainings({}))
 
 
 def tune(settings: Params, scoring: Holdout | CrossValidation, runner: Runner) -> None:
@@ -161,39 +172,36 @@ def tune(settings: Params, scoring: Holdout | CrossValidation, runner: Runner) -
     Raises:
         UserError: all trials failed, or params.yaml does not fit the score or the data.
     """
-    start, tune, baseline = time.perf_counter(), settings.tune, settings.baseline.model_dump()
-    if taken := row(Trial(0, {}, 0, Evaluation()), "", None, 0).keys() & baseline:
+    start, tune, baseline = time.perf_counter(), settings.tune, settings.baseline
+    if taken := row(Trial(0, {}, 0, Evaluation()), "", None).keys() & {*baseline, *tune.space}:
         what = f"{min(taken)} is a column of metrics/plots/trials.csv; give the hyperparameter another name"
-        raise console.UserError(f"stages/base/hyperparameters.py: {what}")
+        raise console.UserError(f"params.yaml: baseline.{what}")
     oracle, (count, epochs) = oracles.create(tune, settings.seed), plan(tune, scoring, settings.seed)
     form = console.decimals(tune.tolerance)
     with console.progress_bar("tune", epochs) as bar:
         runner.progress = bar.update
         stored = f"{len(runner.stored)} trainings in {settings.runtime.store}"
-        bar.write(f"tune: up to {count} trials, {epochs} epochs; {stored}")
+        bar.write(f"tune: up to {count} trials, one of the baseline, {epochs} epochs; {stored}")
         trials = search(
             oracle,
             runner.run,
             scoring,
-            fixed=baseline,
+            baseline=baseline,
             max_epochs=tune.max_epochs,
             trials_at_once=getattr(getattr(tune, tune.strategy), "trials_at_once", None),
             report=Progress(bar, count, list(tune.space), oracle.objective, form),
         )
         choice = choose(trials, tune, oracle.objective)
-        parameters = runner.ask("count", hyperparameters=baseline)["parameters"]
-    if warning := doubt(choice, tune, form):
-        console.say(warning)
+    for note in filter(None, (doubt(choice, tune, form), edge(choice.top, tune))):
+        console.say(note)
     limits = (choice.limit if trial is choice.reference else None for trial in trials)
-    rows = [
-        row(trial, choice.label(trial), limit, parameters)
-        for trial, limit in zip(trials, limits, strict=True)
-    ]
+    rows = [row(trial, choice.label(trial), limit) for trial, limit in zip(trials, limits, strict=True)]
     write_csv("metrics/plots/trials.csv", pd.DataFrame(rows))
     write_csv("metrics/plots/space.csv", lines(trials, choice.trial, tune))
-    write_json("data/tune/hyperparameters.json", choice.trial.hyperparameters)
+    chosen = {"hyperparameters": choice.trial.hyperparameters, "epochs": choice.trial.evaluation.best_epoch}
+    write_json("data/tune/network.json", chosen)
     write_json("metrics/tune.json", metrics(trials, choice, tune, runner, start))
-    counts = f"{len(trials)} trials; {sum(runner.epochs.values())} epochs, {runner.epochs_reused} of them"
+    counts = f"{len(trials)} trials, {sum(runner.epochs.values())} epochs, {runner.epochs_reused} of them"
     print(f"tune: {reason(choice, tune, form)}; {counts} from {settings.runtime.store}")
 
 
@@ -210,8 +218,9 @@ def metrics(
         "objective": tune.objective,
         "score": chosen.evaluation.scores[tune.objective],
         "epoch": chosen.evaluation.best_epoch,
+        "baseline": brief(trials[0], tune),
         **{rule: {**brief(good[0], tune), "candidates": len(good)} for rule, good in choice.by_rule.items()},
-        "trials": len(trials),
+        "trials": len(trials) - 1,
         "failed_trials": sum(trial.evaluation.failure is not None for trial in trials),
         "epochs": sum(runner.epochs.values()),
         "seconds": round(time.perf_counter() - start, 3),
@@ -225,11 +234,26 @@ def reason(choice: Choice, tune: Tune, form: str) -> str:
         score = f"{tune.objective} {trial.evaluation.scores[tune.objective]:{form}}"
         return f"{listed(brief(trial, tune)['hyperparameters'])} with {score}"
 
-    why = "the best"
-    if choice.trial is not choice.top:
-        best_one = f"the best with the full budget ({named(choice.reference)})"
-        why = f"the smallest of {choice.count} within {choice.near} of {best_one}"
+    why = "the best" if choice.reference is choice.top else "the best with the full budget"
+    if choice.trial is not choice.reference:
+        why = f"the smallest of {choice.count} within {choice.near} of {why} ({named(choice.reference)})"
     return f"{named(choice.trial)}, {why}"
+
+
+def edge(top: Trial, tune: Tune) -> str | None:
+    """Return a note if the best trial has a number at an end of its range, within a step; else None."""
+    at_end = []
+    for dimension in oracles.search_space(tune.space).space:
+        range_ = tune.space[dimension.name]
+        if isinstance(range_, Range) and range_.min < range_.max and dimension.name in top.hyperparameters:
+            position = dimension.value_to_prob(top.hyperparameters[dimension.name])
+            if min(position, 1 - position) < EDGE:
+                at_end.append(f"{dimension.name} {top.hyperparameters[dimension.name]:.4g}")
+    if not at_end:
+        return None
+    return (
+        f"note: the best trial is at the edge of the space ({', '.join(at_end)}); a wider one may hold better"
+    )
 
 
 def doubt(choice: Choice, tune: Tune, form: str) -> str | None:

@@ -1,13 +1,8 @@
-"""What is known of a training that reached some epoch, in plain NumPy and Python; and its figures' names."""
+"""What is known of a training that reached some epoch, in plain NumPy and Python."""
 
 from dataclasses import dataclass
 
 import numpy as np
-
-from stages.training.score import NAME
-
-SCORE, LOSS = f"val_{NAME}", "val_loss"
-EVALUATED = (SCORE, f"{SCORE}_std", LOSS, f"{LOSS}_std")
 
 
 @dataclass(frozen=True)
@@ -19,7 +14,7 @@ class Checkpoint:
         weights: the model's variables, random states left out, in the model's order.
         optimizer: the optimizer's variables (iteration, learning rate, slots), in its order.
         history: per epoch the score and `loss` (running means over the epoch, dropout on, as Keras reports
-            them) and, with validation data, `EVALUATED`: `_std` is the standard deviation over the examples.
+            them) and, with validation data, `EVALUATED`; `_error` is a standard error.
         seconds: per epoch, the time the training step took; the only part that the machine decides.
         parameters: how many numbers the network has.
         stopped: whether it ended there: by early stopping, or because a loss was not finite.

@@ -1,23 +1,25 @@
 """The network that is trained: the one function to change for another one.
 
-Its hyperparameters are in stages/base/hyperparameters.py. What this module imports from the repository is
-part of the key of each stored training.
+What this module imports from the repository is part of the key of each stored training.
 """
 
-from stages.base.hyperparameters import Hyperparameters
 from stages.training.backend import keras
 
 
-def build(input_shape: tuple[int, ...], outputs: int, hyperparameters: Hyperparameters) -> keras.Model:
+def build(shapes, outputs: int, hyperparameters) -> keras.Model:
     """Return the quickstart's network, compiled: one hidden layer, dropout after it, Adam.
 
+    If it has parameters `steps_per_epoch` or `epochs`, as for a schedule of the learning rate, it gets these
+    too. `epochs` is how far the training goes if nothing stops it: in the search `tune.max_epochs`.
+
     Args:
-        input_shape: of one example, without the batch: (height, width) of an image.
-        outputs: how many classes the softmax tells apart.
+        shapes: of one example's input, (height, width) of an image; of several inputs, a dictionary by name.
+        outputs: how many classes there are, or numbers in the label of an example.
+        hyperparameters: those under `baseline` and `tune.space` in params.yaml, by attribute.
     """
     model = keras.Sequential(
         [
-            keras.Input(input_shape),
+            keras.Input(shapes),
             keras.layers.Flatten(),
             keras.layers.Dense(hyperparameters.units, activation="relu"),
             keras.layers.Dropout(hyperparameters.dropout),

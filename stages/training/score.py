@@ -5,11 +5,22 @@ import numpy as np
 NAME = "accuracy"  # in all files; `val_accuracy` and `test_accuracy` are its means
 
 
-def score(labels: np.ndarray, outputs: np.ndarray) -> np.ndarray:
-    """Return a number for each example (n,), higher is better: 1 if the likeliest class is the label, else 0.
+def score(labels: np.ndarray, outputs: np.ndarray) -> np.ndarray | float:
+    """Return how good the outputs of a whole set are, higher is better: here the share that is right.
+
+    That is the likeliest class of a softmax, or what a sigmoid finds likelier than not.
 
     Args:
-        labels: (n,), as the split has them.
-        outputs: (n, outputs) float32, as the network returns them.
+        labels: (n,) or (n, ...), as the data set has them.
+        outputs: (n, ...) float32, as the network returns them.
+
+    Returns:
+        A number for each example, (n,), or one for the whole set, such as scikit-learn's `roc_auc_score`.
     """
-    return outputs.argmax(1) == labels
+    if outputs.shape == labels.shape:  # sigmoids
+        right = (outputs > 0.5) == labels
+    elif outputs.shape[-1] == 1:  # one sigmoid
+        right = (outputs[..., 0] > 0.5) == labels
+    else:
+        right = outputs.argmax(-1) == labels
+    return right.reshape(len(labels), -1).mean(1)

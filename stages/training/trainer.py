@@ -9,28 +9,23 @@ come from `GradientTape` over the Keras model, and plain Adam is applied by Tens
 """
 
 import math
-import random
 import re
 import time
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
-from unittest import mock
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from stages.base.console import UserError
-from stages.base.hyperparameters import Hyperparameters
-from stages.base.splits import Split
-from stages.training import model
+from stages.training import evaluation
 from stages.training.adam import fuse
-from stages.training.backend import DEVICE, keras, seed_generator, tf
-from stages.training.checkpoint import EVALUATED, LOSS, Checkpoint
-from stages.training.score import NAME, score
+from stages.training.backend import keras, tf
+from stages.training.checkpoint import Checkpoint
+from stages.training.evaluation import EVALUATED, LOSS
+from stages.training.network import RANDOM_STATE, Subset, evaluator, gather, loss_of_each, restore, weights
+from stages.training.score import NAME
 
-EVALUATION_BATCH, EVALUATION_BYTES = 1000, 2**26  # at most; another batch gives other last bits
-_ALIGNED = 64  # bytes: TensorFlow ends the process if a tensor that it computes on begins elsewhere
 _SHUFFLE, _LAYERS = 0, 1  # what a random stream is for
-_RANDOM_STATE = "seed_generator_state"  # the name of Keras's variables for random numbers
 # Operations of TensorFlow that draw from a state of their own, which is in no checkpoint
 _DRAWS = re.compile(
     r"(Random|TruncatedNormal|ParameterizedTruncatedNormal|Multinomial|Stateful(?!Partitioned))\w*"
@@ -45,32 +40,6 @@ def stops(monitor: str, patience: int, history: Mapping[str, list[float]]) -> bo
     values = history[monitor]
     best = np.argmin(values) if monitor in ("loss", LOSS) else np.argmax(values)
     return len(values) - 1 - int(best) >= patience
-
-
-class Subset(NamedTuple):
-    """Some rows of inputs and labels, which are tensors: (n, ...) and (n,); and which rows, (m,) int32."""
-
-    inputs: tf.Tensor
-    labels: tf.Tensor
-    rows: np.ndarray
-
-    @classmethod
-    def of(cls, split: Split) -> "Subset":
-        """All of `split`; on a CPU its arrays are not copied if they can be used, so they must not change."""
-        rows = np.arange(len(split.labels), dtype=np.int32)
-        return cls(_tensor(split.inputs), _tensor(split.labels), rows)
-
-    def at(self, rows: np.ndarray) -> "Subset":
-        """These rows of it."""
-        return self._replace(rows=np.asarray(rows, np.int32))
-
-
-def _tensor(array: np.ndarray) -> tf.Tensor:
-    """A tensor in `array`'s memory, as of a mapped file; a copy on a GPU, or if TensorFlow cannot use it."""
-    usable = array.flags.writeable and array.flags.c_contiguous and array.ctypes.data % _ALIGNED == 0
-    if DEVICE == "GPU" or not usable:
-        return tf.constant(array)
-    return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
 
 
 class Trainer:
@@ -100,7 +69,7 @@ class Trainer:
         self._epoch_function = _epoch_function(network, batch_size)
         self._traced: Any = None
         self._evaluate = evaluator(network)
-        self._random_states = [variable for variable in network.variables if variable.name == _RANDOM_STATE]
+        self._random_states = [variable for variable in network.variables if variable.name == RANDOM_STATE]
         self._fresh = True
 
     def run(
@@ -128,7 +97,9 @@ class Trainer:
         while epoch < epochs and not stopped:
             seconds.append(self.train_epoch(epoch, history))
             if self.validation:
-                for name, value in zip(EVALUATED, self._evaluate(self.validation)[0], strict=True):
+                loss, loss_error, outputs = self._evaluate(self.validation)
+                scores = evaluation.mean_and_error(evaluation.values(self.validation.labels, outputs))
+                for name, value in zip(EVALUATED, (*scores, loss, loss_error), strict=True):
                     history[name].append(value)
             epoch += 1
             stopped = not all(np.isfinite(values[-1]) for values in history.values())
@@ -144,17 +115,15 @@ class Trainer:
             random_state.assign([seed, 0])
         order = np.random.default_rng([self._seed, epoch, _SHUFFLE]).permutation(len(self.data.rows))
         rows = self.data.rows[order]
-        inputs = self.data.inputs, self.data.labels, tf.constant(rows)
+        arguments = self.data.tensors, tf.constant(rows)
         if self._traced is None:  # which is no training time
-            self._traced = self._epoch_function.get_concrete_function(*inputs)
+            self._traced = self._epoch_function.get_concrete_function(*arguments)
             _check_state(self._traced, self.network)
         start = time.perf_counter()
-        outputs, loss = self._traced(*inputs)
+        outputs, loss = self._traced(*arguments)
         history["loss"].append(float(loss) / len(rows))
         seconds = time.perf_counter() - start
-        history[NAME].append(
-            float(np.mean(score(self.data.labels.numpy()[rows], outputs.numpy()), dtype=float))
-        )
+        history[NAME].append(evaluation.mean(self.data.split.labels[rows], outputs.numpy()))
         return seconds
 
     def _no_history(self) -> dict[str, list[float]]:
@@ -163,123 +132,43 @@ class Trainer:
     def _checkpoint(
         self, epoch: int, history: dict[str, list[float]], seconds: list[float], stopped: bool
     ) -> Checkpoint:
-        weights, optimizer = (
+        arrays, slots = (
             [variable.numpy() for variable in variables]
-            for variables in (_weights(self.network), self._optimizer.variables)
+            for variables in (weights(self.network), self._optimizer.variables)
         )
-        parameters = sum(array.size for array in weights)
-        return Checkpoint(epoch, weights, optimizer, history, seconds, parameters, stopped)
-
-
-def build(
-    hyperparameters: Mapping[str, object], input_shape: tuple[int, ...], outputs: int, seed: int
-) -> keras.Model:
-    """Return the compiled Keras model of model.py, built for `input_shape` and initialised from `seed`.
-
-    Raises:
-        UserError: it has what only `model.fit` would heed.
-    """
-    keras.backend.clear_session(free_memory=False)
-    keras.utils.set_random_seed(seed)
-    # Keras draws the seeds of layers from Python's one generator, which other threads (Dask's) draw from too
-    with mock.patch.object(seed_generator, "python_random", random.Random(seed)):  # noqa: S311
-        network = model.build(tuple(input_shape), outputs, Hyperparameters.model_validate(hyperparameters))
-        if not network.built:
-            network.build((None, *input_shape))
-    optimizer = network.optimizer
-    if type(network).train_step is not keras.Model.train_step or (
-        optimizer.use_ema and not optimizer.ema_overwrite_frequency
-    ):
-        what = "a train_step of its own, or an optimizer that has use_ema without ema_overwrite_frequency"
-        raise UserError(f"stages/training/model.py: the network has {what}; only `model.fit` would heed that")
-    optimizer.build(network.trainable_variables)
-    for each in (optimizer, getattr(optimizer, "inner_optimizer", optimizer)):
-        # There is one replica. TensorFlow would keep each network's graph for ever, as this sum's gradient
-        each._all_reduce_sum_gradients = lambda gradients_and_variables: gradients_and_variables
-    return network
-
-
-def restore(network: keras.Model, checkpoint: Checkpoint) -> None:
-    """Give `network` and its optimizer the values of `checkpoint`."""
-    variables, arrays = (
-        _weights(network) + network.optimizer.variables,
-        checkpoint.weights + checkpoint.optimizer,
-    )
-    for variable, array in zip(variables, arrays, strict=True):
-        # A file has no name for types such as bfloat16, whose bytes NumPy reads as a type of its own, void
-        variable.assign(array.view(variable.value.dtype.as_numpy_dtype) if array.dtype.kind == "V" else array)
-
-
-def evaluator(network: keras.Model) -> Callable[[Subset], tuple[list[float], np.ndarray]]:
-    """Return a function of a `Subset` that evaluates `network` on it, dropout off.
-
-    It returns the score, the loss and their deviations, as in `EVALUATED`, and the outputs (m, outputs)
-    float32. The loss is the one that the network was compiled with.
-    """
-    compiled = keras.losses.get(network.loss)
-    per_example = getattr(compiled, "call", compiled)
-
-    @tf.function(autograph=False)
-    def evaluate(inputs, labels, rows):
-        inputs, labels = tf.gather(inputs, rows), tf.gather(labels, rows)
-        outputs = network(inputs, training=False)
-        loss = network.compute_loss(inputs, labels, outputs, training=False)
-        return loss, per_example(labels, outputs), tf.cast(outputs, tf.float32)
-
-    def on(subset: Subset) -> tuple[list[float], np.ndarray]:
-        size = subset.inputs.dtype.size * math.prod(subset.inputs.shape[1:])
-        batch = max(1, min(EVALUATION_BATCH, EVALUATION_BYTES // size))
-        batches = np.split(subset.rows, range(batch, len(subset.rows), batch))
-        results = [evaluate(subset.inputs, subset.labels, tf.constant(rows)) for rows in batches]
-        mean_losses, losses, outputs = (
-            np.concatenate([np.atleast_1d(value.numpy()) for value in values])
-            for values in zip(*results, strict=True)
-        )
-        losses = losses.astype(np.float64)
-        scores = np.asarray(score(subset.labels.numpy()[subset.rows], outputs), np.float64)
-        loss = np.average(mean_losses.astype(np.float64), weights=[len(rows) for rows in batches])
-        return [float(value) for value in (scores.mean(), scores.std(), loss, losses.std())], outputs
-
-    return on
-
-
-def predictor(network: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
-    """Return a function of inputs (n, ...) that returns outputs (n, outputs) of `network`, dropout off."""
-    call = tf.function(lambda batch: network(batch, training=False), autograph=False)
-
-    def predict(inputs: np.ndarray) -> np.ndarray:
-        batches = np.split(inputs, range(EVALUATION_BATCH, len(inputs), EVALUATION_BATCH))
-        return np.concatenate([call(tf.constant(batch)).numpy() for batch in batches])
-
-    return predict
+        parameters = sum(array.size for array in arrays)
+        return Checkpoint(epoch, arrays, slots, history, seconds, parameters, stopped)
 
 
 def _epoch_function(network: keras.Model, batch_size: int):
-    """Return a TensorFlow function (inputs, labels, order) -> (outputs float32, sum of losses float64).
+    """Return a TensorFlow function (tensors, order) -> (outputs float32, sum of losses float64).
 
-    The outputs, (examples, outputs), are those of each step, before its update, in the order of `order`.
+    The outputs, (examples, ...), are those of each step, before its update, in the order of `order`.
     """
-    variables, optimizer = network.trainable_variables, network.optimizer
+    variables, optimizer, losses = network.trainable_variables, network.optimizer, loss_of_each(network)
 
-    def step(inputs, labels):
+    def step(batch):
+        inputs, labels, counts = batch["inputs"], batch["labels"], batch.get("weights")
         with tf.GradientTape() as tape:
             outputs = network(inputs, training=True)
-            loss = network.compute_loss(inputs, labels, outputs, training=True)
+            if counts is not None:  # one for each loss of an example, such as that of a word of a text
+                rank = losses(labels, outputs).shape.rank
+                counts = tf.reshape(counts, (-1, *[1] * (rank - 1)))
+            loss = network.compute_loss(inputs, labels, outputs, counts, training=True)
             scaled = optimizer.scale_loss(loss)
         optimizer.apply(tape.gradient(scaled, [variable.value for variable in variables]), variables)
         size = tf.cast(tf.shape(labels)[0], tf.float64)
         return tf.cast(outputs, tf.float32), tf.cast(loss, tf.float64) * size
 
     @tf.function(autograph=False)
-    def run_epoch(inputs, labels, order):
+    def run_epoch(tensors, order):
         full, rest = divmod(order.shape[0], batch_size)
 
         def gathered(start, size):  # whose size TensorFlow knows when it traces, unlike that of order[a:b]
-            batch = tf.slice(order, [start], [size])
-            return tf.gather(inputs, batch), tf.gather(labels, batch)
+            return gather(tensors, tf.slice(order, [start], [size]))
 
         def body(i, outputs, loss_sum):
-            of_batch, loss = step(*gathered(i * batch_size, batch_size))
+            of_batch, loss = step(gathered(i * batch_size, batch_size))
             return i + 1, outputs.write(i, of_batch), loss_sum + loss
 
         outputs, loss_sum = tf.TensorArray(tf.float32, full), tf.constant(0.0, tf.float64)
@@ -289,7 +178,7 @@ def _epoch_function(network: keras.Model, batch_size: int):
             )
         of_batches = [outputs.concat()] if full else []
         if rest:
-            of_batch, loss = step(*gathered(full * batch_size, rest))
+            of_batch, loss = step(gathered(full * batch_size, rest))
             of_batches, loss_sum = [*of_batches, of_batch], loss_sum + loss
         return tf.concat(of_batches, 0), loss_sum
 
@@ -308,7 +197,3 @@ def _check_state(traced: tf.types.experimental.ConcreteFunction, network: keras.
             f"stages/training/model.py: the network has a state of its own ({foreign[0]}); make it a "
             "variable of a layer, and give random numbers a keras.random.SeedGenerator of the layer"
         )
-
-
-def _weights(network: keras.Model) -> list:
-    return [variable for variable in network.variables if variable.name != _RANDOM_STATE]

@@ -1,0 +1,84 @@
+"""What a data set is, and what has to hold for a network to be trained on it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from stages.base.splits import Split
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The parts of a data set, as the network takes them; and what is known of it.
+
+    Attributes:
+        digests: the SHA-256 of its raw files, by name.
+        columns: of tables, for each input: its column, the text that it says whether the column has (None:
+            its number), and the mean and the deviation by which it was standardised.
+        class_names: what the classes are called, in their order; empty: by their numbers.
+        validation: a part of its own, as of a time series, whose later examples must not be trained on; None:
+            a share of `train` is drawn. Its `weights` and those of `train` belong together: both or none.
+    """
+
+    train: Split
+    test: Split
+    digests: dict[str, str]
+    columns: list[dict[str, object]] = field(default_factory=list)
+    class_names: list[str] = field(default_factory=list)
+    validation: Split | None = None
+
+    def problems(self) -> Iterator[str]:
+        """Yield why a network cannot be trained or tested on it; each reason presumes none before it."""
+        optional = {"validation": self.validation} if self.validation else {}
+        parts = {"train": self.train, **optional, "test": self.test}
+        for part, split in parts.items():
+            yield from (f"the {part} part {problem}" for problem in _problems(split))
+        wanted = _form(self.train)
+        for part, split in parts.items():
+            if (form := _form(split)) != wanted:
+                yield f"the train part has {wanted}, but the {part} part {form}"
+        if self.validation and (self.train.weights is None) != (self.validation.weights is None):
+            yield "the train or the validation part has weights, but the other has none"
+        labels, classes = self.train.labels, self.train.classes
+        if (labels == labels[0]).all():
+            yield "all labels of the train part are the same"
+        if not classes:
+            return
+        fewest = 1 if self.validation else 2
+        if (counts := np.bincount(labels)).min() < fewest:
+            few = f"{counts.min()} examples of class {counts.argmin()}"
+            needs = "1" if self.validation else "2, one of them for validation"
+            yield f"the train part has {few}, but needs {needs}"
+        for part, split in parts.items():
+            if split.classes and split.classes > classes:
+                last = f"the train part only classes up to {classes - 1}"
+                yield f"the {part} part has class {split.classes - 1}, but {last}"
+        if self.class_names and len(self.class_names) != classes:
+            yield f"there are {len(self.class_names)} names for {classes} classes"
+
+
+def _form(split: Split) -> str:
+    """What must be the same in all parts."""
+    arrays = {name: array for name, array in split.arrays.items() if name not in ("weights", "groups")}
+    return ", ".join(f"{name} of shape {array.shape[1:]} {array.dtype}" for name, array in arrays.items())
+
+
+def _problems(split: Split) -> Iterator[str]:
+    labels = split.labels
+    for name, array in split.arrays.items():
+        if not len(labels) or len(array) != len(labels):
+            yield f"has {len(array)} {name}, but {len(labels)} labels"
+        if array.dtype.kind not in ("iu" if name == "groups" else "iuf") or not array.dtype.isnative:
+            wanted = "integers" if name == "groups" else "integers or floats of this machine's byte order"
+            yield f"has {name} of type {array.dtype.str}, not {wanted}"
+        if name in ("weights", "groups") and array.ndim != 1:
+            yield f"has {name} of shape {array.shape}, not a number for each example"
+        if name == "labels" and array.shape[1:] == (1,):
+            yield f"has labels of shape {array.shape}; they should be ({len(array)},)"
+        if name == "labels" and split.classes is not None and (below := (labels < 0).sum()):
+            yield f"has {below} of {len(labels)} labels missing (a class below 0)"
+        if array.dtype.kind == "f" and (bad := (~np.isfinite(array)).reshape(len(array), -1).any(1).sum()):
+            yield f"has {name} that are NaN or infinite in {bad} of {len(labels)} examples"
+    if split.weights is not None and (split.weights.min() < 0 or not split.weights.any()):
+        yield "has weights below 0, or all of them 0"

@@ -1,0 +1,51 @@
+"""Data sets that are images, in a folder for each class: TOP/train/CLASS/*.png and TOP/test/CLASS/*.png.
+
+A function of the raw folder returns `from_folders(TOP / "train", TOP / "test", size=(64, 64))`; with its
+entry in `DATASETS` of catalog.py, `python -m stages.prepare` tries it.
+"""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from stages.base.console import UserError
+from stages.base.splits import Split
+from stages.datasets.dataset import Dataset
+
+
+def from_folders(train: Path, test: Path, *, size: tuple[int, int], grey: bool = False) -> Dataset:
+    """Return the data set of the images in `train` and `test`, which have a folder for each class.
+
+    Inputs are (height, width, 1) if `grey`, else (height, width, 3), uint8 from 0 to 255: `Rescaling` is the
+    network's. An image of another `size` (height, width) is resized, bilinearly. Classes have the names of
+    their folders, in order.
+
+    Raises:
+        UserError: the folders of both parts differ, or a file is no image.
+    """
+    names, others = (
+        [path.name for path in sorted(part.iterdir()) if path.is_dir()] for part in (train, test)
+    )
+    if names != others:
+        both = f"{train} has folders {', '.join(names)}, but {test} {', '.join(others)}"
+        raise UserError(f"{both}; each part should have a folder for each class")
+    digest, parts = hashlib.sha256(), []
+    for part in (train, test):
+        paths = [path for name in names for path in sorted((part / name).iterdir()) if path.name[0] != "."]
+        images = np.empty((len(paths), *size, 1 if grey else 3), np.uint8)
+        for i, path in enumerate(paths):
+            digest.update(f"{path.relative_to(part.parent)}\n".encode() + path.read_bytes())
+            images[i] = _image(path, size, "L" if grey else "RGB").reshape(images[i].shape)
+        parts.append(Split(images, np.array([names.index(path.parent.name) for path in paths], np.int32)))
+    digests = {f"{train}, {test}": digest.hexdigest()}
+    return Dataset(parts[0], parts[1], digests, class_names=names)
+
+
+def _image(path: Path, size: tuple[int, int], mode: str) -> np.ndarray:
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert(mode).resize(size[::-1], Image.Resampling.BILINEAR))
+    except (UnidentifiedImageError, OSError) as error:
+        raise UserError(f"{path} is no image ({error}); remove it from the folder") from None

@@ -1,0 +1,264 @@
+"""The network of model.py: built, checked against the data, restored, evaluated."""
+
+import inspect
+import random
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+from unittest import mock
+
+import numpy as np
+
+from stages.base.console import UserError, one_line
+from stages.base.splits import Shapes, Split
+from stages.training import evaluation, model
+from stages.training.backend import DEVICE, keras, seed_generator, tf
+from stages.training.checkpoint import Checkpoint
+
+EVALUATION_BATCH, EVALUATION_BYTES = 1000, 2**26  # at most; another batch gives other last bits
+RANDOM_STATE = "seed_generator_state"  # the name of Keras's variables for random numbers
+_CHECKED = 256  # examples
+_ALIGNED = 64  # bytes: TensorFlow ends the process if a tensor that it computes on begins elsewhere
+_FILE = "stages/training/model.py"
+_ENGINE = "batch_size"  # the hyperparameter that `build` need not read
+
+
+class Subset(NamedTuple):
+    """Some rows of a split.
+
+    `tensors` has its inputs (n, ...), one tensor or several by name, `labels` (n, ...) and, of weighted
+    examples, `weights` (n,); `rows` says which rows, (m,) int32.
+    """
+
+    split: Split
+    tensors: dict[str, Any]
+    rows: np.ndarray
+
+    @classmethod
+    def of(cls, split: Split) -> "Subset":
+        """All of `split`; on a CPU its arrays are not copied if they can be used, so they must not change."""
+        named = {"inputs": split.inputs, "labels": split.labels}
+        named |= {} if split.weights is None else {"weights": split.weights.astype(np.float32)}
+        tensors = tf.nest.map_structure(_tensor, named)
+        return cls(split, tensors, np.arange(len(split.labels), dtype=np.int32))
+
+    def at(self, rows: np.ndarray) -> "Subset":
+        """These rows of it."""
+        return self._replace(rows=np.asarray(rows, np.int32))
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Their labels."""
+        return self.split.labels[self.rows]
+
+
+def gather(tensors: dict[str, Any], rows: tf.Tensor) -> dict[str, Any]:
+    """Return these rows of each tensor."""
+    return tf.nest.map_structure(lambda tensor: tf.gather(tensor, rows), tensors)
+
+
+def _tensor(array: np.ndarray) -> tf.Tensor:
+    """A tensor in `array`'s memory, as of a mapped file; a copy on a GPU, or if TensorFlow cannot use it."""
+    usable = array.flags.writeable and array.flags.c_contiguous and array.ctypes.data % _ALIGNED == 0
+    if DEVICE == "GPU" or not usable:
+        return tf.constant(array)
+    return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
+
+
+class _Hyperparameters:
+    """Hyperparameters by attribute; it notes which are asked for."""
+
+    def __init__(self, values: Mapping[str, object]):
+        vars(self).update(_values=values, _asked=set())
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        if name not in self._values:
+            names = ", ".join(self._values)
+            raise UserError(
+                f"{_FILE} asks for the hyperparameter {name}, but there are {names}; add it in params.yaml"
+            )
+        self._asked.add(name)
+        return self._values[name]
+
+
+def takes_epochs() -> bool:
+    """Whether `build` wants to know how many epochs a training has."""
+    return "epochs" in inspect.signature(model.build).parameters
+
+
+def build(
+    hyperparameters: Mapping[str, object],
+    shapes: Shapes,
+    outputs: int,
+    seed: int,
+    *,
+    steps_per_epoch: int = 1,
+    epochs: int = 1,
+) -> keras.Model:
+    """Return the compiled Keras model of model.py, built for `shapes` and initialised from `seed`.
+
+    Raises:
+        UserError: it asks for other hyperparameters than there are, or has what only `model.fit` would heed.
+    """
+    values = _Hyperparameters(hyperparameters)
+    optional = {"steps_per_epoch": steps_per_epoch, "epochs": epochs}
+    taken = {name: optional[name] for name in optional if name in inspect.signature(model.build).parameters}
+    keras.backend.clear_session(free_memory=False)
+    keras.utils.set_random_seed(seed)
+    # Keras draws the seeds of layers from Python's one generator, which other threads (Dask's) draw from too
+    with mock.patch.object(seed_generator, "python_random", random.Random(seed)):  # noqa: S311
+        network = model.build(shapes, outputs, values, **taken)
+        if not isinstance(network, keras.Model) or not getattr(network, "optimizer", None):
+            what = type(network).__name__
+            raise UserError(f"{_FILE}: build returns a {what}; it should be a compiled Keras model")
+        if not network.built:
+            zeros = {name: np.zeros((1, *shape)) for name, shape in _by_name(shapes).items()}
+            network(zeros if isinstance(shapes, dict) else zeros[""], training=False)
+    if unread := hyperparameters.keys() - values._asked - {_ENGINE}:
+        raise UserError(
+            f"{_FILE} never reads the hyperparameter {min(unread)}; remove it from baseline and tune.space "
+            "in params.yaml, or say there with `when` for which values of another one it is active"
+        )
+    optimizer = network.optimizer
+    if type(network).train_step is not keras.Model.train_step or (
+        optimizer.use_ema and not optimizer.ema_overwrite_frequency
+    ):
+        what = "a train_step of its own, or an optimizer that has use_ema without ema_overwrite_frequency"
+        raise UserError(f"{_FILE}: the network has {what}; only `model.fit` would heed that")
+    optimizer.build(network.trainable_variables)
+    for each in (optimizer, getattr(optimizer, "inner_optimizer", optimizer)):
+        # There is one replica. TensorFlow would keep each network's graph for ever, as this sum's gradient
+        each._all_reduce_sum_gradients = lambda gradients_and_variables: gradients_and_variables
+    return network
+
+
+def _by_name(shapes: Shapes) -> dict[str, tuple[int, ...]]:
+    return shapes if isinstance(shapes, dict) else {"": shapes}
+
+
+def check(network: keras.Model, subset: Subset) -> None:
+    """Raise UserError unless network, loss and score fit the data, as a batch of it shows, and each other."""
+    rows = subset.rows[np.linspace(0, len(subset.rows) - 1, min(_CHECKED, len(subset.rows))).astype(int)]
+    batch, labels, size = gather(subset.tensors, tf.constant(rows)), subset.split.labels[rows], len(rows)
+    outputs = network(batch["inputs"], training=False)
+    if not tf.is_tensor(outputs) or outputs.shape.rank == 0 or outputs.shape[0] != size:
+        found = outputs.shape if tf.is_tensor(outputs) else type(outputs).__name__
+        wanted = f"it should be one array of shape ({size}, ...)"
+        raise UserError(f"{_FILE}: for {size} examples the network returns {found}; {wanted}")
+    both = f"outputs of shape {tuple(outputs.shape)} and labels of shape {labels.shape}"
+    try:
+        per_example = loss_of_each(network)
+        losses = per_example(batch["labels"], outputs)
+    except Exception as error:
+        reason = one_line(error)
+        raise UserError(f"{_FILE}: the loss cannot be computed from {both} ({reason})") from None
+    if losses.shape.rank == 0 or losses.shape[0] != size:
+        raise UserError(
+            f"{_FILE}: the loss of {both} has shape {tuple(losses.shape)}; it should be ({size}, ...)"
+        )
+    if _broadcasts(per_example, batch["labels"], outputs, losses):
+        raise UserError(f"{_FILE}: the loss takes a label for each of several outputs: {both}")
+    several = outputs.shape[:-1] == labels.shape and outputs.shape[-1] > 1  # a number for each class
+    highest = 0
+    if labels.dtype.kind != "f" and (several or subset.split.classes):
+        highest = subset.split.labels.max()
+    if highest >= (outputs.shape[-1] if several else 2):
+        raise UserError(f"{_FILE}: labels are classes up to {highest}, too many for {both}")
+    try:
+        evaluation.mean(labels, tf.cast(outputs, tf.float32).numpy())
+    except UserError:
+        raise
+    except Exception as error:
+        reason = one_line(error)
+        raise UserError(
+            f"stages/training/score.py: score cannot be computed from {both} ({reason})"
+        ) from None
+
+
+def _broadcasts(per_example: Callable, labels: tf.Tensor, outputs: tf.Tensor, losses: tf.Tensor) -> bool:
+    """Whether the loss repeats labels or outputs, where one has several numbers for one of the other."""
+    one_more = labels.shape.rank == outputs.shape.rank - 1
+    if outputs.shape == labels.shape or (one_more and outputs.shape[-1] == 1):
+        return False
+    labels = labels[..., None] if one_more else labels
+    try:
+        shape = tf.broadcast_static_shape(labels.shape, outputs.shape)
+        same = per_example(tf.broadcast_to(labels, shape), tf.broadcast_to(outputs, shape))
+        return losses.shape == same.shape and bool(np.allclose(losses.numpy(), same.numpy()))
+    except Exception:  # such as a loss of classes, which does not take a label for each output
+        return False
+
+
+def restore(network: keras.Model, checkpoint: Checkpoint) -> None:
+    """Give `network` and its optimizer the values of `checkpoint`."""
+    variables = weights(network) + network.optimizer.variables
+    for variable, array in zip(variables, checkpoint.weights + checkpoint.optimizer, strict=True):
+        # A file has no name for types such as bfloat16, whose bytes NumPy reads as a type of its own, void
+        variable.assign(array.view(variable.value.dtype.as_numpy_dtype) if array.dtype.kind == "V" else array)
+
+
+def weights(network: keras.Model) -> list:
+    """Return the variables of `network` without the states of its random numbers."""
+    return [variable for variable in network.variables if variable.name != RANDOM_STATE]
+
+
+def evaluator(network: keras.Model) -> Callable[[Subset], tuple[float, float, np.ndarray]]:
+    """Return a function of a `Subset` that evaluates `network` on it, dropout off.
+
+    It returns the loss that the network was compiled with, its standard error, and the outputs (m, ...)
+    float32.
+    """
+    per_example = loss_of_each(network)
+
+    @tf.function(autograph=False)
+    def evaluate(tensors, rows):
+        batch = gather(tensors, rows)
+        outputs = network(batch["inputs"], training=False)
+        loss = network.compute_loss(batch["inputs"], batch["labels"], outputs, training=False)
+        losses = per_example(batch["labels"], outputs)
+        return loss, tf.reduce_mean(tf.reshape(losses, (rows.shape[0], -1)), 1), tf.cast(outputs, tf.float32)
+
+    def on(subset: Subset) -> tuple[float, float, np.ndarray]:
+        size = sum(
+            array[:1].nbytes for name, array in subset.split.arrays.items() if name.startswith("inputs")
+        )
+        batch = max(1, min(EVALUATION_BATCH, EVALUATION_BYTES // size))
+        batches = np.split(subset.rows, range(batch, len(subset.rows), batch))
+        results = [evaluate(subset.tensors, tf.constant(rows)) for rows in batches]
+        of_batches, losses, outputs = (
+            np.concatenate([np.atleast_1d(value.numpy()) for value in values])
+            for values in zip(*results, strict=True)
+        )
+        loss = np.average(of_batches.astype(np.float64), weights=[len(rows) for rows in batches])
+        return float(loss), evaluation.mean_and_error(losses)[1], outputs
+
+    return on
+
+
+def loss_of_each(network: keras.Model) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+    """Return a function of labels and outputs (n, ...): the loss of each, before `compile`'s mean of them."""
+    compiled = keras.losses.get(network.loss)
+
+    def of_each(labels, outputs):
+        labels, outputs = tf.cast(labels, tf.float32), tf.cast(outputs, tf.float32)  # as `compile` does
+        if hasattr(compiled, "call"):
+            return compiled.call(labels, outputs)
+        # A bare function would broadcast (n,) and (n, 1), which `compile` does not
+        one = outputs.shape[-1] == 1 and labels.shape.rank == outputs.shape.rank - 1
+        return compiled(labels[..., None] if one else labels, outputs)
+
+    return of_each
+
+
+def predictor(network: keras.Model) -> Callable[[Any], np.ndarray]:
+    """Return a function of inputs, (n, ...) or several by name, that returns `network`'s outputs (n, ...)."""
+    call = tf.function(lambda batch: network(batch, training=False), autograph=False)
+
+    def predict(inputs: Any) -> np.ndarray:
+        size = len(tf.nest.flatten(inputs)[0])
+        parts = [slice(start, start + EVALUATION_BATCH) for start in range(0, size, EVALUATION_BATCH)]
+        batches = (tf.nest.map_structure(lambda a, part=part: tf.constant(a[part]), inputs) for part in parts)
+        return np.concatenate([call(batch).numpy() for batch in batches])
+
+    return predict

@@ -1,0 +1,153 @@
+"""The score of a set of examples, and its standard error, by independent sums."""
+
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from stages.base.console import UserError
+from stages.training import evaluation
+
+
+@pytest.fixture
+def use_score(monkeypatch):
+    """A function that has its argument as the score."""
+    return lambda function: monkeypatch.setattr(evaluation, "score", function)
+
+
+def scored(n: int = 600) -> tuple[np.ndarray, np.ndarray]:
+    """Labels 0 and 1, and outputs (n, 1) that tell something of them."""
+    rng = np.random.default_rng(1)
+    labels = rng.integers(0, 2, n).astype(np.int32)
+    return labels, (labels + rng.normal(0, 1.2, n)).astype(np.float32)[:, None]
+
+
+def auc(labels, outputs):
+    return roc_auc_score(labels, outputs[:, 0])
+
+
+def root_mean_square(labels, outputs):
+    return -math.sqrt(np.mean((labels - outputs[:, 0]) ** 2))
+
+
+@pytest.mark.parametrize("kind", [bool, np.int64, np.float32])
+def test_a_score_of_each_example_is_taken_as_it_is(use_score, kind):
+    use_score(lambda labels, outputs: np.asarray(outputs[:, 0] > labels / 2, kind))
+    labels, outputs = scored()
+    values = evaluation.values(labels, outputs)
+    assert values.dtype == np.float64
+    assert values.tolist() == (outputs[:, 0] > labels / 2).tolist()
+    assert evaluation.mean(labels, outputs) == pytest.approx(values.mean(), rel=1e-15)
+
+
+@pytest.mark.parametrize("score", [auc, root_mean_square])
+def test_the_values_of_one_score_for_all_have_its_mean_and_the_jackknifes_standard_error(use_score, score):
+    use_score(score)
+    labels, outputs = scored()
+    mean, error = evaluation.mean_and_error(evaluation.values(labels, outputs))
+    assert mean == pytest.approx(score(labels, outputs), rel=1e-12)
+    assert evaluation.mean(labels, outputs) == score(labels, outputs)
+    group_of = np.random.default_rng(0).permutation(600) % 50
+    pseudo_values = []
+    for group in range(50):
+        rest = [row for row in range(600) if group_of[row] != group]
+        assert len(rest) == 588
+        pseudo_values.append(50 * score(labels, outputs) - 49 * score(labels[rest], outputs[rest]))
+    center = sum(pseudo_values) / 50
+    variance = sum((value - center) ** 2 for value in pseudo_values) / 50
+    assert error == pytest.approx(math.sqrt(variance / 50), rel=1e-9)
+
+
+def test_the_standard_error_of_an_auc_is_the_bootstraps_within_a_fifth(use_score):
+    use_score(auc)
+    labels, outputs = scored()
+    rng = np.random.default_rng(2)
+    drawn = (rng.integers(0, 600, 600) for _ in range(500))
+    bootstrap = np.std([auc(labels[rows], outputs[rows]) for rows in drawn], ddof=1)
+    error = evaluation.mean_and_error(evaluation.values(labels, outputs))[1]
+    assert error == pytest.approx(bootstrap, rel=0.2)
+
+
+def test_the_standard_error_of_a_mean_is_the_same_by_examples_and_by_groups(use_score):
+    labels, outputs = scored(60_000)
+    use_score(lambda labels, outputs: outputs[:, 0])
+    by_examples = evaluation.mean_and_error(evaluation.values(labels, outputs))
+    use_score(lambda labels, outputs: outputs.mean(dtype=np.float64))
+    by_groups = evaluation.mean_and_error(evaluation.values(labels, outputs))
+    assert by_groups[0] == pytest.approx(by_examples[0], rel=1e-12)
+    assert by_groups[1] == pytest.approx(by_examples[1], rel=0.3)  # of 50 groups, it varies by a tenth
+
+
+def test_few_examples_are_groups_of_their_own(use_score):
+    use_score(lambda labels, outputs: labels.mean())
+    values = evaluation.values(np.array([1.0, 2.0, 6.0]), np.zeros((3, 1)))
+    assert sorted(values) == pytest.approx([1.0, 2.0, 6.0], rel=1e-12)
+
+
+def test_the_mean_and_its_standard_error():
+    mean, error = evaluation.mean_and_error(np.float32([1, 2, 3, 6]))
+    assert (mean, error) == (3.0, pytest.approx(math.sqrt(3.5) / 2, rel=1e-12))
+
+
+@pytest.mark.parametrize(
+    ("score", "found"),
+    [
+        (lambda labels, outputs: labels[:, None] == labels, "bool of shape (6, 6)"),
+        (lambda labels, outputs: outputs, "float32 of shape (6, 1)"),
+        (lambda labels, outputs: outputs[:-1, 0], "float32 of shape (5,)"),
+        (lambda labels, outputs: np.zeros(1), "float64 of shape (1,)"),
+        (lambda labels, outputs: "good", "<U4 of shape ()"),
+        (lambda labels, outputs: ["good"] * 6, "<U4 of shape (6,)"),
+        (lambda labels, outputs: None, "object of shape ()"),
+    ],
+)
+def test_a_score_of_another_shape_is_one_line(use_score, score, found):
+    use_score(score)
+    for function in (evaluation.values, evaluation.mean):
+        with pytest.raises(UserError) as error:
+            function(*scored(6))
+        assert str(error.value) == (
+            f"stages/training/score.py: score returns {found} for labels of shape (6,) and outputs of shape "
+            "(6, 1); it should be a number for each example, of shape (6,), or one for all"
+        )
+
+
+def tune(objective=evaluation.SCORE, monitor=None) -> SimpleNamespace:
+    return SimpleNamespace(
+        objective=objective, early_stopping=monitor and SimpleNamespace(monitor=monitor, patience=1)
+    )
+
+
+@pytest.mark.parametrize("name", ["F1 score", "f1-score", "", "1f", "f1\n", "précision"])
+def test_a_name_that_cannot_stand_in_files_is_refused(monkeypatch, name):
+    monkeypatch.setattr(evaluation, "NAME", name)
+    with pytest.raises(UserError) as error:
+        evaluation.check_names(tune())
+    said = f"score.py: NAME is {name!r}; it should be of a-z, 0-9 and _ only"
+    assert str(error.value) == f"stages/training/{said}"
+
+
+@pytest.mark.parametrize(
+    ("names", "key", "shown", "choices"),
+    [
+        ({"objective": "val_f1"}, "objective", "val_f1", [evaluation.SCORE, evaluation.LOSS]),
+        ({"objective": ""}, "objective", "''", [evaluation.SCORE, evaluation.LOSS]),
+        (
+            {"monitor": "f1"},
+            "early_stopping.monitor",
+            "f1",
+            [evaluation.SCORE, evaluation.LOSS, evaluation.NAME, "loss"],
+        ),
+    ],
+)
+def test_what_the_search_cannot_go_by_is_named_with_what_it_can(names, key, shown, choices):
+    with pytest.raises(UserError) as error:
+        evaluation.check_names(tune(**names))
+    assert str(error.value) == (
+        f"tune.{key} in params.yaml is {shown}, but NAME in stages/training/score.py is {evaluation.NAME}: "
+        f"use {' or '.join(choices)}, or change NAME"
+    )
+    for choice in choices:
+        evaluation.check_names(tune(**dict.fromkeys(names, choice)))
