@@ -46,9 +46,8 @@ class Search(WorkerPlugin):
     async def setup(self, worker) -> None:
         """Make the worker ready, and tell its device; or send it away, and tell why."""
         self.worker, self.ended = worker, False
-        self.lock = vars(worker).setdefault(
-            "stages_lock", threading.Lock()
-        )  # it trains one network at a time
+        # The worker trains one network at a time
+        self.lock = vars(worker).setdefault("stages_lock", threading.Lock())
         # A worker that Dask pauses, as its memory nears a limit, would never go on: TensorFlow fills it
         worker.memory_manager.memory_pause_fraction = False
         if worker.status.name == "paused":
