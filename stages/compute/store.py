@@ -31,8 +31,6 @@ from stages.base.files import WRITING, remove_abandoned, replacing
 from stages.training.checkpoint import Checkpoint
 
 _ARRAYS = ("weights", "optimizer")
-_JSON = "json"
-_SUFFIX = ".npz"
 _BLOCK = 2**16  # bytes that are read at once from a URL
 # What NumPy and zipfile raise for a file that is damaged
 _DAMAGE = (ValueError, KeyError, EOFError, TypeError, RuntimeError, BadZipFile, zlib.error, TokenError)
@@ -76,8 +74,8 @@ class Store:
         lists = {name: getattr(checkpoint, name) for name in _ARRAYS}
         arrays = {f"{name}{i}": array for name in lists for i, array in enumerate(lists[name])}
         about = json.dumps(vars(checkpoint) | {name: len(lists[name]) for name in lists}).encode()
-        content, path = io.BytesIO(), f"{self._folder}/{key}/{checkpoint.epoch}{_SUFFIX}"
-        np.savez(content, allow_pickle=False, **{_JSON: np.frombuffer(about, np.uint8)}, **arrays)
+        content, path = io.BytesIO(), f"{self._folder}/{key}/{checkpoint.epoch}.npz"
+        np.savez(content, allow_pickle=False, json=np.frombuffer(about, np.uint8), **arrays)
         if self._local:
             with replacing(path) as temporary:
                 temporary.write_bytes(content.getbuffer())
@@ -95,14 +93,14 @@ class Store:
             if self._local:
                 Path(self._folder).mkdir(parents=True, exist_ok=True)
             paths = self._files.find(self._folder)
-        return {path.split("/")[-2] for path in paths if path.endswith(_SUFFIX) and f"/{WRITING}" not in path}
+        return {path.split("/")[-2] for path in paths if path.endswith(".npz") and f"/{WRITING}" not in path}
 
     def prune(self, size: float) -> None:
         """Delete what was not used for longest until all takes at most `size` bytes; only in a folder."""
         if not self._local:
             return
         used = {}
-        for path in Path(self._folder).glob(f"*/*{_SUFFIX}"):
+        for path in Path(self._folder).glob("*/*.npz"):
             with contextlib.suppress(FileNotFoundError):  # another process has deleted it
                 used[path] = path.stat()
         for path in sorted(used, key=lambda path: (used[path].st_mtime, str(path)), reverse=True):
@@ -149,7 +147,7 @@ def _parse(file: IO[bytes], arrays: bool) -> Checkpoint | None:
     """The checkpoint in `file`, None if it is damaged."""
     try:
         with np.load(file, allow_pickle=False) as archive:
-            about = json.loads(archive[_JSON].tobytes())
+            about = json.loads(archive["json"].tobytes())
             for name in _ARRAYS:
                 about[name] = [archive[f"{name}{i}"] for i in range(about[name])] if arrays else []
             return Checkpoint(**about)
