@@ -75,7 +75,9 @@ def own(outputs=3) -> keras.Model:
 def two_inputs() -> keras.Model:
     image, tokens = keras.Input((6, 6, 3), name="image"), keras.Input((5,), dtype="int32", name="tokens")
     embedded = keras.layers.Flatten()(keras.layers.Embedding(9, 2)(tokens))
-    both = keras.layers.Concatenate()([keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(image)), embedded])
+    both = keras.layers.Concatenate()(
+        [keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(image)), embedded]
+    )
     made = keras.Model({"image": image, "tokens": tokens}, keras.layers.Dense(3, "softmax")(both))
     made.compile("sgd", loss=CCE)
     return made
@@ -179,7 +181,11 @@ BOTH = "outputs of shape (256, {}) and labels of shape (256{})"
         (lambda: dense(2, CCE, "softmax"), CLASSES, f".*{BOTH.format(2, ',')}"),
         (lambda: dense(1, BCE, "sigmoid"), CLASSES, f"classes up to 2, too many for {BOTH.format(1, ',')}"),
         (lambda: dense(1, "mse"), CLASSES, f"classes up to 2, too many for {BOTH.format(1, ',')}"),
-        (lambda: dense(3, failing), CLASSES, f"cannot be computed from {BOTH.format(3, ',')} (ValueError: no"),
+        (
+            lambda: dense(3, failing),
+            CLASSES,
+            f"cannot be computed from {BOTH.format(3, ',')} (ValueError: no",
+        ),
         (lambda: dense(12, CCE, "softmax"), SEVERAL, f"the loss .*{BOTH.format(12, ', 12')}"),
         (lambda: dense(3, lambda a, b: keras.ops.mean(b)), CLASSES, "has shape ()"),
         (lambda: dense(3, lambda a, b: b[1:, 0]), CLASSES, "has shape (255,)"),
@@ -207,10 +213,16 @@ def test_a_single_class_that_the_outputs_lack_is_found_wherever_it_is():
 @pytest.mark.parametrize(
     ("own_score", "said"),
     [
-        (lambda labels, outputs: outputs, "score returns float32 of shape (256, 3) for labels of shape (256,)"),
+        (
+            lambda labels, outputs: outputs,
+            "score returns float32 of shape (256, 3) for labels of shape (256,)",
+        ),
         (lambda labels, outputs: labels[:, None] == labels, "score returns bool of shape (256, 256)"),
         (lambda labels, outputs: "good", "score returns <U4 of shape ()"),
-        (lambda labels, outputs: labels + outputs[0, :2], f"cannot be computed from {BOTH.format(3, ',')} (Val"),
+        (
+            lambda labels, outputs: labels + outputs[0, :2],
+            f"cannot be computed from {BOTH.format(3, ',')} (Val",
+        ),
     ],
 )
 def test_a_score_that_does_not_fit_is_one_line(monkeypatch, own_score, said):
@@ -254,7 +266,10 @@ def test_a_network_that_is_not_built_is_built_for_the_shapes_of_the_data(use_bui
             {"dropout": 0.2, "learning_rate": 0.1, "batch_size": 32},
             "asks for the hyperparameter units, but there are dropout, learning_rate, batch_size; add it in",
         ),
-        ({**HYPERPARAMETERS, "depth": 2}, "never reads the hyperparameter depth; remove it from baseline and"),
+        (
+            {**HYPERPARAMETERS, "depth": 2},
+            "never reads the hyperparameter depth; remove it from baseline and",
+        ),
     ],
 )
 @pytest.mark.usefixtures("engine")
@@ -284,7 +299,9 @@ def test_hyperparameters_are_attributes_and_optional_ones_may_be_asked_for_by_a_
 def test_what_build_returns_is_a_compiled_model(use_build, made):
     plain = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
     use_build(lambda *_: plain if made == "not compiled" else made)
-    with pytest.raises(UserError, match=r"model.py: build returns a \w+; it should be a compiled Keras model$"):
+    with pytest.raises(
+        UserError, match=r"model.py: build returns a \w+; it should be a compiled Keras model$"
+    ):
         network.build(BARE, (4,), 3, 1)
 
 

@@ -6,9 +6,11 @@ import signal
 import socket
 import ssl
 import sys
+import tempfile
 import time
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 
 import dask
 import pandas as pd
@@ -20,9 +22,63 @@ import stages.tune
 from stages.base.console import UserError
 from stages.base.params import load
 from stages.comparison.replicates import runner
-from stages.compute import code
+from stages.compute import cluster, code
 from stages.compute.cluster import connect
 from stages.compute.store import Store
+
+
+@pytest.fixture
+def no_cluster(monkeypatch):
+    """Dask cannot start a cluster here, and says so after the name of an object, in two lines."""
+
+    def start(*_, **__):
+        raise OSError("<Nanny: tls://127.0.0.1:1>: no\nloopback")
+
+    monkeypatch.setattr(cluster, "LocalCluster", start)
+    monkeypatch.setattr(cluster.forkserver, "ensure_running", lambda: None)
+
+
+@pytest.mark.parametrize(("workers", "files"), [(2, 96), (None, 128)])
+@pytest.mark.parametrize(("fewer", "said"), [(1, r"\d+ open files at most\); `.+`"), (0, r"no loopback\)")])
+def test_too_few_open_files_for_so_many_workers_are_one_line(
+    no_cluster, monkeypatch, workers, files, fewer, said
+):
+    monkeypatch.setattr(cluster, "CPU_COUNT", 4)
+    monkeypatch.setattr(cluster.resource, "getrlimit", lambda _: (files - fewer, files))
+    line = rf"^this machine cannot start workers \({said}$"
+    with pytest.raises(UserError, match=line), connect(workers):
+        pass
+
+
+@pytest.mark.parametrize(("length", "short"), [(75, False), (76, True)])
+def test_a_long_name_of_the_temporary_folder_is_not_used(no_cluster, monkeypatch, length, short):
+    monkeypatch.setattr(tempfile, "tempdir", "/" + "x" * (length - 1))
+    with pytest.raises(UserError), connect(1):
+        pass
+    assert (tempfile.tempdir == "/tmp") == short  # noqa: S108
+
+
+def test_only_a_worker_that_could_not_start_says_why():
+    def start():
+        raise RuntimeError("<Nanny>: no memory")
+
+    nannies = {
+        number: SimpleNamespace(status=SimpleNamespace(name=name), start=start)
+        for number, name in enumerate(["running", "failed"])
+    }
+    client = SimpleNamespace(cluster=SimpleNamespace(workers=nannies), sync=lambda function: function())
+    assert cluster.failure(client) == "their processes do not start: no memory"
+    del nannies[1]
+    assert cluster.failure(client) is None
+    assert cluster.failure(SimpleNamespace(cluster=None)) is None
+
+
+def test_the_certificates_to_accept_are_named_where_there_are_any():
+    files = {"ca-file": "-----BEGIN-----\ntext", "client.cert": "cert.pem", "client.key": "key.pem"}
+    with dask.config.set({f"distributed.comm.tls.{key}": file for key, file in files.items()}):
+        named = "ca-file -----BEGIN-----, client.cert cert.pem, client.key key.pem"
+        assert cluster._certificates("tls://a:1") == f" that accepts these of distributed.comm.tls: {named}"
+        assert cluster._certificates("tcp://a:1") == ""
 
 
 @pytest.fixture

@@ -206,7 +206,11 @@ def by_width(asked):
         widths = [value for name, value in training.hyperparameters.items() if name.startswith("width")]
         score = [sum(widths) / 48 - 1 / epoch for epoch in range(1, epochs + 1)]
         error, loss = [0.02] * epochs, [-value for value in score]
-        history = {NAME: score, "loss": loss, **dict(zip(EVALUATED, (score, error, loss, error), strict=True))}
+        history = {
+            NAME: score,
+            "loss": loss,
+            **dict(zip(EVALUATED, (score, error, loss, error), strict=True)),
+        }
         yield training, Checkpoint(epochs, [], [], history, [0.1] * epochs, sum(widths)), {}
 
 
@@ -277,9 +281,7 @@ def test_a_grid_is_asked_for_at_once_in_kerastuners_order():
 
     trials, _ = run(settings, function=count)
     assert batches == [6]
-    own = keras_tuner.oracles.GridSearchOracle(
-        SCORE, hyperparameters=oracles.search_space(settings.space)
-    )
+    own = keras_tuner.oracles.GridSearchOracle(SCORE, hyperparameters=oracles.search_space(settings.space))
     own.save = own._save_trial = lambda *_: None
     own.verbose = 0
     values = []

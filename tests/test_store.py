@@ -1,5 +1,6 @@
 """The store: whole entries or none, whatever happens to the process or the file."""
 
+import errno
 import multiprocessing
 import os
 import pathlib
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from stages.base import splits
+from stages.base.console import UserError
 from stages.base.splits import Split
 from stages.compute import store as trials
 from stages.compute.store import Store
@@ -118,8 +120,51 @@ def test_the_size_is_bounded_and_what_was_used_last_stays(store, folder):
         store.save(str(number), checkpoint(size=1000))
         os.utime(folder / str(number) / "2.npz", (number, number))
     assert store.load("0")  # which makes it the last that was used
-    store.prune(2.5 * (folder / "0/2.npz").stat().st_size)
-    assert [store.load(str(number)) is not None for number in range(4)] == [True, False, False, True]
+    size = (folder / "0/2.npz").stat().st_size
+    for kept in (2.5 * size, 2 * size):
+        store.prune(kept)
+        assert [(folder / str(number)).exists() for number in range(4)] == [True, False, False, True]
+    store.prune(2 * size - 1)
+    assert store.keys() == {"0"}
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError("no\nbucket"), OSError("no\nbucket"), MemoryError()])
+def test_what_a_file_system_raises_is_one_line_and_a_checkpoint_that_is_missing_is_none(monkeypatch, error):
+    store = Store("memory://trials")
+
+    def fail(*_, **__):
+        raise error
+
+    for name in ("find", "ls", "pipe_file", "rm_file"):
+        monkeypatch.setattr(store._files, name, fail)
+    line = rf"runtime\.store memory://trials cannot be used \({type(error).__name__}: no bucket\)$"
+    expected, said = (MemoryError, None) if isinstance(error, MemoryError) else (UserError, line)
+    uses = [store.keys, lambda: store.save("key", checkpoint())]
+    if isinstance(error, FileNotFoundError):
+        assert store.load("key") is None
+    else:
+        uses.append(lambda: store.load("key"))
+    for use in uses:
+        with pytest.raises(expected, match=said):
+            use()
+
+
+def test_a_place_that_no_file_has_is_damage_and_a_disk_that_fails_is_one_line(store, monkeypatch):
+    store.save("key", checkpoint())
+    errors = iter([OSError(errno.EINVAL, "Invalid argument"), OSError(errno.EIO, "no disk")])
+
+    def load(*_, **__):
+        raise next(errors)
+
+    monkeypatch.setattr(trials.np, "load", load)
+    assert store.load("key") is None
+    with pytest.raises(UserError, match=r"cannot be used \(OSError: \[Errno 5\] no disk\)$"):
+        store.load("key")
+
+
+def test_a_url_of_a_folder_is_a_folder_whatever_is_in_its_name(folder):
+    Store(f"file://{folder}/a::b").save("key", checkpoint())
+    assert (folder / "a::b/key/2.npz").exists()
 
 
 def test_a_key_depends_on_everything_that_decides():

@@ -69,6 +69,26 @@ def test_a_training_is_the_same_with_a_store_and_without_one_and_in_parts(sessio
     assert stored.store.load("key").epoch == 3
     np.testing.assert_equal(stored.store.load("key").weights, rest["weights"])
     assert (whole["weights"], whole["optimizer"]) == ([], [])
+    assert len(whole["history"]["val_loss"]) == 3
+    assert worker.train(sent, job(epochs=1), None, nothing)["history"] == part["history"]
+
+
+def test_a_stored_training_may_be_further_unless_the_very_epoch_is_wanted(session):
+    stored = session()
+    for epochs in (1, 3):
+        worker.train(stored, job(epochs=epochs, keep=1), None, nothing)
+    assert stored.store.load("key", 2).epoch == 1
+    assert worker.train(stored, job(epochs=2), None, nothing)["epoch"] == 3
+    assert worker.train(stored, job(epochs=2, exact=True), None, nothing)["epoch"] == 2
+
+
+def test_checkpoints_are_stored_on_the_way_whenever_the_one_before_is(session, monkeypatch):
+    monkeypatch.setattr(worker, "REPORT_EVERY", 0)
+    stored, saved = session(), []
+    monkeypatch.setattr(stored.store, "save", lambda _, reached, keep: saved.append(reached.epoch))
+    worker.train(stored, job(epochs=50), None, nothing)
+    assert (saved[0], saved[-1]) == (1, 50)
+    assert len(saved) > 2
 
 
 def test_networks_are_kept_by_their_bytes_and_the_last_used_stay(session, monkeypatch):
@@ -84,6 +104,9 @@ def test_networks_are_kept_by_their_bytes_and_the_last_used_stay(session, monkey
     monkeypatch.setattr(worker, "KEPT_BYTES", 2.5 * size)
     worker.train(at_work, job(key="4", epochs=1), None, nothing)
     assert list(at_work._trainers) == ["3", "4"]
+    monkeypatch.setattr(worker, "KEPT_BYTES", 0)
+    worker.train(at_work, job(key="5", epochs=1), None, nothing)
+    assert list(at_work._trainers) == ["5"]
 
 
 def test_a_promoted_training_is_not_traced_again_and_comes_to_the_same(session, monkeypatch):
@@ -110,6 +133,7 @@ def test_a_network_that_cannot_be_built_is_a_failure_in_one_line(session, monkey
     failure = worker.train(session(), job(), None, nothing)["failure"]
     assert failure.startswith(f"{type(error).__name__}: ")
     assert "\n" not in failure
+    assert worker.count(session(), job(), nothing) == {"parameters": None}
 
 
 @pytest.mark.parametrize("error", [MemoryError, OSError, ImportError, UserError])
@@ -126,8 +150,10 @@ def test_a_search_that_has_ended_ends_its_trainings(session):
     def ended(epoch: int) -> None:
         raise InterruptedError
 
+    at_work = session()
     with pytest.raises(InterruptedError):
-        worker.train(session(), job(epochs=1000), None, ended)
+        worker.train(at_work, job(epochs=1000), None, ended)
+    assert at_work._trainers == {}
 
 
 def test_the_batch_size_is_the_trainings_own(session):

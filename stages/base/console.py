@@ -14,10 +14,8 @@ from collections.abc import Callable
 from tqdm import tqdm
 
 # What a disk or a folder that cannot be written says; EFBIG is the limit of `ulimit -f`
-UNWRITABLE = {
-    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
-    *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
-}
+UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
+UNWRITABLE |= {errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
 
 
 class UserError(Exception):
@@ -35,9 +33,8 @@ def run(main: Callable[[], None]) -> None:
         reason = " ".join(str(error).split()) or "an allocation failed"
         sys.exit(f"error: out of memory ({reason}); use smaller data, or a machine with more memory")
     except OSError as error:
-        if isinstance(error, BrokenPipeError) and _nobody_reads(
-            sys.stdout
-        ):  # such as `head`, which has enough
+        # Such as `head`, which has enough
+        if isinstance(error, BrokenPipeError) and _nobody_reads(sys.stdout):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
         if error.errno in (errno.EMFILE, errno.ENFILE):
@@ -80,7 +77,7 @@ def say(line: str) -> None:
 
 
 def progress_bar(title: str, total: int, unit: str = " epochs", **options) -> tqdm:
-    """A tqdm progress bar that is cleared when it is done, and is drawn only on a terminal."""
+    """Return a tqdm progress bar that is cleared when it is done, and is drawn only on a terminal."""
     form = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{unit} [{elapsed}<{remaining}{postfix}]"
     shown = {"disable": None, "leave": False, "dynamic_ncols": True}
     return tqdm(desc=title, total=total, unit=unit, bar_format=form, **shown, **options)

@@ -15,7 +15,6 @@ from stages.base.console import UNWRITABLE, UserError, unwritable
 if TYPE_CHECKING:
     import pandas as pd
 
-
 WRITING = ".writing-"  # how the names of temporary folders begin
 _ABANDONED = 3600  # seconds after which one is of a process that was killed
 
@@ -23,9 +22,8 @@ _ABANDONED = 3600  # seconds after which one is of a process that was killed
 def shared_root() -> Path:
     """Return the repository's top folder; in DVC's temporary copy for an experiment, that of the original."""
     here = Path.cwd()
-    return next(
-        (folder.parents[2] for folder in here.parents if folder.parts[-3:] == (".dvc", "tmp", "exps")), here
-    )
+    copies = (folder for folder in here.parents if folder.parts[-3:] == (".dvc", "tmp", "exps"))
+    return next((folder.parents[2] for folder in copies), here)
 
 
 def remove_abandoned(folder: Path) -> None:

@@ -12,9 +12,8 @@ from importlib.util import find_spec
 from multiprocessing import forkserver
 
 import dask
-import distributed
 from dask.system import CPU_COUNT
-from distributed import Client, LocalCluster, Security
+from distributed import Client, LocalCluster, Security, comm
 from distributed.utils import get_mp_context, silence_logging_cmgr
 
 from stages.base.console import UserError
@@ -37,11 +36,8 @@ _LOCAL = {
 def connect(workers: int | None) -> Iterator[Client]:
     """Yield a client of Dask; workers of this machine come up beside what follows, and end with it.
 
-    Args:
-        workers: processes of this machine, one thread each; None for one a core.
-
-    Raises:
-        UserError: the scheduler cannot be reached, or this machine cannot start one.
+    They are so many processes of one thread each, None for one a core. UserError if none can be started here,
+    or the scheduler cannot be reached.
     """
     address = dask.config.get("scheduler-address", None)
     with _reach(address) if address else _start(workers or CPU_COUNT) as client:
@@ -73,11 +69,10 @@ def _start(workers: int) -> Iterator[Client]:
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if files < 64 + 16 * workers:  # twice what was counted
         raise UserError(f"this machine cannot start workers ({files} open files at most); `ulimit -n 1024`")
-    try:
-        with dask.config.set(_LOCAL):
-            context = get_mp_context()
+    with dask.config.set(_LOCAL):
+        try:
             if _METHOD == "forkserver":
-                context.set_forkserver_preload(["distributed", "stages.training.preload"])
+                get_mp_context().set_forkserver_preload(["distributed", "stages.training.preload"])
                 forkserver.ensure_running()
             local = LocalCluster(
                 n_workers=0,
@@ -88,9 +83,8 @@ def _start(workers: int) -> Iterator[Client]:
                 security=Security.temporary(),  # a key of this process alone: all users reach its ports
                 silence_logs=logging.CRITICAL,
             )
-    except Exception as error:
-        raise UserError(f"this machine cannot start workers ({_reason(error)})") from None
-    with dask.config.set(_LOCAL):
+        except Exception as error:
+            raise UserError(f"this machine cannot start workers ({_reason(error)})") from None
         client = Client(local, set_as_default=False)
         local.scale(workers)
         try:
@@ -120,7 +114,7 @@ def _reach(address: str) -> Iterator[Client]:
 async def _greet(address: str) -> None:
     """Connect to a scheduler and end the connection: a client would wait for ever for one that is silent."""
     arguments = Security().get_connection_args("client")
-    opened = distributed.comm.connect(address, timeout=CONNECT_TIMEOUT, **arguments)
+    opened = comm.connect(address, timeout=CONNECT_TIMEOUT, **arguments)
     await (await asyncio.wait_for(opened, CONNECT_TIMEOUT)).close()
 
 

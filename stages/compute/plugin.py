@@ -11,7 +11,6 @@ import sys
 import threading
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
-from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -34,32 +33,21 @@ def versions() -> dict[str, str]:
 
 @dataclass
 class Search(WorkerPlugin):
-    """One search, on each of its workers. As events of its name's topic, they tell the client what they do.
+    """One search on each of its workers. As events of its name's topic, they tell the client what they do."""
 
-    Attributes:
-        name: of this search alone.
-        expected: `versions` of the client.
-        code: files by path.
-        digest: of `code`.
-        tasks: the module in `code` whose functions are called.
-        arguments: of its `Session`, pickled: a worker that is sent away may lack what they are made of.
-        session: on a worker that is ready; its class is in the code that was sent.
-    """
-
-    name: str
-    expected: dict[str, str]
-    code: dict[str, bytes]
-    digest: str
-    tasks: str
-    arguments: bytes
-    session: Any = None
+    name: str  # of this search alone
+    expected: dict[str, str]  # `versions` of the client
+    code: dict[str, bytes]  # files by path
+    digest: str  # of `code`
+    tasks: str  # the module in `code` whose functions are called
+    arguments: bytes  # of its `Session`, pickled: a worker that is sent away may lack what they are made of
+    session: Any = None  # on a worker that is ready; its class is in the code that was sent
 
     async def setup(self, worker) -> None:
         """Make the worker ready, and tell its device; or send it away, and tell why."""
-        self._worker, self._ended = worker, False
-        self._lock = vars(worker).setdefault(
-            "stages_lock", threading.Lock()
-        )  # it trains one network at a time
+        self.worker, self.ended = worker, False
+        # The worker trains one network at a time
+        self.lock = vars(worker).setdefault("stages_lock", threading.Lock())
         # A worker that Dask pauses, as its memory nears a limit, would never go on: TensorFlow fills it
         worker.memory_manager.memory_pause_fraction = False
         if worker.status.name == "paused":
@@ -67,55 +55,26 @@ class Search(WorkerPlugin):
         here = versions()
         if differing := [name for name in here if here[name] != self.expected[name]]:
             texts = (f"{name} {here[name]} where the client has {self.expected[name]}" for name in differing)
-            self._send_away(", ".join(texts))
+            self.send_away(", ".join(texts))
             return
         try:
             await asyncio.to_thread(self._start)
-            self._tell(device=self.session.device, takes_epochs=self.session.takes_epochs)
+            self.tell(device=self.session.device, takes_epochs=self.session.takes_epochs)
         except Exception as error:
-            if not self._ended:
-                self._send_away(_one_line(error))
+            if not self.ended:
+                self.send_away(_one_line(error))
 
     def teardown(self, worker) -> None:
         """End the training that runs, at its next report, and free the memory."""
-        self._ended, self.session, self.arguments = True, None, b""
-
-    def _tell(self, **event: object) -> None:
-        """Tell the client; `event` is what MessagePack can hold."""
-        self._worker.log_event(self.name, {"worker": self._worker.address, **event})
-
-    def run(self, task: str, job: dict, device: str, *arguments: object) -> dict:
-        """Return what the function `task` makes of `job`, or {"mistake"}: what the user has to mend.
-
-        Raises:
-            Reschedule: this worker has another device, and is sent away.
-            RuntimeError: this worker cannot do it; one line with its address.
-        """
-        with self._lock:
-            if device != self.session.device:
-                self._send_away(f"device {self.session.device} where the search has {device}")
-                raise Reschedule
-            self._tell(key=job["key"])
-            try:
-                report = partial(self._report, job["key"])
-                return getattr(self._activate(), task)(self.session, job, *arguments, report=report)
-            except Exception as error:
-                if type(error).__name__ == "UserError":
-                    return {"mistake": str(error)}
-                raise RuntimeError(f"worker {self._worker.address}: {_one_line(error)}") from None
-
-    def _report(self, key: str, epoch: int) -> None:
-        self._tell(key=key, epoch=epoch)
-        if self._ended:
-            raise InterruptedError("the search has ended")
+        self.ended, self.session, self.arguments = True, None, b""
 
     def _start(self) -> None:
-        self._folder = Path(self._worker.local_directory).absolute() / self.digest
-        with nullcontext() if self._is_active else self._lock:  # code that trains is not changed under it
+        self._folder = Path(self.worker.local_directory).absolute() / self.digest
+        with nullcontext() if self._is_active else self.lock:  # code that trains is not changed under it
             for path, content in () if self._is_active else self.code.items():
                 (self._folder / path).parent.mkdir(parents=True, exist_ok=True)
                 (self._folder / path).write_bytes(content)
-            tasks = self._activate()
+            tasks = self.activate()
         self.session = tasks.Session(**pickle.loads(self.arguments))  # noqa: S301 - its own client's
 
     @property
@@ -123,7 +82,7 @@ class Search(WorkerPlugin):
         """Whether `import` finds the code of this search."""
         return str(self._folder / "stages") in getattr(sys.modules.get("stages"), "__path__", [])
 
-    def _activate(self):
+    def activate(self):
         """Return the module of the tasks; `import` finds the code of this search from now on."""
         if not self._is_active:
             names = {path.partition("/")[0].removesuffix(".py") for path in self.code}
@@ -133,21 +92,46 @@ class Search(WorkerPlugin):
             importlib.invalidate_caches()
         return importlib.import_module(self.tasks)
 
-    def _send_away(self, reason: str) -> None:
+    def tell(self, **event: object) -> None:
+        """Tell the client; `event` is what MessagePack can hold."""
+        self.worker.log_event(self.name, {"worker": self.worker.address, **event})
+
+    def send_away(self, reason: str) -> None:
         """Have this worker leave the cluster, after what called this has had its answer."""
-        self._tell(left=reason)
-        loop = self._worker.loop
-        loop.add_callback(loop.call_later, 0.2, self._worker.close_gracefully, reason=reason)
+        self.tell(left=reason)
+        loop = self.worker.loop
+        loop.add_callback(loop.call_later, 0.2, self.worker.close_gracefully, reason=reason)
 
 
-def call(name: str, *arguments: object) -> dict:
-    """Run a task of the search `name` on this worker; see `Search.run`."""
+def call(name: str, task: str, job: dict, device: str, *arguments: object) -> dict:
+    """Return what the function `task` of a search makes of `job`, or {"mistake"}: what the user has to mend.
+
+    Raises:
+        Reschedule: this worker is leaving, or has another device and is sent away.
+        RuntimeError: the search has ended, or this worker cannot do it; one line with its address.
+    """
     search: Any = get_worker().plugins.get(name)
     if not search:
         raise RuntimeError("the search has ended")
     if not search.session:
-        raise Reschedule  # the worker is leaving
-    return search.run(*arguments)
+        raise Reschedule
+
+    def report(epoch: int) -> None:
+        search.tell(key=job["key"], epoch=epoch)
+        if search.ended:
+            raise InterruptedError("the search has ended")
+
+    with search.lock:
+        if device != search.session.device:
+            search.send_away(f"device {search.session.device} where the search has {device}")
+            raise Reschedule
+        search.tell(key=job["key"])
+        try:
+            return getattr(search.activate(), task)(search.session, job, *arguments, report=report)
+        except Exception as error:
+            if type(error).__name__ == "UserError":
+                return {"mistake": str(error)}
+            raise RuntimeError(f"worker {search.worker.address}: {_one_line(error)}") from None
 
 
 async def end_the_dead(dask_scheduler) -> None:

@@ -132,36 +132,33 @@ class Runner:
     def _prepare(self, subsets: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> plugin.Search:
         """Return what makes workers ready."""
         folders = {"training": splits.TRAINING} | ({"test": splits.TEST} if self._tests else {})
-        data = {name: splits.load(folder) for name, folder in folders.items()}
-        digests = {name: splits.digest(part) for name, part in data.items()}
+        parts = {name: splits.load(folder) for name, folder in folders.items()}
+        digests = {name: splits.digest(part) for name, part in parts.items()}
         self._subsets = {
-            name: store.key(data=digests["training"], rows=[part.tolist() for part in parts])
-            for name, parts in subsets.items()
+            name: store.key(data=digests["training"], rows=[each.tolist() for each in rows])
+            for name, rows in subsets.items()
         }
         local = self._client.cluster is not None
         self._shared = local or "://" in self._store.place
-        size = sum(array.nbytes for part in data.values() for array in part.arrays.values()) / 1e9
-        if not local and size > MOST_SENT:
-            raise UserError(
-                f"data/prepared has {size:.1f} GB, but {MOST_SENT} at most can be sent to the workers of "
-                "DASK_SCHEDULER_ADDRESS; unset it to train on this machine"
-            )
-        arguments = {
-            "data": {
-                name: str(folders[name].absolute())
-                if local
-                else {key: np.asarray(array) for key, array in part.arrays.items()}
-                for name, part in data.items()
-            },
-            "digests": digests,
-            "subsets": dict(subsets),
-            "store": self._store.place if self._shared else None,
-            **self._how,
-        }
+        if local:
+            data: dict = {name: str(folder.absolute()) for name, folder in folders.items()}
+        else:
+            data = {
+                name: {key: np.asarray(array) for key, array in part.arrays.items()}
+                for name, part in parts.items()
+            }
+            size = sum(array.nbytes for arrays in data.values() for array in arrays.values()) / 1e9
+            if size > MOST_SENT:
+                raise UserError(
+                    f"data/prepared has {size:.1f} GB, but {MOST_SENT} at most can be sent to the workers of "
+                    "DASK_SCHEDULER_ADDRESS; unset it to train on this machine"
+                )
+        place = self._store.place if self._shared else None
+        session = {"data": data, "digests": digests, "subsets": dict(subsets), "store": place, **self._how}
         tasks = self._tests or "stages.compute.worker"
         self._trains = code.training_code()
         works = self._trains | code.imported(tasks)
-        versions, sent = plugin.versions(), pickle.dumps(arguments)
+        versions, sent = plugin.versions(), pickle.dumps(session)
         return plugin.Search(self._name, versions, works, code.digest(works), tasks, sent)
 
     def _send_other_pythons_away(self) -> None:
@@ -289,10 +286,9 @@ class Runner:
         try:
             result = future.result()
         except distributed.KilledWorker:  # also of tasks that only waited on workers that died
-            if self._begun[key] <= MOST_DEATHS:
-                return None
-            died = f"the worker died {self._begun[key]} times while training it, as for want of memory"
-            return {"failure": died}
+            deaths = self._begun[key]
+            died = f"the worker died {deaths} times while training it, as for want of memory"
+            return {"failure": died} if deaths > MOST_DEATHS else None
         except RuntimeError as error:
             raise UserError(f"{error}, after {RETRIES + 1} tries; mend or stop the worker; {_GONE}") from None
         if "mistake" in result:

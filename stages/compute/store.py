@@ -15,12 +15,13 @@ import hashlib
 import io
 import json
 import os
-import zipfile
+import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from tokenize import TokenError
 from typing import IO
+from zipfile import BadZipFile
 
 import fsspec
 import numpy as np
@@ -30,20 +31,9 @@ from stages.base.files import WRITING, remove_abandoned, replacing
 from stages.training.checkpoint import Checkpoint
 
 _ARRAYS = ("weights", "optimizer")
-_JSON = "json"
-_SUFFIX = ".npz"
 _BLOCK = 2**16  # bytes that are read at once from a URL
 # What NumPy and zipfile raise for a file that is damaged
-_DAMAGE = (
-    ValueError,
-    KeyError,
-    EOFError,
-    TypeError,
-    RuntimeError,
-    zipfile.BadZipFile,
-    zlib.error,
-    TokenError,
-)
+_DAMAGE = (ValueError, KeyError, EOFError, TypeError, RuntimeError, BadZipFile, zlib.error, TokenError)
 
 
 def key(**decides: object) -> str:
@@ -61,10 +51,8 @@ class Store:
     def __init__(self, place: str):
         self.place, self._local = place, "://" not in place or place.startswith("file://")
         if self._local:  # a path, in which `::` and the like mean nothing
-            self._files, self._folder = (
-                fsspec.filesystem("file"),
-                str(Path(place.removeprefix("file://")).absolute()),
-            )
+            self._files = fsspec.filesystem("file")
+            self._folder = str(Path(place.removeprefix("file://")).absolute())
             return
         try:
             self._files, self._folder = fsspec.core.url_to_fs(place, use_listings_cache=False)
@@ -86,8 +74,8 @@ class Store:
         lists = {name: getattr(checkpoint, name) for name in _ARRAYS}
         arrays = {f"{name}{i}": array for name in lists for i, array in enumerate(lists[name])}
         about = json.dumps(vars(checkpoint) | {name: len(lists[name]) for name in lists}).encode()
-        content, path = io.BytesIO(), f"{self._folder}/{key}/{checkpoint.epoch}{_SUFFIX}"
-        np.savez(content, allow_pickle=False, **{_JSON: np.frombuffer(about, np.uint8)}, **arrays)
+        content, path = io.BytesIO(), f"{self._folder}/{key}/{checkpoint.epoch}.npz"
+        np.savez(content, allow_pickle=False, json=np.frombuffer(about, np.uint8), **arrays)
         if self._local:
             with replacing(path) as temporary:
                 temporary.write_bytes(content.getbuffer())
@@ -96,7 +84,7 @@ class Store:
                 self._files.pipe_file(path, content.getvalue())
         for epoch, path in self._checkpoints(key).items():
             if keep < epoch < checkpoint.epoch:
-                with contextlib.suppress(FileNotFoundError), self._one_line_errors(FileNotFoundError):
+                with self._one_line_errors(missing_ok=True):
                     self._files.rm_file(path)
 
     def keys(self) -> set[str]:
@@ -105,14 +93,14 @@ class Store:
             if self._local:
                 Path(self._folder).mkdir(parents=True, exist_ok=True)
             paths = self._files.find(self._folder)
-        return {path.split("/")[-2] for path in paths if path.endswith(_SUFFIX) and f"/{WRITING}" not in path}
+        return {path.split("/")[-2] for path in paths if path.endswith(".npz") and f"/{WRITING}" not in path}
 
     def prune(self, size: float) -> None:
         """Delete what was not used for longest until all takes at most `size` bytes; only in a folder."""
         if not self._local:
             return
         used = {}
-        for path in Path(self._folder).glob(f"*/*{_SUFFIX}"):
+        for path in Path(self._folder).glob("*/*.npz"):
             with contextlib.suppress(FileNotFoundError):  # another process has deleted it
                 used[path] = path.stat()
         for path in sorted(used, key=lambda path: (used[path].st_mtime, str(path)), reverse=True):
@@ -126,39 +114,31 @@ class Store:
 
     def _checkpoints(self, key: str) -> dict[int, str]:
         """The files stored under `key` by their epoch."""
-        try:
-            with self._one_line_errors(FileNotFoundError):
-                paths = self._files.ls(f"{self._folder}/{key}", detail=False)
-        except FileNotFoundError:
-            return {}
-        names = {
-            path: path.rpartition("/")[2].removesuffix(_SUFFIX) for path in paths if path.endswith(_SUFFIX)
-        }
-        return {int(name): path for path, name in names.items() if name.isdecimal()}
+        paths: list[str] = []
+        with self._one_line_errors(missing_ok=True):
+            paths = self._files.ls(f"{self._folder}/{key}", detail=False)
+        return {int(found[1]): path for path in paths if (found := re.search(r"/(\d+)\.npz\Z", path))}
 
     def _read(self, path: str, arrays: bool) -> Checkpoint | None:
         """The checkpoint in `path`, None if it is damaged or another process has deleted it."""
-        try:
-            with (
-                self._one_line_errors(FileNotFoundError),
-                self._files.open(path, "rb", block_size=_BLOCK) as file,
-            ):
-                checkpoint = _parse(file, arrays)
-        except FileNotFoundError:
-            return None
+        checkpoint = None
+        with self._one_line_errors(missing_ok=True), self._files.open(path, block_size=_BLOCK) as file:
+            checkpoint = _parse(file, arrays)
         if checkpoint and self._local:
             with contextlib.suppress(OSError):
                 os.utime(path)  # what was not used for longest goes first
         return checkpoint
 
     @contextlib.contextmanager
-    def _one_line_errors(self, *but: type[Exception]) -> Iterator[None]:
-        """Turn whatever a file system raises, but these, into one line that names the store."""
+    def _one_line_errors(self, *, missing_ok: bool = False) -> Iterator[None]:
+        """Turn what a file system raises into one line that names the store; or pass over a missing file."""
         try:
             yield
+        except MemoryError:
+            raise
         except Exception as error:
-            if isinstance(error, (MemoryError, *but)):
-                raise
+            if missing_ok and isinstance(error, FileNotFoundError):
+                return
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             raise UserError(f"params.yaml: runtime.store {self.place} cannot be used ({reason})") from None
 
@@ -167,7 +147,7 @@ def _parse(file: IO[bytes], arrays: bool) -> Checkpoint | None:
     """The checkpoint in `file`, None if it is damaged."""
     try:
         with np.load(file, allow_pickle=False) as archive:
-            about = json.loads(archive[_JSON].tobytes())
+            about = json.loads(archive["json"].tobytes())
             for name in _ARRAYS:
                 about[name] = [archive[f"{name}{i}"] for i in range(about[name])] if arrays else []
             return Checkpoint(**about)

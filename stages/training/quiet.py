@@ -8,17 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 # What changes a training's bits in TensorFlow, XLA, oneDNN; TF_ENABLE_ONEDNN_OPTS may vary, it is in the key
+_FLAGS = ("TF_XLA_FLAGS", "XLA_FLAGS", "NVIDIA_TF32_OVERRIDE")
+_MODES = ("TF_DETERMINISTIC_OPS", "TF_CUDNN_DETERMINISTIC", "TF_SET_ONEDNN_FPMATH_MODE")
 for _name in list(os.environ):
-    if _name.startswith(("ONEDNN_", "DNNL_")) or _name in (
-        *(
-            "TF_XLA_FLAGS",
-            "XLA_FLAGS",
-            "TF_DETERMINISTIC_OPS",
-            "TF_CUDNN_DETERMINISTIC",
-            "NVIDIA_TF32_OVERRIDE",
-        ),
-        "TF_SET_ONEDNN_FPMATH_MODE",
-    ):
+    if _name.startswith(("ONEDNN_", "DNNL_")) or _name in _FLAGS + _MODES:
         del os.environ[_name]
 os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever ~/.keras/keras.json says; TensorFlow imports Keras
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no warnings and information of TensorFlow's C++ core
