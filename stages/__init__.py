@@ -1,1 +1,17 @@
 """The pipeline: prepare, baseline, tune, retrain, and a folder for each concept; see docs/architecture.md."""
+
+import sys
+
+
+def _one_line(kind, error, traceback) -> None:
+    """Show in one line what can happen before a stage has begun: Ctrl-C, a package that is not installed."""
+    if issubclass(kind, KeyboardInterrupt):
+        print("interrupted; `dvc repro` goes on from here", file=sys.stderr)
+    elif issubclass(kind, ModuleNotFoundError) and not error.name.startswith("stages"):
+        way_out = "activate the virtual environment, or `pip install -r requirements.txt`"
+        print(f"error: the package {error.name} is not installed; {way_out}", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, traceback)
+
+
+sys.excepthook = _one_line

@@ -15,7 +15,7 @@ def main() -> None:
     check_names(settings.tune)
     with connect(settings.runtime.workers) as client, runner(client, settings) as trainings:
         trained = train_and_test("baseline", settings.baseline, settings.train.epochs, settings, trainings)
-    print(result_line("baseline", trained))
+    console.result(result_line("baseline", trained))
 
 
 if __name__ == "__main__":

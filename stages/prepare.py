@@ -62,7 +62,7 @@ def main() -> None:
     splits.write_about(sizes["train"], sizes["validation"], bool(data.validation), data.class_names)
     write_json("metrics/prepare.json", metrics(name, data, parts, sizes))
     counts = ", ".join(f"{size:,} {part}" for part, size in sizes.items())
-    print(f"prepare: {name}, {counts} examples of {described(data.train)}")
+    console.result(f"prepare: {name}, {counts} examples of {described(data.train)}")
 
 
 def metrics(

@@ -25,8 +25,8 @@ def main() -> None:
     with connect(settings.runtime.workers) as client, runner(client, settings) as trainings:
         trained = train_and_test("retrain", tuned, epochs, settings, trainings)
         compared = comparison.compare(settings, tuned, epochs, trainings)
-    print(result_line("retrain", trained))
-    print(f"comparison: {' '.join(compared['summary'])}")
+    console.result(result_line("retrain", trained))
+    console.result(f"comparison: {' '.join(compared['summary'])}")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ def main() -> None:
     settings = params.load()
     packages.check("numerics", "training", "search")
     scoring = scoring_of(settings)
+    print("tune: workers and KerasTuner are starting", flush=True)
     with (
         connect(settings.runtime.workers) as client,
         Runner(

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from stages.base.console import UserError
-from stages.datasets import catalog, idx
+from stages.datasets import catalog, idx, mnist
+from stages.datasets.digits import digits
 from stages.datasets.sources import DebianPackage, IdxDataset, Mirror, NpmPackage, fetch
 
 IMAGES = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
@@ -199,7 +200,7 @@ def test_what_is_no_idx_file_is_refused(tmp_path, content):
 
 
 def test_images_are_normalised_and_labels_are_integers(serve, raw, monkeypatch):
-    monkeypatch.setitem(catalog.IDX_DATASETS, "mnist", IdxDataset(SHA256, (serve().mirror,)))
+    monkeypatch.setitem(mnist.IDX_DATASETS, "mnist", IdxDataset(SHA256, (serve().mirror,)))
     data = catalog.DATASETS["mnist"](raw)  # these two images are too few to train on
     assert data.train.inputs.dtype == np.float32
     assert np.array_equal(data.train.inputs, IMAGES / np.float32(255))
@@ -212,3 +213,18 @@ def test_digits_are_scaled_to_one():
     data = catalog.load("digits", None)
     assert (data.train.inputs.shape, data.test.inputs.shape) == ((1437, 8, 8), (360, 8, 8))
     assert (data.train.inputs.min(), data.train.inputs.max()) == (0, 1)
+    assert (data.train.classes, data.test.labels.dtype) == (10, np.int32)
+
+
+def test_digits_of_another_version_of_scikit_learn_are_refused(monkeypatch):
+    monkeypatch.setattr(hashlib, "sha256", lambda _: hashlib.md5(b"other", usedforsecurity=False))
+    with pytest.raises(
+        UserError, match=r"^digits: scikit-learn's digits.csv.gz has a wrong SHA-256; install"
+    ):
+        digits()
+
+
+def test_the_catalog_has_mnist_fashion_mnist_and_digits(tmp_path):
+    line = "^params.yaml: prepare.dataset is cifar10, but should be one of mnist, fashion_mnist, digits$"
+    with pytest.raises(UserError, match=line):
+        catalog.load("cifar10", tmp_path)

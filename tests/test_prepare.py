@@ -1,5 +1,6 @@
-"""The split and the prepared files."""
+"""Data sets of any kind, their split and the prepared files."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from conftest import ROOT
 
 from stages import prepare
@@ -15,6 +17,8 @@ from stages.base import splits
 from stages.base.console import UserError
 from stages.base.splits import Split
 from stages.datasets import catalog
+from stages.datasets.dataset import Dataset
+from stages.datasets.tables import from_tables
 from stages.prepare import split
 
 
@@ -37,6 +41,62 @@ def test_labels_that_are_numbers_are_split_too():
     assert (data.classes, data.outputs, examples().outputs) == (None, 1, 10)
 
 
+@pytest.mark.parametrize("labels", ["classes", "numbers"])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_group_is_in_one_part(labels, seed):
+    """The share is one of groups, which are of 1 to 9 examples."""
+    groups = np.repeat(np.arange(200), np.arange(200) % 9 + 1)
+    n = len(groups)
+    of_labels = np.arange(n, dtype=np.int32) % 2 if labels == "classes" else np.linspace(0, 1, n)
+    train, validation = split(Split(np.zeros((n, 1)), of_labels, groups=groups), 0.2, seed)
+    assert sorted([*train, *validation]) == list(range(n))
+    assert not set(groups[train]) & set(groups[validation])
+    assert len(set(groups[validation])) == 40
+
+
+def test_groups_that_leave_a_part_without_a_class_are_named():
+    data = Split(
+        np.zeros((40, 1)), np.repeat([0, 1], 20).astype(np.int32), groups=np.repeat([0, 1, 2, 3], 10)
+    )
+    with pytest.raises(
+        UserError, match=r"validation_split is 0.2, too near 0 or 1: one part has no example "
+    ):
+        split(data, 0.2, seed=0)
+    with pytest.raises(UserError, match=r"validation_split is 0.01, too near 0 or 1: "):
+        split(Split(data.inputs, data.labels, groups=np.zeros(40, np.int32)), 0.01, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("split", "shapes", "classes", "outputs", "names"),
+    [
+        (Split(np.zeros((3, 4)), np.int32([0, 2, 1])), (4,), 3, 3, ["inputs", "labels"]),
+        (Split(np.zeros((3, 4, 4)), np.zeros(3)), (4, 4), None, 1, ["inputs", "labels"]),
+        (Split(np.zeros(3), np.zeros((3, 5), np.uint8)), (), None, 5, ["inputs", "labels"]),
+        (Split(np.zeros((3, 1)), np.zeros((3, 2, 7))), (1,), None, 7, ["inputs", "labels"]),
+        (
+            Split(
+                {"a": np.zeros((3, 1)), "b.c": np.zeros((3, 2), int)}, np.zeros(3), np.ones(3), np.arange(3)
+            ),
+            {"a": (1,), "b.c": (2,)},
+            None,
+            1,
+            ["inputs.a", "inputs.b.c", "labels", "weights", "groups"],
+        ),
+    ],
+)
+def test_a_split_knows_its_shapes_classes_and_outputs(split, shapes, classes, outputs, names):
+    assert (split.shapes, split.classes, split.outputs, list(split.arrays)) == (
+        shapes,
+        classes,
+        outputs,
+        names,
+    )
+    again = Split.of(split.arrays)
+    assert all(array is split.arrays[name] for name, array in again.arrays.items())
+    assert list(again.arrays) == names
+    assert isinstance(again.inputs, dict) == isinstance(split.inputs, dict)
+
+
 def test_the_seed_draws_the_split():
     first, again, other = (split(examples(), 0.2, seed)[1] for seed in (1, 1, 2))
     assert np.array_equal(first, again)
@@ -49,12 +109,12 @@ def test_parts_are_written_one_after_the_other_and_come_back_to_the_bit(tmp_path
     monkeypatch.setattr(splits, "_CHUNK", 100)
     data = examples()
     train, validation = split(data, 0.2, seed=1)
-    splits.save(splits.TRAINING, data, train, validation)
+    splits.save(splits.TRAINING, (data, train), (data, validation))
     read = splits.load(splits.TRAINING)
     rows = np.concatenate([train, validation])
     assert np.array_equal(read.inputs, data.inputs[rows])
     assert np.array_equal(read.labels, data.labels[rows])
-    assert (read.inputs.dtype, read.labels.dtype, splits.train_size()) == (np.float32, np.int32, 800)
+    assert (read.inputs.dtype, read.labels.dtype) == (np.float32, np.int32)
     digest = splits.digest(read)
     assert digest == splits.digest(Split(data.inputs[rows], data.labels[rows])) != splits.digest(data)
     read.inputs[0] += 1
@@ -78,14 +138,20 @@ def test_a_class_that_a_part_would_lack_is_named():
 
 
 def test_an_unknown_data_set_is_named_with_those_that_there_are(tmp_path):
-    with pytest.raises(
-        UserError, match=r"prepare.dataset is cifar10, but should be one of mnist, fashion_mnist, digits"
-    ):
-        catalog.load("cifar10", tmp_path)
+    names = ", ".join(catalog.DATASETS)
+    with pytest.raises(UserError, match=f"prepare.dataset is no such, but should be one of {names}"):
+        catalog.load("no such", tmp_path)
 
 
-def numbers(labels=(0, 0, 1, 1), dtype=np.int32, shape=(2,)) -> Split:
-    return Split(np.zeros((len(labels), *shape), np.float32), np.array(labels, dtype))
+def test_a_file_that_a_data_set_lacks_is_named(monkeypatch, tmp_path):
+    monkeypatch.setitem(catalog.DATASETS, "own", lambda raw: np.load(raw / "there.npy"))
+    line = f"^own: {tmp_path}/there.npy is missing; bring it, or mend its function in stages/datasets$"
+    with pytest.raises(UserError, match=line):
+        catalog.load("own", tmp_path)
+
+
+def numbers(labels=(0, 0, 1, 1), dtype=np.int32, shape=(2,), **optional) -> Split:
+    return Split(np.zeros((len(labels), *shape), np.float32), np.array(labels, dtype), **optional)
 
 
 def with_input(value: float) -> Split:
@@ -94,63 +160,236 @@ def with_input(value: float) -> Split:
     return data
 
 
-UNLIKE = "the train part has inputs of shape (2,), int32 labels, but the test part inputs of shape"
+def weighted(*weights) -> Split:
+    return numbers(weights=np.array(weights, np.float32))
+
+
+FORM = "inputs of shape (2,) float32, labels of shape () int32"
+TWO = Split({"a": numbers().inputs, "b": numbers().inputs.astype(np.int32)}, numbers().labels)
+GOOD = {
+    "classes": numbers(),
+    "numbers": numbers(dtype=np.float64),
+    "bytes": Split(np.zeros((4, 2), np.uint8), np.uint8([0, 1, 0, 1])),
+    "several numbers": Split(np.zeros(4), np.float32([[0, 0], [0, 1], [1, 0], [1, 1]])),
+    "two inputs": TWO,
+    "weights": weighted(0, 0.5, 1, 2),
+    "groups": numbers(groups=np.int64([7, 7, 9, 9])),
+}
+
+
+@pytest.mark.parametrize("kind", GOOD)
+def test_good_data_have_no_problems(kind, monkeypatch, tmp_path):
+    """Also with a validation part of their own, and without weights and groups in the test part."""
+    data = GOOD[kind]
+    for validation in (None, data):
+        dataset = Dataset(data, Split(data.inputs, data.labels), {}, validation=validation)
+        assert list(dataset.problems()) == []
+        monkeypatch.setitem(catalog.DATASETS, "own", lambda raw, dataset=dataset: dataset)
+        assert catalog.load("own", tmp_path) is dataset
 
 
 @pytest.mark.parametrize(
-    ("train", "test", "problem"),
+    ("dataset", "problem"),
     [
         (
-            Split(numbers().inputs[:3], numbers().labels),
-            numbers(),
-            "the train part has 3 examples, but labels of shape (4,)",
+            {"train": Split(numbers().inputs[:3], numbers().labels)},
+            "the train part has 3 inputs, but 4 labels",
         ),
-        (numbers(), numbers(()), "the test part has 0 examples, but labels of shape (0,)"),
+        ({"test": numbers(())}, "the test part has 0 inputs, but 0 labels"),
+        ({"validation": weighted(1, 1)}, "the validation part has 2 weights, but 4 labels"),
         (
-            numbers(dtype=np.int64),
-            numbers(),
-            "the train part has float32 inputs and int64 labels, not float32 and int32 or float32",
-        ),
-        (
-            numbers((0, 1, np.nan), np.float32),
-            numbers(),
-            "1 of 3 labels of the train part are missing (NaN, or a class below 0)",
+            {"train": Split(numbers().inputs, np.array(["a", "b", "a", "b"]))},
+            "the train part has labels of type <U1, not integers or floats",
         ),
         (
-            numbers(),
-            numbers((0, -1, 1, -1)),
-            "2 of 4 labels of the test part are missing (NaN, or a class below 0)",
-        ),
-        (with_input(np.nan), numbers(), "1 of 4 examples of the train part hold NaN or an infinite value"),
-        (numbers(), with_input(-np.inf), "1 of 4 examples of the test part hold NaN or an infinite value"),
-        (numbers(), numbers(shape=(3,)), f"{UNLIKE} (3,), int32 labels"),
-        (numbers(), numbers(dtype=np.float32), f"{UNLIKE} (2,), float32 labels"),
-        (numbers((0, 0)), numbers(), "all labels of the train part are 0; there should be two at least"),
-        (
-            numbers((1.5, 1.5), np.float32),
-            numbers(dtype=np.float32),
-            "all labels of the train part are 1.5; there should be",
+            {"train": Split(numbers().inputs, numbers().labels > 0)},
+            "the train part has labels of type |b1, not integers or floats",
         ),
         (
-            numbers((0, 0, 1)),
-            numbers(),
+            {"test": Split(numbers().inputs.astype(">f4"), numbers().labels)},
+            "the test part has inputs of type >f4, not integers or floats of this machine's byte order",
+        ),
+        (
+            {"train": numbers(weights=np.ones((4, 2)))},
+            "the train part has weights of shape (4, 2), not a number for each example",
+        ),
+        (
+            {"train": numbers(groups=np.ones((4, 1), int))},
+            "the train part has groups of shape (4, 1), not a number for each example",
+        ),
+        ({"train": numbers(groups=np.ones(4))}, "the train part has groups of type <f8, not integers"),
+        (
+            {"test": numbers((0, -1, 1, -1))},
+            "the test part has 2 of 4 labels missing (a class below 0)",
+        ),
+        (
+            {"train": numbers((0, 1, np.nan, 1), np.float32)},
+            "the train part has labels that are NaN or infinite in 1 of 4 examples",
+        ),
+        (
+            {"train": with_input(np.nan)},
+            "the train part has inputs that are NaN or infinite in 1 of 4 examples",
+        ),
+        (
+            {"test": with_input(-np.inf)},
+            "the test part has inputs that are NaN or infinite in 1 of 4 examples",
+        ),
+        (
+            {"train": Split({"a": with_input(np.inf).inputs}, numbers().labels)},
+            "the train part has inputs.a that are NaN or infinite in 1 of 4 examples",
+        ),
+        ({"train": weighted(1, 1, -1, 1)}, "the train part has weights below 0, or all of them 0"),
+        ({"train": weighted(0, 0, 0, 0)}, "the train part has weights below 0, or all of them 0"),
+        (
+            {"test": numbers(shape=(3,))},
+            f"the train part has {FORM}, but the test part {FORM.replace('2', '3', 1)}",
+        ),
+        (
+            {"test": numbers(dtype=np.int64)},
+            f"the train part has {FORM}, but the test part {FORM.replace('int32', 'int64')}",
+        ),
+        (
+            {"validation": TWO},
+            f"the train part has {FORM}, but the validation part inputs.a of shape (2,) float32, inputs.b of",
+        ),
+        (
+            {"train": weighted(1, 1, 1, 1), "validation": numbers()},
+            "the train or the validation part has weights, but the other has none",
+        ),
+        ({"train": numbers((0, 0, 0, 0))}, "all labels of the train part are the same"),
+        (
+            {part: numbers((1.5, 1.5), np.float32) for part in ("train", "test")},
+            "all labels of the train part",
+        ),
+        (
+            {part: Split(numbers().inputs, np.zeros((4, 3, 3))) for part in ("train", "test")},
+            "all labels of the train part are the same",
+        ),
+        (
+            {"train": numbers((0, 0, 1))},
             "the train part has 1 examples of class 1, but needs 2, one of them for validation",
         ),
-        (numbers(), numbers((0, 2)), "the test part has class 2, but the train part only classes up to 1"),
+        (
+            {"train": numbers((0, 0, 2)), "validation": numbers()},
+            "the train part has 0 examples of class 1, but needs 1",
+        ),
+        ({"test": numbers((0, 2))}, "the test part has class 2, but the train part only classes up to 1"),
+        (
+            {"validation": numbers((0, 3))},
+            "the validation part has class 3, but the train part only classes up",
+        ),
+        ({"class_names": ["one"]}, "there are 1 names for 2 classes"),
+        (
+            {part: Split(numbers().inputs, numbers().labels[:, None]) for part in ("train", "test")},
+            "the train part has labels of shape (4, 1); they should be (4,)",
+        ),
     ],
 )
-def test_what_cannot_be_trained_on_is_named(train, test, problem, monkeypatch, tmp_path):
-    monkeypatch.setitem(catalog.DATASETS, "own", lambda raw: catalog.Dataset(train, test, {}))
+def test_what_cannot_be_trained_on_is_one_line(dataset, problem, monkeypatch, tmp_path):
+    own = Dataset(**{"train": numbers(), "test": numbers(), "digests": {}, **dataset})
+    monkeypatch.setitem(catalog.DATASETS, "own", lambda raw: own)
     with pytest.raises(UserError) as error:
         catalog.load("own", tmp_path)
     assert str(error.value).startswith(f"own: {problem}")
+    assert str(error.value).endswith("; mend the data, or its function in stages/datasets")
     assert "\n" not in str(error.value)
 
 
-def test_good_data_are_loaded(monkeypatch, tmp_path):
-    for data in (numbers(), numbers(dtype=np.float32)):
-        monkeypatch.setitem(catalog.DATASETS, "own", lambda raw, data=data: catalog.Dataset(data, data, {}))
-        assert catalog.load("own", tmp_path).train is data
+def test_a_single_example_of_a_class_will_do_with_a_validation_part_of_its_own():
+    assert list(Dataset(numbers((0, 0, 1)), numbers(), {}, validation=numbers()).problems()) == []
+
+
+@pytest.fixture
+def prepared(tmp_path, monkeypatch):
+    """A function that prepares a data set in an empty folder; it returns metrics/prepare.json."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    settings = yaml.safe_load((ROOT / "params.yaml").read_text())
+    settings["prepare"] = {"dataset": "own", "validation_split": 0.25}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
+
+    def run(dataset: Dataset) -> dict:
+        monkeypatch.setitem(catalog.DATASETS, "own", lambda raw: dataset)
+        prepare.main()
+        return json.loads((tmp_path / "metrics/prepare.json").read_text())
+
+    return run
+
+
+def parts_of(data: Split) -> tuple[Split, Split, Split]:
+    """The first 8 rows of `data`, the next 4, the last 4."""
+
+    def rows(part: slice) -> Split:
+        return Split.of({name: array[part] for name, array in data.arrays.items()})
+
+    return rows(slice(8)), rows(slice(8, 12)), rows(slice(12, 16))
+
+
+ALL = Split(
+    {"image": np.arange(64, dtype=np.uint8).reshape(16, 2, 2), "age": np.arange(16) / 4},
+    np.int32([0, 1] * 8),
+    np.linspace(1, 2, 16),
+    np.arange(16) // 2,
+)
+
+
+def test_a_validation_part_of_its_own_is_written_after_train(prepared, capsys):
+    train, validation, test = parts_of(ALL)
+    metrics = prepared(
+        Dataset(train, test, {"file": "digest"}, class_names=["no", "yes"], validation=validation)
+    )
+    read = splits.load(splits.TRAINING).arrays
+    for name in ("inputs.image", "inputs.age", "labels", "weights"):
+        np.testing.assert_array_equal(read[name], ALL.arrays[name][:12])
+        assert read[name].dtype == ALL.arrays[name].dtype
+    np.testing.assert_array_equal(
+        splits.load(splits.TEST).arrays["inputs.image"], ALL.arrays["inputs.image"][12:]
+    )
+    assert splits.about() == {
+        "train": 8,
+        "validation": 4,
+        "own_validation": True,
+        "class_names": ["no", "yes"],
+    }
+    assert (metrics["classes"], metrics["class_names"]) == (2, ["no", "yes"])
+    assert [metrics[f"{part}_examples"] for part in ("train", "validation", "test")] == [8, 4, 4]
+    assert metrics["examples_per_class"] == {"train": [4, 4], "validation": [2, 2], "test": [2, 2]}
+    assert (metrics["input_mean.image"], metrics["input_mean.age"]) == (15.5, 7 / 8)
+    assert metrics["sha256"] == [{"file": "file", "digest": "digest"}]
+    said = "8 train, 4 validation, 4 test examples of 2 x 2 image and one number age inputs; labels are 2 classes"
+    assert capsys.readouterr().out == f"prepare: own, {said}\n"
+
+
+@pytest.mark.parametrize("part", [0, 1])
+def test_a_validation_part_of_its_own_needs_no_groups(prepared, part):
+    parts = list(parts_of(ALL))
+    parts[part] = Split(parts[part].inputs, parts[part].labels, parts[part].weights)
+    prepared(Dataset(parts[0], parts[2], {}, validation=parts[1]))
+    np.testing.assert_array_equal(splits.load(splits.TRAINING).labels, ALL.labels[:12])
+
+
+def test_weights_of_two_types_keep_their_values(prepared):
+    train, validation, test = parts_of(ALL)
+    validation = Split(validation.inputs, validation.labels, validation.weights.astype(np.float32))
+    prepared(Dataset(train, test, {}, validation=validation))
+    np.testing.assert_allclose(splits.load(splits.TRAINING).weights, ALL.weights[:12])
+
+
+def test_without_one_a_share_is_drawn_of_whole_groups_which_are_written(prepared):
+    prepared(Dataset(ALL, ALL, {}))
+    read, about = splits.load(splits.TRAINING), splits.about()
+    assert (about["train"], about["validation"], about["own_validation"]) == (12, 4, False)
+    assert sorted(read.groups) == ALL.groups.tolist()
+    assert not set(read.groups[:12]) & set(read.groups[12:])
+    np.testing.assert_array_equal(read.inputs["age"] // 0.5, read.groups)
+
+
+def test_files_of_another_data_set_that_was_prepared_before_go(prepared):
+    prepared(Dataset(ALL, ALL, {}))
+    prepared(Dataset(*2 * [Split(np.arange(16.0), np.linspace(0, 1, 16))], {}))
+    for folder in (splits.TRAINING, splits.TEST):
+        assert {path.name for path in folder.glob("*.npy")} == {"inputs.npy", "labels.npy"}
+    assert splits.load(splits.TRAINING).weights is None
 
 
 TABLE = pd.DataFrame(
@@ -162,7 +401,7 @@ def test_a_table_is_standardised_by_its_train_part(tmp_path):
     """Columns are matched by their names, whatever their order."""
     file = tmp_path / "data.csv"
     TABLE.to_csv(file)
-    data = catalog.from_tables(TABLE[:3], TABLE[["kind", "b", "a"]][3:], "kind", file)
+    data = from_tables(TABLE[:3], TABLE[["kind", "b", "a"]][3:], "kind", file)
     np.testing.assert_allclose(data.train.inputs.mean(0), 0, atol=1e-6)
     np.testing.assert_allclose(data.train.inputs.std(0), 1, rtol=1e-6)
     np.testing.assert_allclose(data.test.inputs, [[4 / np.sqrt(8 / 3), -np.sqrt(2), np.sqrt(2)]], rtol=1e-6)
@@ -179,9 +418,9 @@ def test_a_table_is_standardised_by_its_train_part(tmp_path):
         ("b", "y"),
     ]
     true_or_false = TABLE.assign(kind=TABLE["kind"] == "yes")
-    of_booleans = catalog.from_tables(true_or_false[:3], true_or_false[3:], "kind")
+    of_booleans = from_tables(true_or_false[:3], true_or_false[3:], "kind")
     assert of_booleans.train.labels.tolist() == [0, 1, 1]
-    of_numbers = catalog.from_tables(TABLE[:3], TABLE[3:], "a")
+    of_numbers = from_tables(TABLE[:3], TABLE[3:], "a")
     assert (of_numbers.train.labels.tolist(), of_numbers.train.outputs, of_numbers.class_names) == (
         [1, 3, 5],
         1,
@@ -209,15 +448,97 @@ def test_columns_that_differ_or_lack_values_are_named(train, test, label, proble
     with pytest.raises(
         UserError, match=f"^data.csv: {problem}; mend the file, or leave out the column or those rows$"
     ):
-        catalog.from_tables(train, test, label, Path("data.csv"))
+        from_tables(train, test, label, Path("data.csv"))
+
+
+def test_numbers_are_classes_if_they_are_said_to_be(capsys):
+    table = pd.DataFrame({"a": [1.0, 3.0, 5.0, 7.0], "label": [3, 8, 8, 3]})
+    data = from_tables(table[:3], table[3:], "label", classes=True)
+    assert (data.train.labels.tolist(), data.test.labels.tolist()) == ([0, 1, 1], [0])
+    assert (data.train.labels.dtype, data.class_names) == (np.int32, ["3", "8"])
+    assert capsys.readouterr().err == ""
+    data = from_tables(table[:3], table[3:], "label")
+    assert (data.train.labels.tolist(), data.train.labels.dtype, data.class_names) == (
+        [3, 8, 8],
+        np.float32,
+        [],
+    )
+    assert capsys.readouterr().err == (
+        "label is only 3 and 8, and taken for a number; with classes=True, `from_tables` takes it for classes\n"
+    )
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """The folders of both parts: a red image and a grey one of each class, and of the larger class another."""
+    from PIL import Image
+
+    for part in ("train", "test"):
+        for kind, names in (("cat", "ab"), ("dog", "abc")):
+            (tmp_path / part / kind).mkdir(parents=True)
+            for name, mode, color in zip(
+                names, ("RGB", "L", "RGBA"), ((255, 0, 0), 100, (0, 0, 255, 9)), strict=False
+            ):
+                Image.new(mode, (6, 4), color).save(tmp_path / part / kind / f"{name}.png")
+    return tmp_path / "train", tmp_path / "test"
+
+
+def test_images_in_folders_are_resized_and_their_folders_are_the_classes(folders):
+    from stages.datasets.folders import from_folders
+
+    (folders[0] / ".DS_Store").touch()
+    (folders[0] / "cat/.hidden").touch()
+    data = from_folders(*folders, size=(2, 3))
+    assert (data.train.inputs.shape, data.train.inputs.dtype) == ((5, 2, 3, 3), np.uint8)
+    assert (data.train.labels.tolist(), data.class_names) == ([0, 0, 1, 1, 1], ["cat", "dog"])
+    assert data.train.inputs[:, 0, 0].tolist() == [
+        *([[255, 0, 0], [100, 100, 100]] * 2),
+        [0, 0, 255],
+    ]
+    assert list(data.problems()) == []
+    grey = from_folders(*folders, size=(4, 6), grey=True)
+    assert grey.train.inputs.shape == (5, 4, 6, 1)
+    assert grey.train.inputs[:, 0, 0, 0].tolist() == [76, 100, 76, 100, 29]
+    assert grey.digests == data.digests
+    (folders[1] / "dog/a.png").write_bytes((folders[1] / "dog/b.png").read_bytes())
+    assert from_folders(*folders, size=(2, 3)).digests != data.digests
+
+
+def test_a_folder_in_one_part_only_and_a_file_that_is_no_image_are_named(folders):
+    from stages.datasets.folders import from_folders
+
+    (folders[1] / "dog/a.png").write_bytes(b"no image")
+    with pytest.raises(
+        UserError, match=r"^\S+/test/dog/a.png is no image \(.+\); remove it from the folder$"
+    ):
+        from_folders(*folders, size=(2, 3))
+    (folders[0] / "emu").mkdir()
+    with pytest.raises(
+        UserError, match=r"train has folders cat, dog, emu, but \S+/test cat, dog; each part "
+    ):
+        from_folders(*folders, size=(2, 3))
 
 
 def test_splits_load_without_pickle_and_memory_mapped(tmp_path):
-    splits.save(tmp_path / "train", examples())
+    splits.save(tmp_path / "train", (examples(), np.arange(1000)))
     loaded = splits.load(tmp_path / "train")
     assert isinstance(loaded.inputs, np.memmap)
     assert np.array_equal(loaded.inputs, examples().inputs)
     assert (loaded.labels.dtype, loaded.classes) == (np.int32, 10)
+
+
+@pytest.mark.parametrize("missing", ["inputs", "labels"])
+def test_a_part_that_is_missing_or_damaged_is_one_line(tmp_path, missing):
+    folder = tmp_path / "train"
+    splits.save(folder, (examples(), np.arange(1000)))
+    (folder / f"{missing}.npy").write_bytes(b"no array")
+    with pytest.raises(UserError, match=rf"^{folder} is damaged \(.+\); `dvc repro prepare` makes it again$"):
+        splits.load(folder)
+    (folder / f"{missing}.npy").unlink()
+    with pytest.raises(
+        UserError, match=rf"^{folder}/{missing}.npy is missing; `dvc repro prepare` makes it$"
+    ):
+        splits.load(folder)
 
 
 def test_an_experiments_copy_shares_the_downloads(tmp_path, monkeypatch):
@@ -230,7 +551,8 @@ def test_an_experiments_copy_shares_the_downloads(tmp_path, monkeypatch):
         monkeypatch.chdir(folder)
         with pytest.raises(SystemExit, match="seen"):
             prepare.main()
-    assert seen == [tmp_path / "data/raw/mnist"] * 2
+    name = yaml.safe_load((ROOT / "params.yaml").read_text())["prepare"]["dataset"]
+    assert seen == [tmp_path / "data/raw" / name] * 2
 
 
 def test_prepare_does_not_import_tensorflow():

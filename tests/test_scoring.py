@@ -1,11 +1,16 @@
 """What a trial consists of and what it comes to, by exact sums; tests/test_search.py has it in a search."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn.model_selection import KFold, StratifiedKFold
+from sklearn.model_selection import GroupKFold, KFold, StratifiedKFold
 
+from stages.base import splits
+from stages.base.console import UserError
+from stages.base.params import load
+from stages.base.splits import Split
 from stages.search import scoring
 from stages.search.scoring import LOSS, SCORE
 
@@ -18,21 +23,21 @@ def holdout(**changes) -> scoring.Holdout:
         "train_size": 3,
         "size": 7,
         "objective": SCORE,
-        "seed": 5,
-        "executions": 1,
+        "seeds": [5],
         "early_stopping": None,
     }
     return scoring.Holdout(**{**settings, **changes})
 
 
-def folds(labels=CLASSES, **changes) -> scoring.CrossValidation:
-    return scoring.CrossValidation(labels, **{"folds": 3, "seed": 5, "executions": 1, **changes})
+def folds(labels=CLASSES, groups=None, **changes) -> scoring.CrossValidation:
+    data = Split(np.zeros((len(labels), 1)), labels, groups=groups)
+    return scoring.CrossValidation(data, **{"folds": 3, "seed": 5, "seeds": [5], **changes})
 
 
-def checkpoint(scores, losses=None, deviation=0.0, loss_deviation=0.0, seconds=None) -> scoring.Checkpoint:
+def checkpoint(scores, losses=None, error=0.0, seconds=None) -> scoring.Checkpoint:
     epochs = len(scores)
     history = {"loss": [0.0] * epochs, SCORE: list(scores), LOSS: list(losses or [0.0] * epochs)}
-    history |= {f"{SCORE}_std": [deviation] * epochs, f"{LOSS}_std": [loss_deviation] * epochs}
+    history |= {f"{SCORE}_error": [error] * epochs, f"{LOSS}_error": [0.0] * epochs}
     return scoring.Checkpoint(epochs, [], [], history, seconds or [0.1] * epochs, 7)
 
 
@@ -46,9 +51,9 @@ def test_the_holdout_trains_on_the_first_rows_and_scores_on_all_others():
     assert rows(subsets.values()) == [([0, 1, 2], [3, 4, 5, 6])]
 
 
-def test_each_execution_of_a_holdout_has_the_next_seed():
-    asked = holdout(executions=3).trainings({"units": 16})
-    assert asked == [scoring.Training({"units": 16}, seed, "holdout") for seed in (5, 6, 7)]
+def test_a_holdout_has_a_training_for_each_seed():
+    asked = holdout(seeds=[5, 9, 7]).trainings({"units": 16})
+    assert asked == [scoring.Training({"units": 16}, seed, "holdout") for seed in (5, 9, 7)]
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -79,8 +84,30 @@ def test_folds_follow_from_the_seed(labels):
     assert all(held_out != list(range(held_out[0], held_out[0] + 7)) for _, held_out in first)
 
 
-def test_each_execution_has_a_training_for_each_fold():
-    scored = folds(executions=2)
+GROUPS = np.arange(len(CLASSES)) // 2
+
+
+@pytest.mark.parametrize("labels", [CLASSES, NUMBERS], ids=["classes", "numbers"])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_group_is_in_one_fold(labels, seed):
+    subsets = folds(labels, GROUPS, seed=seed).subsets.values()
+    for train, held_out in subsets:
+        assert not set(GROUPS[train]) & set(GROUPS[held_out])
+    shuffled = GroupKFold(3, shuffle=True, random_state=seed)
+    assert rows(subsets) == rows(shuffled.split(labels, groups=GROUPS))
+    assert sorted(row for _, held_out in subsets for row in held_out) == list(range(len(labels)))
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_folds_of_several_labels_an_example_are_drawn_whatever_they_are(seed):
+    several = np.arange(42, dtype=np.int32).reshape(21, 2) % 2
+    assert rows(folds(several, seed=seed).subsets.values()) == rows(
+        KFold(3, shuffle=True, random_state=seed).split(several)
+    )
+
+
+def test_each_fold_has_a_training_for_each_seed():
+    scored = folds(seeds=[5, 6])
     assert list(scored.subsets) == ["fold 1 of 3", "fold 2 of 3", "fold 3 of 3"]
     asked = scored.trainings({"units": 16})
     assert asked == [
@@ -110,60 +137,63 @@ def test_a_fold_is_scored_at_the_last_epoch():
     assert folds().early_stopping is None
 
 
-@pytest.mark.parametrize(("objective", "deviation"), [(SCORE, 0.4), (LOSS, 0.6)])
-def test_the_standard_error_of_one_holdout_is_of_its_examples(objective, deviation):
-    scores = [{SCORE: 0.8, LOSS: 0.5, f"{SCORE}_std": 0.4, f"{LOSS}_std": 0.6}]
-    error = holdout(objective=objective).standard_error(scores)
-    assert error == pytest.approx(deviation / math.sqrt(4), rel=1e-12)
+@pytest.mark.parametrize(("objective", "error"), [(SCORE, 0.04), (LOSS, 0.06)])
+def test_the_standard_error_of_one_holdout_is_of_its_examples(objective, error):
+    scores = [{SCORE: 0.8, LOSS: 0.5, f"{SCORE}_error": 0.04, f"{LOSS}_error": 0.06}]
+    assert holdout(objective=objective).standard_error(scores) == pytest.approx(error, rel=1e-12)
 
 
 @pytest.mark.parametrize(("objective", "of_seeds"), [(SCORE, 0.01**2), (LOSS, 0.05**2)])
 def test_the_standard_error_of_two_holdouts_is_of_examples_and_seeds(objective, of_seeds):
     """Of two numbers that are d apart, the standard error of the mean is d / 2."""
     scores = [
-        {SCORE: 0.8, LOSS: 0.5, f"{SCORE}_std": 0.4, f"{LOSS}_std": 0.4},
-        {SCORE: 0.82, LOSS: 0.6, f"{SCORE}_std": 0.2, f"{LOSS}_std": 0.2},
+        {SCORE: 0.8, LOSS: 0.5, f"{SCORE}_error": 0.04, f"{LOSS}_error": 0.04},
+        {SCORE: 0.82, LOSS: 0.6, f"{SCORE}_error": 0.02, f"{LOSS}_error": 0.02},
     ]
-    error = holdout(objective=objective, executions=2).standard_error(scores)
-    assert error == pytest.approx(math.sqrt((0.4**2 + 0.2**2) / 2 / 4 + of_seeds), rel=1e-12)
+    error = holdout(objective=objective, seeds=[5, 6]).standard_error(scores)
+    assert error == pytest.approx(math.sqrt((0.04**2 + 0.02**2) / 2 + of_seeds), rel=1e-12)
 
 
-def test_the_standard_error_of_folds_is_of_each_folds_mean_over_the_executions():
+THREE_FOLDS = math.sqrt(1 / 3 + 1 / 2)  # Nadeau and Bengio's: two thirds train, one third scores
+
+
+def test_the_standard_error_of_folds_is_of_each_folds_mean_over_the_seeds():
     """The means are 0.7, 0.8 and 0.9: their variance is 0.01."""
     scores = [{SCORE: score} for score in (0.6, 0.9, 0.8, 0.8, 0.7, 1.0)]
-    assert folds(executions=2).standard_error(scores) == pytest.approx(0.1 / math.sqrt(3), rel=1e-12)
-    assert folds(folds=2).standard_error(scores[:2]) == pytest.approx(0.15, rel=1e-12)
+    assert folds(seeds=[5, 6]).standard_error(scores) == pytest.approx(0.1 * THREE_FOLDS, rel=1e-12)
+    of_two = math.sqrt(0.045 * (1 / 2 + 1))
+    assert folds(folds=2).standard_error(scores[:2]) == pytest.approx(of_two, rel=1e-12)
 
 
 def test_a_trial_comes_to_the_means_at_its_trainings_best_epochs():
-    first = checkpoint([0.5, 0.7, 0.6], losses=[3.0, 2.0, 1.0], deviation=0.4, seconds=[1.0, 2.0, 3.0])
+    first = checkpoint([0.5, 0.7, 0.6], losses=[3.0, 2.0, 1.0], error=0.04, seconds=[1.0, 2.0, 3.0])
     second = checkpoint(
-        [0.8, 0.4, 0.3, 0.9], losses=[4.0, 1.0, 1.0, 1.0], deviation=0.2, seconds=[4.0, 5.0, 7.0, 900.0]
+        [0.8, 0.4, 0.3, 0.9], losses=[4.0, 1.0, 1.0, 1.0], error=0.02, seconds=[4.0, 5.0, 7.0, 900.0]
     )
-    found = scoring.evaluate(holdout(executions=2), [first, second], epochs=3)
+    found = scoring.evaluate(holdout(seeds=[5, 6]), [first, second], epochs=3)
     assert found.scores == pytest.approx({SCORE: 0.75, LOSS: 3.0}, rel=1e-12)
-    assert found.standard_error == pytest.approx(math.sqrt((0.4**2 + 0.2**2) / 2 / 4 + 0.05**2), rel=1e-12)
+    assert found.standard_error == pytest.approx(math.sqrt((0.04**2 + 0.02**2) / 2 + 0.05**2), rel=1e-12)
     assert (found.epochs, found.best_epoch, found.parameters, found.failure) == (3, 2, 7, None)
     assert found.seconds_per_epoch == 3.5
-    assert scoring.evaluate(holdout(executions=2), [first, second], epochs=4).epochs == 4
+    assert scoring.evaluate(holdout(seeds=[5, 6]), [first, second], epochs=4).epochs == 4
 
 
 def test_a_trial_of_folds_comes_to_the_means_at_the_last_of_its_epochs():
     states = [checkpoint([0.9, score, 0.9], losses=[0.0, 1 - score, 0.0]) for score in (0.7, 0.8, 0.9)]
     found = scoring.evaluate(folds(), states, epochs=2)
     assert found.scores == pytest.approx({SCORE: 0.8, LOSS: 0.2}, rel=1e-12)
-    assert found.standard_error == pytest.approx(0.1 / math.sqrt(3), rel=1e-12)
+    assert found.standard_error == pytest.approx(0.1 * THREE_FOLDS, rel=1e-12)
     assert (found.epochs, found.best_epoch) == (2, 2)
 
 
 def test_a_training_that_fails_after_the_trials_epochs_does_not_fail_the_trial():
     states = [checkpoint([0.5, 0.6, 0.7]), checkpoint([0.5, 0.6, math.nan])]
-    failed = scoring.evaluate(holdout(executions=2), states, epochs=3)
+    failed = scoring.evaluate(holdout(seeds=[5, 6]), states, epochs=3)
     assert failed.failure == f"{SCORE} is nan after epoch 3"
     assert (failed.epochs, failed.parameters, failed.best_epoch, failed.standard_error) == (3, 7, None, None)
     assert all(math.isnan(failed.scores[name]) for name in (SCORE, LOSS))
-    assert scoring.evaluate(holdout(executions=2), states, epochs=4).failure == failed.failure
-    earlier = scoring.evaluate(holdout(executions=2), states, epochs=2)
+    assert scoring.evaluate(holdout(seeds=[5, 6]), states, epochs=4).failure == failed.failure
+    earlier = scoring.evaluate(holdout(seeds=[5, 6]), states, epochs=2)
     assert (earlier.failure, earlier.scores[SCORE]) == (None, 0.6)
 
 
@@ -175,3 +205,56 @@ def test_a_trial_that_came_to_nothing_has_no_scores():
     for name in ("standard_error", "best_epoch", "seconds_per_epoch", "parameters"):
         assert getattr(nothing, name) is None
     assert scoring.Evaluation().failure is None
+
+
+@pytest.fixture
+def scoring_of(tmp_path, monkeypatch):
+    """A function that returns how trials are scored on a data set, with changes to `tune` in params.yaml."""
+    settings = load(Path(__file__).parent.parent / "params.yaml")
+    monkeypatch.chdir(tmp_path)
+
+    def of(labels=CLASSES, groups=None, own_validation=False, cv=3, **changes):
+        data = Split(np.zeros((len(labels), 1)), labels, groups=groups)
+        splits.save(splits.TRAINING, (data, np.arange(len(labels))))
+        splits.write_about(len(labels) - 5, 5, own_validation, [])
+        sklearn = settings.tune.sklearn.model_copy(update={"cv": cv})
+        own = {"strategy": "random", "objective": SCORE, "sklearn": sklearn, **changes}
+        return scoring.scoring_of(settings.model_copy(update={"tune": settings.tune.model_copy(update=own)}))
+
+    return of
+
+
+def test_a_search_is_scored_on_the_validation_part_and_with_sklearn_on_folds(scoring_of):
+    one = scoring_of(own_validation=True, executions_per_trial=3)
+    assert rows(one.subsets.values()) == [(list(range(16)), list(range(16, 21)))]
+    assert len(set(one.seeds)) == 3
+    many = scoring_of(strategy="sklearn", groups=GROUPS, cv=11, executions_per_trial=2)
+    assert len(many.subsets) == 11
+    assert many.splitter.__class__ is GroupKFold
+    assert many.seeds == one.seeds[:2]
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (
+            {"own_validation": True},
+            "tune.strategy is sklearn, but its folds would mix the data set's own valid",
+        ),
+        ({"objective": LOSS}, f"tune.objective is {LOSS}, but with tune.strategy sklearn should be {SCORE}"),
+        ({"cv": 4}, "tune.sklearn.cv is 4, but the data allows 3 folds at most"),
+        ({"labels": NUMBERS, "cv": 22}, "tune.sklearn.cv is 22, but the data allows 21 folds at most"),
+        ({"groups": GROUPS, "cv": 12}, "tune.sklearn.cv is 12, but the data allows 11 folds at most"),
+    ],
+)
+def test_what_folds_cannot_be_made_of_is_one_line(scoring_of, settings, said):
+    with pytest.raises(UserError) as error:
+        scoring_of(**{"strategy": "sklearn", **settings})
+    assert str(error.value).startswith(f"params.yaml: {said}")
+    assert "\n" not in str(error.value)
+
+
+def test_an_objective_that_there_is_not_is_refused_with_every_strategy(scoring_of):
+    for strategy in ("random", "sklearn"):
+        with pytest.raises(UserError, match=r"^tune.objective in params.yaml is val_no, but NAME in "):
+            scoring_of(strategy=strategy, objective="val_no")

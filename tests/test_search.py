@@ -69,16 +69,18 @@ def holdout(objective=SCORE, **changes) -> Holdout:
 
 
 def run(settings: Tune, seed=0, function=formula, baseline=None, **changes):
-    oracle = oracles.create(settings, seed)
+    """The trials that an oracle asks for, and the oracle."""
+    oracle, own = oracles.create(settings, seed), {"units": 512, "fixed": 1, **(baseline or {})}
     trials = search(
         oracle,
         function,
         holdout(settings.objective, **changes),
-        baseline={"units": 512, "fixed": 1, **(baseline or {})},
+        baseline=own,
         max_epochs=settings.max_epochs,
         trials_at_once=getattr(getattr(settings, settings.strategy), "trials_at_once", None),
     )
-    return trials, oracle
+    assert (trials[0].number, trials[0].hyperparameters, trials[0].budget) == (0, own, settings.max_epochs)
+    return trials[1:], oracle
 
 
 @pytest.mark.parametrize("strategy", ["hyperband", "random", "bayesian", "grid", "sklearn"])
@@ -105,6 +107,27 @@ def test_two_searches_with_one_seed_are_one(strategy):
         assert epochs == sum(longest.values()) < sum(budgets)
     else:
         assert epochs == 10 * len(first)
+
+
+@pytest.mark.parametrize("strategy", ["hyperband", "bayesian", "grid"])
+def test_the_baseline_is_trial_0_and_the_oracle_does_not_know_of_it(strategy):
+    """Also where it is in no space; it is trained once where the oracle asks for it too."""
+    block = {**TUNE[strategy], "max_trials": 4} if strategy == "bayesian" else TUNE[strategy]
+    settings = tune(strategy=strategy, **{strategy: block})
+    asked = []
+
+    def count(trainings):
+        asked.append(dict(trainings))
+        yield from formula(trainings)
+
+    inside, oracle = run(settings, function=count)
+    outside, _ = run(settings, baseline={"units": 7})
+    assert inside == outside
+    assert len(oracle.trials) == len(inside)
+    if strategy == "grid":
+        assert len(asked[0]) == 32
+        (training,) = [training for training in asked[0] if training.hyperparameters["units"] == 512]
+        assert asked[0][training] == 10
 
 
 def test_hyperband_is_kerastuners():
@@ -280,7 +303,7 @@ def test_a_grid_is_asked_for_at_once_in_kerastuners_order():
         yield from formula(asked)
 
     trials, _ = run(settings, function=count)
-    assert batches == [6]
+    assert batches == [7]  # with the baseline
     own = keras_tuner.oracles.GridSearchOracle(SCORE, hyperparameters=oracles.search_space(settings.space))
     own.save = own._save_trial = lambda *_: None
     own.verbose = 0

@@ -8,7 +8,9 @@ import errno
 import math
 import os
 import select
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable
 
 from tqdm import tqdm
@@ -43,7 +45,7 @@ def run(main: Callable[[], None]) -> None:
             raise
         sys.exit(f"error: {unwritable(error.filename, error)}")
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        print("interrupted; `dvc repro` goes on from here", file=sys.stderr)
         sys.exit(130)
 
 
@@ -69,6 +71,18 @@ def one_line(error: BaseException) -> str:
 def decimals(scale: float) -> str:
     """Return the format for numbers read against `scale`, such as a margin: it shows two digits of it."""
     return f".{max(0, 1 - math.floor(math.log10(scale))) if scale > 1e-12 else 4}f"
+
+
+def result(line: str) -> None:
+    """Print a stage's result; on a terminal, its lines break between words."""
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else len(line) + 1
+    print(textwrap.fill(line, columns, break_long_words=False, break_on_hyphens=False), flush=True)
+
+
+def advance(bar: tqdm, steps: int) -> None:
+    """Move `bar` on, by 0 steps too, and show its time."""
+    bar.update(steps)
+    bar.refresh()
 
 
 def say(line: str) -> None:

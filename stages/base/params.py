@@ -404,6 +404,10 @@ def _line(mistake: dict, content: Any) -> str:
     where = ".".join(key)
     if mistake["type"] == "unknown_key":
         return f"{where}: {mistake['msg']}" if where else mistake["msg"]
+    if where.startswith("tune.space.") and where.count(".") == 2 and not isinstance(content, dict):
+        fixed = f"for one value, write it under baseline, and leave {where} out (-S '~{where}')"
+        form = "{type: int, min: 16, max: 512} or the like"
+        return f"{where} is {shown(content)}, but should be {form}; {fixed}"
     if mistake["type"] == "missing":
         return f"{where} is missing; add it"
     return f"{where} is {shown(mistake['input'])}, but {_says(mistake)}" if where else _says(mistake)

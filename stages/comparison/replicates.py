@@ -4,6 +4,7 @@ Their seeds are not those of the search, whose scores would flatter a network th
 """
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -116,7 +117,7 @@ def train(
     trainings = [Training(hyperparameters, seed, "everything") for seed in seeds]
     results: dict[Training, tuple[Checkpoint, dict]] = {}
     with console.progress_bar(name, replicates * epochs) as bar:
-        runner.progress = bar.update
+        runner.progress = partial(console.advance, bar)
         stored = f"{len(runner.stored)} trainings in {settings.runtime.store}"
         bar.write(f"{name}: {replicates} trainings of {epochs} epochs; {stored}")
         for training, checkpoint, test in runner.run(dict.fromkeys(trainings, epochs)):

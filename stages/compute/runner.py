@@ -260,6 +260,7 @@ class Runner:
                 try:
                     key = done.get(timeout=1)
                 except queue.Empty:
+                    self.progress(0)
                     self._check_workers()
                     continue
                 self._last_seen = time.monotonic()

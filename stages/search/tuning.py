@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from functools import partial
 
 import pandas as pd
 
@@ -179,7 +180,7 @@ def tune(settings: Params, scoring: Holdout | CrossValidation, runner: Runner) -
     oracle, (count, epochs) = oracles.create(tune, settings.seed), plan(tune, scoring, settings.seed)
     form = console.decimals(tune.tolerance)
     with console.progress_bar("tune", epochs) as bar:
-        runner.progress = bar.update
+        runner.progress = partial(console.advance, bar)
         stored = f"{len(runner.stored)} trainings in {settings.runtime.store}"
         bar.write(f"tune: up to {count} trials, one of the baseline, {epochs} epochs; {stored}")
         trials = search(
@@ -202,7 +203,7 @@ def tune(settings: Params, scoring: Holdout | CrossValidation, runner: Runner) -
     write_json("data/tune/network.json", chosen)
     write_json("metrics/tune.json", metrics(trials, choice, tune, runner, start))
     counts = f"{len(trials)} trials, {sum(runner.epochs.values())} epochs, {runner.epochs_reused} of them"
-    print(f"tune: {reason(choice, tune, form)}; {counts} from {settings.runtime.store}")
+    console.result(f"tune: {reason(choice, tune, form)}; {counts} from {settings.runtime.store}")
 
 
 def metrics(

@@ -1,6 +1,7 @@
 """The score of score.py over a set of examples, and how far other examples would move it."""
 
 import re
+from collections.abc import Callable
 
 import numpy as np
 
@@ -38,20 +39,25 @@ def mean(labels: np.ndarray, outputs: np.ndarray) -> float:
 def values(labels: np.ndarray, outputs: np.ndarray) -> np.ndarray:
     """Return numbers, float64, whose mean is the score; they vary as other examples would make it vary.
 
-    That is the score of each example, (n,). Of a score for the whole set it is the pseudo-value of each of
-    `GROUPS` random groups of examples, moved so that their mean is the score (Tukey 1958, "Bias and
-    confidence in not-quite large samples"; the delete-a-group jackknife: Kott 2001, "The delete-a-group
-    jackknife", Journal of Official Statistics 17).
+    That is the score of each example, (n,), or what `jackknife` returns of a score for the whole set.
 
     Raises:
         UserError: the score is neither (n,) nor one number.
     """
     scores = _score(labels, outputs)
-    if scores.ndim:
-        return scores
+    return scores if scores.ndim else jackknife(_score, labels, outputs)
+
+
+def jackknife(function: Callable, labels: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+    """Return the pseudo-value of each of `GROUPS` random groups of examples, for a function of a whole set.
+
+    They are moved so that their mean is the function's value for all (Tukey 1958, "Bias and confidence in
+    not-quite large samples"; Kott 2001, "The delete-a-group jackknife", Journal of Official Statistics 17).
+    """
     groups = np.random.default_rng(0).permutation(len(labels)) % min(GROUPS, len(labels))
-    without = np.array([_score(labels[groups != i], outputs[groups != i]) for i in range(groups.max() + 1)])
-    return scores + (len(without) - 1) * (without.mean() - without)
+    kept = (groups != i for i in range(groups.max() + 1))
+    without = np.array([function(labels[rows], outputs[rows]) for rows in kept])
+    return function(labels, outputs) + (len(without) - 1) * (without.mean() - without)
 
 
 def mean_and_error(numbers: np.ndarray) -> tuple[float, float]:
