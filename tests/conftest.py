@@ -37,7 +37,7 @@ ENVIRONMENT = {
 SMALL = {  # scikit-learn's 1,797 digits; seven trials of Hyperband; whatever a fork's params.yaml says
     "prepare": {"dataset": "digits"},
     "train": {"epochs": 2, "replicates": 5},
-    "retrain": {"from": "tune"},
+    "retrain": {"from": "tune", "epochs": None},
     "compare": {"margin": 0.02},
     "tune": {
         "strategy": "hyperband",
@@ -135,7 +135,7 @@ class Project:
         def without_seconds(content: dict) -> dict:
             kept = {key: value for key, value in content.items() if "seconds" not in key}
             if "summary" in kept:
-                kept["summary"] = [part for part in kept["summary"] if not part.endswith("per epoch,")]
+                kept["summary"] = [part for part in kept["summary"] if not part.startswith("trained in")]
             return kept
 
         def decided(name: str, content: bytes) -> object:

@@ -88,7 +88,7 @@ def its_code(project, monkeypatch):
     model = project.folder / "stages/training/model.py"
 
     def add(line: str) -> None:
-        arguments = "(input_shape, outputs, hyperparameters)"
+        arguments = "(shapes, outputs, hyperparameters)"
         before = f"_build_{model.read_text().count('def build')}"  # it may be called again
         lines = [
             f"{before} = build",
@@ -320,33 +320,33 @@ def test_a_mistake_is_said_at_once_also_where_workers_are_waited_for(project, by
     began = time.monotonic()
     with (
         dask.config.set({"scheduler-address": address}),
-        pytest.raises(UserError, match=r"tune\.objective is val_f1"),
+        pytest.raises(UserError, match=r"tune\.objective in params.yaml is val_f1"),
     ):
         stages.tune.main()
     assert time.monotonic() - began < 20  # a third of what it would wait
 
 
 def test_a_trial_that_fails_is_recorded_and_the_others_go_on(here, project, its_code):
-    """The first trains, the second's loss overflows, the third raises."""
+    """The first trains, the second's loss overflows, the third and the baseline, which it is, raise."""
     name = project.searched
     dimension = load(project.folder / "params.yaml").tune.space[name]
     values = dimension.min, dimension.min + dimension.step, dimension.max
     overflow = "network.compile(keras.optimizers.SGD(1e30), loss=network.loss)"
     its_code(f"if hyperparameters.{name} == {values[1]}: {overflow}")
     its_code(f"if hyperparameters.{name} == {values[2]}: raise ValueError('too\\nwide')")
-    project.update_params({"tune": {"strategy": "grid", "max_epochs": 2}})
+    project.update_params({"tune": {"strategy": "grid", "max_epochs": 2}, "baseline": {name: values[2]}})
     assert "ValueError: too wide" in here(
         "tune", {"tune": {"space": {name: {"type": "choice", "values": list(values)}}}}
     )
     trials = pd.read_csv(project.folder / "metrics/plots/trials.csv")
-    assert trials["failure"].notna().tolist() == [False, True, True]
-    assert trials["val_accuracy"].isna().tolist() == [False, True, True]
-    assert " is nan after epoch " in trials["failure"][1]
-    assert trials["failure"][2] == "ValueError: too wide"
+    assert trials["failure"].notna().tolist() == [True, False, True, True]
+    assert trials["val_accuracy"].isna().tolist() == [True, False, True, True]
+    assert " is nan after epoch " in trials["failure"][2]
+    assert trials["failure"][[0, 3]].tolist() == ["ValueError: too wide"] * 2
     metrics = json.loads((project.folder / "metrics/tune.json").read_text())
     assert metrics["hyperparameters"][name] == values[0]
-    assert metrics["failed_trials"] == 2
-    with pytest.raises(UserError, match=r"^all trials \(1\) failed; the first: ValueError: too wide$"):
+    assert metrics["failed_trials"] == 3
+    with pytest.raises(UserError, match=r"^all trials \(2\) failed; the first: ValueError: too wide$"):
         here("tune", {"tune": {"space": {name: {"type": "choice", "values": [values[2]]}}}})
 
 

@@ -2,16 +2,21 @@
 
 import time
 
+import numpy as np
 import pytest
 import trainings
+from trainings import HYPERPARAMETERS
 
 from stages.base import splits
 from stages.base.console import decimals
+from stages.base.splits import Split
 from stages.comparison import comparison, measure
+from stages.comparison.replicates import predicted
 from stages.compute.worker import Session
+from stages.training.backend import keras
+from stages.training.score import NAME
 
-HYPERPARAMETERS = {"units": 512, "dropout": 0.2, "learning_rate": 0.001}
-WORSE = "inferior by more than 0.003"
+TEST = f"test {NAME.replace('_', ' ')}"
 
 
 def test_seconds_are_compared_in_turn():
@@ -30,72 +35,99 @@ def test_seconds_are_compared_in_turn():
     assert 1.2 < seconds["ratio"] < 2.5
 
 
+BEFORE = {"units": 512, "dropout": 0.2}
+DEFAULTS = {"parameters": 1.0, "training": (1.0, 0.9, 1.1), "epochs": (5, 5), "margin": 0.003}
+
+
+def compared(verdict: str, interval: tuple[float, float, float], settled=None, **changes) -> dict:
+    """What `compare` says of an interval, and of ratios of parameters and of the times of a training."""
+    given = {**DEFAULTS, **changes}
+    estimate, low, high = interval
+    ratios = dict(zip(("ratio", "ratio_low", "ratio_high"), given["training"], strict=True))
+    return {
+        "verdict": verdict,
+        "superior": "yes" if low > 0 else "no",
+        "worse": "yes" if high < 0 else "no",
+        "margin": given["margin"],
+        "epochs": dict(zip(("baseline", "tuned"), given["epochs"], strict=True)),
+        f"test_{NAME}": {"difference": estimate, "low": low, "high": high},
+        "parameters": {"ratio": given["parameters"]},
+        "seconds_per_training": ratios,
+        **dict(zip(("probability_within_margin", "replicates_to_settle"), settled or (), strict=False)),
+    }
+
+
+ABOUT = "trained in about the same time (0.9 to 1.1 of it)"
+
+
 @pytest.mark.parametrize(
-    ("tuned", "ratios", "interval", "verdict", "sentence"),
+    ("tuned", "found", "sentence"),
     [
         (
-            {"units": 208},
-            (2.46, 1.93),
-            (-0.0004, -0.0017, 0.0009),
-            "non_inferior",
-            "units 208 instead of units 512: 59 % fewer parameters, 1.9 times as fast per epoch, "
-            f"test accuracy -0.0004 (95 % interval -0.0017 to +0.0009): not {WORSE}",
+            {**BEFORE, "units": 208},
+            compared("non_inferior", (-0.0004, -0.0017, 0.0009), parameters=2.46, training=(2.0, 1.9, 2.1)),
+            "units 208 instead of units 512: 59 % fewer parameters, trained in 0.5 of the time, "
+            f"{TEST} -0.0004 (95 % interval -0.0017 to +0.0009): not inferior by more than 0.003",
         ),
         (
             {"units": 16, "dropout": 0.5},
-            (32, 0.5),
-            (-0.04, -0.05, -0.03),
-            "inferior",
-            "units 16, dropout 0.5 instead of units 512, dropout 0.2: 97 % fewer parameters, 0.5 times as "
-            f"fast per epoch, test accuracy -0.0400 (95 % interval -0.0500 to -0.0300): {WORSE}",
+            compared("inferior", (-0.04, -0.05, -0.03), parameters=32, training=(0.4, 0.3, 0.5)),
+            "units 16, dropout 0.5 instead of units 512, dropout 0.2: 97 % fewer parameters, trained in 2.5 "
+            f"times the time, {TEST} -0.0400 (95 % interval -0.0500 to -0.0300): inferior by more than 0.003",
         ),
         (
-            {},
-            (1, 1),
-            (0, 0, 0),
-            "non_inferior",
-            "the same hyperparameters: as many parameters, as fast per epoch, "
-            f"test accuracy +0.0000 (95 % interval +0.0000 to +0.0000): not {WORSE}",
+            BEFORE,
+            compared("non_inferior", (0, 0, 0)),
+            f"the same hyperparameters: as many parameters, {ABOUT}, "
+            f"{TEST} +0.0000 (95 % interval +0.0000 to +0.0000): not inferior by more than 0.003",
         ),
         (
-            {"units": 1024},
-            (0.5, 0.5),
-            (0.002, 0.001, 0.003),
-            "non_inferior",
-            "units 1024 instead of units 512: 100 % more parameters, 0.5 times as fast per epoch, "
-            f"test accuracy +0.0020 (95 % interval +0.0010 to +0.0030): not {WORSE}, and superior",
+            {**BEFORE, "units": 1024},
+            compared("non_inferior", (0.002, 0.001, 0.003), parameters=0.5),
+            f"units 1024 instead of units 512: 100 % more parameters, {ABOUT}, {TEST} +0.0020 "
+            "(95 % interval +0.0010 to +0.0030): not inferior by more than 0.003, and superior",
+        ),
+        (
+            {"units": 64},
+            compared("non_inferior", (-0.002, -0.0025, -0.001), parameters=8, epochs=(5, 12)),
+            "units 64, 12 epochs instead of units 512, dropout 0.2, 5 epochs: 88 % fewer parameters, "
+            f"{ABOUT}, {TEST} -0.0020 (95 % interval -0.0025 to -0.0010): not inferior by more than 0.003, "
+            "but worse by 0.0010 to 0.0025",
+        ),
+        (
+            {**BEFORE, "momentum": 0.9},
+            compared("inconclusive", (-0.002, -0.004, 0.0), (0.841, 12)),
+            f"momentum 0.9 instead of nothing: as many parameters, {ABOUT}, {TEST} -0.0020 (95 % interval "
+            "-0.0040 to +0.0000): open whether worse by more than 0.003 (84 % likely not; about 12 trainings "
+            "of each would settle it)",
+        ),
+        (
+            {"units": 512},
+            compared("inconclusive", (-0.003, -0.005, -0.001), (0.5, None)),
+            f"nothing instead of dropout 0.2: as many parameters, {ABOUT}, {TEST} -0.0030 (95 % interval "
+            "-0.0050 to -0.0010): worse by 0.0010 to 0.0050; open whether by more than 0.003 (50 % likely "
+            "not; more trainings would not settle it)",
+        ),
+        (
+            BEFORE,
+            compared("non_inferior", (0.0, -0.001, 0.001), epochs=(5, 9)),
+            f"9 epochs instead of 5 epochs: as many parameters, {ABOUT}, {TEST} +0.0000 (95 % interval "
+            "-0.0010 to +0.0010): not inferior by more than 0.003",
         ),
     ],
 )
-def test_the_sentence(tuned, ratios, interval, verdict, sentence):
-    difference, low, high = interval
-    compared = {
-        "verdict": verdict,
-        "superior": "yes" if low > 0 else "no",
-        "margin": 0.003,
-        "test_accuracy": {"difference": difference, "low": low, "high": high},
-        "parameters": {"ratio": ratios[0]},
-        "seconds_per_epoch": {"ratio": ratios[1]},
-    }
-    assert " ".join(comparison.sentence(compared, HYPERPARAMETERS, {**HYPERPARAMETERS, **tuned})) == sentence
+def test_the_sentence(tuned, found, sentence):
+    assert " ".join(comparison.sentence(found, BEFORE, tuned)) == sentence
 
 
 def test_the_sentence_has_as_many_digits_as_the_margin_asks_for():
-    compared = {
-        "verdict": "inconclusive",
-        "superior": "no",
-        "margin": 2,
-        "test_accuracy": {"difference": -1.234, "low": -43.21, "high": 40.749},
-        "parameters": {"ratio": 0.01064},
-        "seconds_per_epoch": {"ratio": 1},
-    }
-    tuned = {**HYPERPARAMETERS, "units": 4096}
-    assert comparison.sentence(compared, HYPERPARAMETERS, tuned)[1:] == [
+    found = compared("non_inferior", (-1.234, -1.9, 40.749), parameters=0.01064, margin=2)
+    assert comparison.sentence(found, BEFORE, {**BEFORE, "units": 4096})[1:] == [
         "94 times as many parameters,",
-        "as fast per epoch,",
-        "test accuracy -1.2",
-        "(95 % interval -43.2 to +40.7):",
-        "too uncertain to say whether it is inferior by more than 2",
+        f"{ABOUT},",
+        f"{TEST} -1.2",
+        "(95 % interval -1.9 to +40.7):",
+        "not inferior by more than 2",
     ]
 
 
@@ -107,21 +139,117 @@ def test_a_number_is_shown_to_two_digits_of_what_it_is_read_against(scale, form)
     assert decimals(scale) == form
 
 
-def test_predictions_of_one_example_and_of_1000_are_timed(monkeypatch):
-    """Also where the test part has fewer."""
+SOFTMAX = np.float32([[0.2, 0.5, 0.3], [0.6, 0.3, 0.1]])
+
+
+@pytest.mark.parametrize(
+    ("outputs", "labels", "classes", "expected"),
+    [
+        (SOFTMAX, np.int32([1, 2]), 3, np.int32([1, 0])),
+        (np.float32([[0.4], [0.6]]), np.int32([1, 1]), 2, np.int32([0, 1])),
+        (np.float32([0.4, 0.6]), np.int32([1, 1]), 2, np.int32([0, 1])),
+        (np.float32([[1.5], [-2.5]]), np.float32([1, 2]), None, np.float32([1.5, -2.5])),
+        (np.float32([1.5, -2.5]), np.float32([1, 2]), None, np.float32([1.5, -2.5])),
+        (SOFTMAX, np.zeros((2, 3), np.float32), None, SOFTMAX),
+        (SOFTMAX, np.zeros((2, 3), np.int32), None, SOFTMAX),
+        (SOFTMAX, np.float32([1, 2]), None, np.float32([0.2, 0.6])),
+        (np.stack([SOFTMAX, SOFTMAX[::-1]]), np.int32([[0, 1], [1, 2]]), None, np.int32([[1, 0], [0, 1]])),
+    ],
+    ids=[
+        *("softmax", "one sigmoid", "one sigmoid, flat", "a number", "a number, flat", "several numbers"),
+        *("several sigmoids", "a mean and its deviation", "tokens"),
+    ],
+)
+def test_what_a_network_predicts(outputs, labels, classes, expected):
+    """Of two networks, whose second answers the other way round."""
+    found = predicted(np.stack([outputs, outputs[::-1]]), labels, classes)
+    assert found.dtype == expected.dtype
+    np.testing.assert_array_equal(found, np.stack([expected, expected[::-1]]))
+
+
+@pytest.fixture
+def tested(tmp_path, monkeypatch):
+    """A function that leaves labels to test on and their predictions; it returns the table of both."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(labels: np.ndarray, predictions: np.ndarray, class_names=()) -> list[tuple]:
+        rows = np.arange(len(labels))
+        for folder in (splits.TRAINING, splits.TEST):
+            splits.save(folder, (Split(np.zeros(len(labels)), labels), rows))
+        splits.write_about(len(labels), 0, True, list(class_names))
+        (tmp_path / "data/retrain").mkdir(parents=True)
+        np.save(tmp_path / "data/retrain/predictions.npy", predictions[None])
+        table = comparison.predictions()
+        return list(table), [tuple(row) for row in table.to_numpy().tolist()]
+
+    return run
+
+
+def test_the_table_of_classes_has_each_pair_with_its_name(tested):
+    columns, found = tested(np.int32([0, 1, 1, 1]), np.int32([0, 1, 0, 1]), ["no", "yes"])
+    assert columns == ["actual", "predicted", "examples"]
+    assert found == [("no", "no", 1), ("no", "yes", 0), ("yes", "no", 1), ("yes", "yes", 2)]
+
+
+def test_the_table_of_numbers_has_each_and_of_very_many_some(tested, monkeypatch):
+    labels = np.arange(12, dtype=np.float32).reshape(6, 2)
+    monkeypatch.setattr(comparison, "MOST_POINTS", 4)
+    columns, found = tested(labels, labels + 0.5)
+    assert columns == ["actual", "predicted"]
+    assert found == [(0, 0.5), (3, 3.5), (7, 7.5), (11, 11.5)]
+
+
+class Own(keras.layers.Layer):
+    """A layer that a `.keras` file does not hold."""
+
+    def call(self, inputs):
+        return 2 * inputs
+
+
+def test_a_model_file_that_keras_cannot_load_is_written_with_the_reason(tmp_path):
+    for layer, loadable in ((keras.layers.Dense(2), True), (Own(), False)):
+        made = keras.Sequential([keras.Input((3,)), layer])
+        content, reason = measure.keras_file(made)
+        (tmp_path / "model.keras").write_bytes(content)
+        assert (reason is None) is loadable
+        if loadable:
+            assert keras.models.load_model(tmp_path / "model.keras").count_params() == 8
+        else:
+            assert "Own" in reason
+            assert "\n" not in reason
+        assert measure.keras_file(made)[0] == content
+
+
+@pytest.mark.usefixtures("engine")
+def test_times_and_sizes_of_both_networks_are_measured(monkeypatch):
+    """Predictions are of 1000 examples, also where the test part has fewer; batches are each network's."""
     parts = dict(zip(("training", "test"), trainings.digits(), strict=True))
-    data = {name: (part.inputs, part.labels) for name, part in parts.items()}
     digests = {name: splits.digest(part) for name, part in parts.items()}
-    session = Session(data, digests, {}, batch_size=32, early_stopping=None, store=None)
-    sizes, original = set(), measure.predictor
+    data = {name: part.arrays for name, part in parts.items()}
+    session = Session(data, digests, {}, early_stopping=None, store=None)
+    sizes, original, batches = set(), measure.predictor, []
 
     def recording(network):
         predict = original(network)
         return lambda inputs: (sizes.add(len(inputs)), predict(inputs))
 
+    def trainer(*arguments, **options):
+        batches.append(options["batch_size"])
+        return measure_trainer(*arguments, **options)
+
+    measure_trainer = measure.Trainer
     monkeypatch.setattr(measure, "predictor", recording)
-    networks = {"baseline": HYPERPARAMETERS, "tuned": {**HYPERPARAMETERS, "units": 16}}
+    monkeypatch.setattr(measure, "Trainer", trainer)
+    small = {**HYPERPARAMETERS, "units": 16, "batch_size": 64}
+    large = {**HYPERPARAMETERS, "units": 512, "batch_size": 8}
+    networks = {
+        "baseline": {"hyperparameters": large, "epochs": 6},
+        "tuned": {"hyperparameters": small, "epochs": 2},
+    }
     measured = measure.compare(session, {"networks": networks}, report=lambda epoch: None)
-    assert sizes == {1, 1000}
+    assert (sizes, batches) == ({1000}, [8, 64])
     assert measured["parameters"] == {"baseline": 38_410, "tuned": 1_210}
-    assert measured["seconds_per_epoch"]["ratio"] > 1
+    epoch, training = measured["seconds_per_epoch"], measured["seconds_per_training"]
+    assert epoch["ratio"] > 1
+    for name, factor in (("baseline", 6), ("tuned", 2), ("ratio", 3), ("ratio_low", 3), ("ratio_high", 3)):
+        assert training[name] == pytest.approx(factor * epoch[name], rel=1e-3)

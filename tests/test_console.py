@@ -44,7 +44,7 @@ def test_another_pipe_that_breaks_is_no_silent_end():
             "raise OSError(24, 'Too many open files')",
             "error: too many open files (Too many open files); `ulimit -n 1024` and run again\n",
         ),
-        ("raise KeyboardInterrupt", "interrupted\n"),
+        ("raise KeyboardInterrupt", "interrupted; `dvc repro` goes on from here\n"),
     ],
 )
 def test_what_a_user_can_mend_is_one_line(code, line):

@@ -64,7 +64,7 @@ def test_the_standard_error_of_an_auc_is_the_bootstraps_within_a_fifth(use_score
     use_score(auc)
     labels, outputs = scored()
     rng = np.random.default_rng(2)
-    drawn = (rng.integers(0, 600, 600) for _ in range(500))
+    drawn = (rng.integers(0, 600, 600) for _ in range(200))
     bootstrap = np.std([auc(labels[rows], outputs[rows]) for rows in drawn], ddof=1)
     error = evaluation.mean_and_error(evaluation.values(labels, outputs))[1]
     assert error == pytest.approx(bootstrap, rel=0.2)

@@ -8,9 +8,13 @@ import pytest
 from scipy import stats
 
 from stages.comparison import inference
-from stages.comparison.inference import Interval
+from stages.comparison.inference import Difference
 
 EXPERIMENTS, SEEDS, IMAGES = 3000, 5, 1000
+
+
+def between(low: float, high: float) -> Difference:
+    return Difference((low + high) / 2, low, high, of_seeds=0.0, of_examples=0.0, seeds=5, examples=100)
 
 
 def answers(rng, difficulty, luck, *, own=0.1, shift=0.0) -> np.ndarray:
@@ -35,7 +39,7 @@ def experiments(*, shift=0.0, luck=0.2, own=0.1, number=EXPERIMENTS):
 
 
 @cache
-def intervals(shift: float) -> list[Interval]:
+def intervals(shift: float) -> list[Difference]:
     return [inference.difference_of_scores(*pair) for pair in experiments(shift=shift)]
 
 
@@ -67,10 +71,21 @@ def test_a_network_that_is_inferior_by_the_margin_seldom_passes():
     assert verdicts.count("inferior") / EXPERIMENTS < 0.035
 
 
+def bounds(found: Difference) -> tuple[float, float, float]:
+    return found.estimate, found.low, found.high
+
+
 def test_a_network_and_itself():
     right = np.random.default_rng(0).random((3, 50)) < 0.9
-    assert inference.difference_of_scores(right, right) == Interval(0, 0, 0)
-    assert inference.difference_of_scores(np.zeros((3, 4), bool), np.ones((3, 4), bool)) == Interval(1, 1, 1)
+    assert bounds(inference.difference_of_scores(right, right, same=True)) == (0, 0, 0)
+
+
+def test_where_no_score_differs_the_difference_may_be_three_to_the_number_of_examples():
+    """The rule of three: (1 - 3/50)^50 is one in twenty."""
+    right = np.random.default_rng(0).random((3, 50)) < 0.9
+    assert bounds(inference.difference_of_scores(right, right)) == (0, -3 / 50, 3 / 50)
+    worst = inference.difference_of_scores(np.ones((3, 4), bool), np.zeros((3, 4), bool))
+    assert bounds(worst) == (-1, -1.75, -0.25)
 
 
 def test_the_interval_is_the_one_sample_t_interval_where_only_seeds_differ():
@@ -187,7 +202,7 @@ def test_scores_of_single_precision_are_subtracted_in_double():
     ],
 )
 def test_verdicts(low, high, verdict):
-    assert inference.verdict(Interval((low + high) / 2, low, high), 0.003) == verdict
+    assert inference.verdict(between(low, high), 0.003) == verdict
 
 
 ABOVE, BELOW = np.nextafter(-0.5, 0), np.nextafter(-0.5, -1)
@@ -206,4 +221,48 @@ ABOVE, BELOW = np.nextafter(-0.5, 0), np.nextafter(-0.5, -1)
     ],
 )
 def test_an_interval_that_ends_at_the_margin_is_inconclusive(low, high, verdict):
-    assert inference.verdict(Interval((low + high) / 2, low, high), 0.5) == verdict
+    assert inference.verdict(between(low, high), 0.5) == verdict
+
+
+def measured(rng, seeds: int, *, effect=0.0, luck=1.0, own=1.0) -> np.ndarray:
+    """A table of differences of 200 examples around `effect`."""
+    noise, of_examples = rng.standard_normal((seeds, 200)), rng.standard_normal(200)
+    return effect + luck * rng.standard_normal((seeds, 1)) + own * of_examples + noise
+
+
+def test_the_confidence_that_a_network_is_within_the_margin_goes_with_the_interval():
+    """It is 2.5 % where the interval's upper end is at the margin, and 97.5 % where the lower end is."""
+    table = measured(np.random.default_rng(0), 5)
+    found = inference.difference_of_scores(np.zeros(table.shape), table)
+    for margin, share in ((-found.low, 0.975), (-found.high, 0.025), (-found.estimate, 0.5)):
+        assert inference.probability_within(found, margin) == pytest.approx(share, abs=1e-9)
+    assert inference.probability_within(between(-0.2, 0.2), 0.3) == 1.0
+    assert inference.probability_within(between(-0.2, 0.2), 0.1) == 0.0
+
+
+@pytest.mark.parametrize("effect", [-0.7, -0.2])
+def test_with_the_replicates_that_would_settle_it_the_interval_leaves_the_margin_and_with_one_less_not(
+    effect,
+):
+    """By an interval that is worked out anew from the same variances."""
+    table = measured(np.random.default_rng(1), 5, own=0.2)
+    table += effect - table.mean()
+    found = inference.difference_of_scores(np.zeros(table.shape), table)
+    needed = inference.replicates_to_settle(found, 0.5)
+    assert needed > 5
+
+    def half(seeds: int) -> float:
+        variance = found.of_seeds / seeds + found.of_examples
+        freedom = variance**2 / (
+            (found.of_seeds / seeds) ** 2 / (seeds - 1) + found.of_examples**2 / (found.examples - 1)
+        )
+        return stats.t.isf(0.025, freedom) * math.sqrt(variance)
+
+    assert half(5) == pytest.approx((found.high - found.low) / 2, rel=1e-9)
+    assert half(needed) < abs(effect + 0.5) <= half(needed - 1)
+
+
+def test_more_trainings_do_not_settle_what_the_examples_leave_open():
+    table = measured(np.random.default_rng(2), 5, luck=0.1, own=3.0)
+    found = inference.difference_of_scores(np.zeros(table.shape), table - table.mean())
+    assert inference.replicates_to_settle(found, 0.1) is None

@@ -170,7 +170,7 @@ def test_without_the_right_certificates_one_line_says_so(project, tmp_path, monk
                 connect(None) as client,
                 runner(client, load()) as trainings,
             ):
-                trainings.ask("count")
+                trainings.ask("compare")
     assert project.outputs() == before
 
 

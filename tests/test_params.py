@@ -66,7 +66,7 @@ def write_with(path: Path, content: dict, key: str, value: object) -> None:
         (
             "tune.space.unit",
             {"type": "boolean"},
-            "tune.space.unit: unknown hyperparameter; use units, dropout, learning_rate, batch_size, or add it",
+            "tune.space.unit: unknown hyperparameter; use units, dropout, learning_rate, batch_size, or add",
         ),
         (
             "tune.space.units",
@@ -137,7 +137,7 @@ BAYESIAN = {
     "trials_at_once": ([1, LARGEST], [0, LARGEST + 1, None]),
 }
 BOUNDS = {  # by key: values that are just allowed, and values that are just not
-    "seed": ([0, 2**31 - 1001], [-1, 2**31 - 1000]),
+    "seed": ([0, 2**31 - 1], [-1, 2**31]),
     "prepare.validation_split": ([TINY, math.nextafter(1, 0)], [0.0, 1.0]),
     "baseline.batch_size": ([1, 10**9], [0, -1, 32.0, True, "32"]),
     "train.epochs": ([1, 10_000], [0, 10_001]),
@@ -156,6 +156,7 @@ BOUNDS = {  # by key: values that are just allowed, and values that are just not
     **{f"tune.sklearn.{name}": bounds for name, bounds in BAYESIAN.items()},
     "tune.sklearn.cv": ([2, 1000], [1, 1001]),
     "tune.grid.max_trials": ([1, LARGEST, None], [0, LARGEST + 1]),
+    "retrain.epochs": ([1, 10_000, "best", None], [0, 10_001, "last"]),
     "compare.margin": ([TINY, 1e6], [0.0, math.nextafter(1e6, math.inf)]),
     "runtime.workers": ([1, 1024, None], [0, 1025]),
     "runtime.store_gigabytes": ([TINY], [0.0]),
@@ -271,6 +272,16 @@ def test_a_baseline_that_tune_space_calls_a_float_is_one(path, dimension):
     set_key(path, "tune.space", {"units": {"type": "float", **dimension}})
     value = load(path).baseline["units"]
     assert (value, type(value)) == (512.0, float)
+
+
+def test_no_two_purposes_and_no_two_seeds_share_a_training(path):
+    seeds = []
+    for seed in (0, 1, 42):
+        set_key(path, "seed", seed)
+        seeds += [*load(path).seeds("search", 100), *load(path).seeds("final", 100)]
+        assert load(path).seeds("final", 3) == load(path).seeds("final", 100)[:3]
+    assert len(set(seeds)) == 600
+    assert all(type(seed) is int and 0 <= seed < 2**32 for seed in seeds)
 
 
 def test_hyperparameters_may_be_of_any_name_and_kind(path):

@@ -34,16 +34,19 @@ def test_repro_runs_all_stages_and_the_metrics_belong_together(reproduced):
         reproduced.metrics("retrain"),
     )
     assert list(baseline) == list(retrain) == TRAINED_KEYS
-    assert baseline["hyperparameters"] == params.load(reproduced.folder / "params.yaml").baseline.model_dump()
+    assert baseline["hyperparameters"] == params.load(reproduced.folder / "params.yaml").baseline
     assert retrain["hyperparameters"] == tune["hyperparameters"]
     assert baseline["test_accuracy"]["mean"] > 0.7
     trials = pd.read_csv(reproduced.folder / "metrics/plots/trials.csv").set_index("trial")
-    assert tune["trials"] == len(trials) == 7
+    assert tune["trials"] == 7
+    assert trials.index.tolist() == list(range(8))
+    assert trials["choice"].fillna("").str.contains("baseline").tolist() == [True, *[False] * 7]
+    assert trials["parameters"][0] == tune["baseline"]["parameters"] == baseline["parameters"]
+    assert tune["baseline"]["score"] == trials["val_accuracy"][0]
     assert tune["best"]["score"] == trials["val_accuracy"].max()
     assert tune["best"]["trial"] == trials["val_accuracy"].idxmax()
     chosen = trials[trials["choice"].fillna("").str.contains("chosen")]
     assert chosen.index.tolist() == [tune["tolerance"]["trial"]]
-    assert set(trials["baseline_parameters"]) == {baseline["parameters"]}
     (limit,) = trials["limit"].dropna()
     assert limit == pytest.approx(trials["val_accuracy"][trials["budget"] == 4].max() - 0.02)
     full = trials[trials["budget"] == 4]
@@ -63,6 +66,9 @@ def test_repro_runs_all_stages_and_the_metrics_belong_together(reproduced):
 
 def test_replicates_have_seeds_of_their_own_and_the_first_is_kept(reproduced):
     labels = np.load(reproduced.folder / "data/prepared/test/labels.npy")
+    settings = params.load(reproduced.folder / "params.yaml")
+    (seed,) = settings.seeds("final", 1)
+    assert seed not in settings.seeds("search", 1000)
     for name in ("baseline", "retrain"):
         trained = reproduced.metrics(name)
         predictions = np.load(reproduced.folder / f"data/{name}/predictions.npy")
@@ -73,7 +79,7 @@ def test_replicates_have_seeds_of_their_own_and_the_first_is_kept(reproduced):
         assert trained["test_accuracy"] == pytest.approx(
             {"mean": accuracies.mean(), "std": accuracies.std(ddof=1)}
         )
-        assert (trained["kept"]["replicate"], trained["kept"]["seed"]) == (1, 1042)
+        assert (trained["kept"]["replicate"], trained["kept"]["seed"]) == (1, seed)
         assert trained["kept"]["test_accuracy"] == accuracies[0]
         history = pd.read_csv(reproduced.folder / f"metrics/plots/{name}.csv")
         assert list(history) == ["replicate", "epoch", "score", "loss"]
@@ -111,10 +117,12 @@ def test_the_console_is_for_people(reproduced):
     assert "oneDNN" not in reproduced.output
     assert "Warning" not in reproduced.output
     assert re.search(
-        r"^tune: up to 7 trials, \d\d epochs; 5 trainings in data/trials$", reproduced.output, re.M
+        r"^tune: up to 8 trials, one of the baseline, \d\d epochs; 5 trainings in data/trials$",
+        reproduced.output,
+        re.M,
     )
     assert re.search(
-        r"^7/7 trial \d: \w+=\d+ epochs=\d val_accuracy=0\.\d{3} best=0\.\d{3}$", reproduced.output, re.M
+        r"^8/8 trial \d: \w+=\d+ epochs=\d val_accuracy=0\.\d{3} best=0\.\d{3}$", reproduced.output, re.M
     )
     for stage in ("prepare", "baseline", "tune", "retrain", "comparison"):
         assert re.search(rf"^{stage}: ", reproduced.output, re.M)
@@ -149,7 +157,7 @@ def test_the_model_is_registered_and_loaded_as_the_documentation_says(project):
 
 
 def test_a_change_of_a_param_runs_the_stages_that_it_affects(project):
-    value = params.load(project.folder / "params.yaml").tune.space[project.searched].extremes()[0]
+    value = params.load(project.folder / "params.yaml").tune.space[project.searched].min
     original = (project.folder / "params.yaml").read_text()
     for changes, stages in [
         ({"tune": {"random": {"max_trials": 2}}, "runtime": {"workers": 1}}, set()),
@@ -239,51 +247,46 @@ def test_early_stopping_and_val_loss_decide_from_end_to_end(here, project):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        (
-            {"objective": "val_f1"},
-            "objective is val_f1, but with tune.strategy hyperband should be one of val_accuracy, val_loss",
-        ),
-        (
-            {"objective": ""},
-            "objective is '', but with tune.strategy hyperband should be one of val_accuracy, val_loss",
-        ),
-        (
-            {"objective": "val_loss", "strategy": "sklearn"},
-            "objective is val_loss, but with tune.strategy sklearn should be one of val_accuracy",
-        ),
-        (
-            {"early_stopping": {"monitor": "f1"}},
-            "early_stopping.monitor is f1, but with tune.strategy hyperband should be one of "
-            "val_accuracy, val_loss, accuracy",
-        ),
+        ({"objective": "val_f1"}, r"tune.objective in params.yaml is val_f1, but NAME in .+"),
         (
             {
                 "max_epochs": 10,
                 "hyperband": {"factor": 3},
                 "space": {"dropout": {"type": "choice", "values": [0.1, 0.2, 0.3]}},
             },
-            r"space is too small for hyperband: it would try 3 networks, none of them "
-            r"for tune.max_epochs \(10\); use .* grid",
+            r"params.yaml: tune.space is too small for hyperband: it would try 3 networks, none of them "
+            r"for tune.max_epochs \(10\); use .* grid.+",
         ),
     ],
 )
 def test_what_the_search_cannot_go_by_is_named(here, changes, said):
-    with pytest.raises(UserError, match=f"^params.yaml: tune.{said}"):
+    with pytest.raises(UserError, match=f"^{said}$"):
         here("tune", {"tune": changes})
 
 
 def test_a_hyperparameter_is_not_named_as_a_column_of_the_trials(project):
     before = project.outputs()
-    for file in ("params.yaml", "stages/base/hyperparameters.py", "stages/training/model.py"):
+    for file in ("params.yaml", "stages/training/model.py"):
         path = project.folder / file
         path.write_text(path.read_text().replace("dropout", "budget"))
     done = project.stage("tune", check=False)
-    assert (done.returncode, done.stdout) == (
-        1,
-        "error: stages/base/hyperparameters.py: budget is a column of metrics/plots/trials.csv; "
-        "give the hyperparameter another name\n",
+    assert done.returncode == 1
+    assert done.stdout.endswith(
+        "error: params.yaml: baseline.budget is a column of metrics/plots/trials.csv; "
+        "give the hyperparameter another name\n"
     )
     assert project.outputs() == before
+
+
+def test_retrain_trains_as_long_as_it_is_told(here, project):
+    """`best` is the epoch at which the search scored what it chose."""
+    best = project.metrics("tune")["epoch"]
+    for epochs, trained in (("best", best), (1, 1), (None, 2)):
+        here("retrain", {"retrain": {"epochs": epochs}})
+        assert project.metrics("retrain")["epochs"] == trained
+        assert project.metrics("comparison")["epochs"] == {"baseline": 2, "tuned": trained}
+    here("retrain", {"retrain": {"from": "baseline", "epochs": "best"}})
+    assert project.metrics("retrain")["epochs"] == 2
 
 
 def test_a_store_that_fails_during_a_search_is_one_line(here, project, monkeypatch):
@@ -306,14 +309,14 @@ def test_the_stores_key_depends_on_all_that_decides_and_on_nothing_else(project,
     monkeypatch.chdir(project.folder)
     settings, whole = params.load(), splits.load(Path("data/prepared/training"))
     split = Split(np.array(whole.inputs), np.array(whole.labels))
-    hyperparameters, rows = settings.baseline.model_dump(), (np.arange(50), np.arange(50, 60))
+    hyperparameters, rows = settings.baseline, (np.arange(50), np.arange(50, 60))
     stops = settings.tune.early_stopping.model_dump()
 
     def key(*, changed=None, seed=1, data=split, subset=rows, changes=None, early_stopping=stops) -> str:
         project.update_params(changes or {})
-        splits.save(splits.TRAINING, data)
+        splits.save(splits.TRAINING, (data, np.arange(len(data.labels))))
         with Runner(client, params.load(), {"name": subset}, early_stopping=early_stopping) as runner:
-            return runner.key(Training({**hyperparameters, **(changed or {})}, seed, "name"))
+            return runner.key(Training({**hyperparameters, **(changed or {})}, seed, "name"), 2)
 
     keys = [key(), key(changes={"runtime": {"workers": 1, "store_gigabytes": 2}})]
     assert keys[0] == keys[1]
@@ -322,6 +325,7 @@ def test_the_stores_key_depends_on_all_that_decides_and_on_nothing_else(project,
     labels[-1] = (labels[-1] + 1) % 10
     keys += [key(changed={name: value * 2}) for name, value in hyperparameters.items()]
     keys += [key(seed=2), key(data=Split(inputs, split.labels)), key(data=Split(split.inputs, labels))]
+    keys.append(key(data=Split(split.inputs, split.labels, np.ones(len(labels)))))
     keys += [
         key(subset=(np.arange(51), rows[1])),
         key(subset=(rows[0], np.arange(50, 61))),
@@ -329,16 +333,22 @@ def test_the_stores_key_depends_on_all_that_decides_and_on_nothing_else(project,
     ]
     keys += [key(early_stopping={"monitor": "val_loss", "patience": 6})]
     keys += [key(early_stopping={"monitor": "loss", "patience": 5})]
-    keys.append(key(changes={"train": {"batch_size": 33}}))
     with Runner(client, params.load(), {"name": rows}) as runner:
         training, decides = Training(hyperparameters, 1, "name"), runner._decides
+        assert runner.key(training, 2) == runner.key(training, 3)
+        runner._takes_epochs = True  # as a schedule of the learning rate does
+        keys += [runner.key(training, 2), runner.key(training, 3)]
+        runner._max_epochs = 10
+        keys.append(runner.key(training, 2))
+        assert runner.key(training, 3) == keys[-1]
+        runner._takes_epochs = False
         for name in decides["environment"]:
             runner._decides = {**decides, "environment": {**decides["environment"], name: "another"}}
-            keys.append(runner.key(training))
+            keys.append(runner.key(training, 2))
         files = code.training_code()
         for name in files:
             runner._decides = {**decides, "code": code.digest({**files, name: files[name] + b"#"})}
-            keys.append(runner.key(training))
+            keys.append(runner.key(training, 2))
     assert len(set(keys)) == len(keys) - 1
     assert len(keys) > 20
 
@@ -360,7 +370,7 @@ def test_an_editors_files_are_not_in_the_stores_key(project, monkeypatch):
     assert code.training_code() != before
 
 
-@pytest.mark.parametrize("imports", ["model", "score", "trainer"])
+@pytest.mark.parametrize("imports", ["model", "score", "trainer", "network", "evaluation"])
 def test_what_decides_a_training_is_in_the_key_and_a_dependency_of_the_stages(project, monkeypatch, imports):
     """Where it is not, one line says so."""
     monkeypatch.setattr(code, "ROOT", project.folder)
@@ -495,9 +505,9 @@ def test_a_damaged_input_is_named(here, project, stage, damaged, said):
     ("stage", "missing"),
     [
         ("baseline", "data/prepared/training/inputs.npy"),
-        ("tune", "data/prepared/training/parts.json"),
-        ("retrain", "data/tune/hyperparameters.json"),
-        ("retrain", "data/baseline/hyperparameters.json"),
+        ("tune", "data/prepared/training/about.json"),
+        ("retrain", "data/tune/network.json"),
+        ("retrain", "data/baseline/network.json"),
         ("retrain", "data/baseline/scores.npy"),
     ],
 )

@@ -356,8 +356,8 @@ def test_a_validation_part_of_its_own_is_written_after_train(prepared, capsys):
     assert metrics["examples_per_class"] == {"train": [4, 4], "validation": [2, 2], "test": [2, 2]}
     assert (metrics["input_mean.image"], metrics["input_mean.age"]) == (15.5, 7 / 8)
     assert metrics["sha256"] == [{"file": "file", "digest": "digest"}]
-    said = "8 train, 4 validation, 4 test examples of 2 x 2 image and one number age inputs; labels are 2 classes"
-    assert capsys.readouterr().out == f"prepare: own, {said}\n"
+    said = "8 train, 4 validation, 4 test examples of 2 x 2 image and one number age inputs"
+    assert capsys.readouterr().out == f"prepare: own, {said}; labels are 2 classes\n"
 
 
 @pytest.mark.parametrize("part", [0, 1])
@@ -464,13 +464,14 @@ def test_numbers_are_classes_if_they_are_said_to_be(capsys):
         [],
     )
     assert capsys.readouterr().err == (
-        "label is only 3 and 8, and taken for a number; with classes=True, `from_tables` takes it for classes\n"
+        "label is only 3 and 8, and taken for a number; "
+        "with classes=True, `from_tables` takes it for classes\n"
     )
 
 
 @pytest.fixture
 def folders(tmp_path):
-    """The folders of both parts: a red image and a grey one of each class, and of the larger class another."""
+    """The folders of both parts: a red image and a grey one of each class, and a blue one of the second."""
     from PIL import Image
 
     for part in ("train", "test"):

@@ -19,14 +19,14 @@ def test_keras_takes_seeds_from_pythons_generator(monkeypatch):
     monkeypatch.setattr(seed_generator, "python_random", random.Random(7))  # noqa: S311
     first = keras.random.SeedGenerator().state.numpy().tolist()
     monkeypatch.setattr(seed_generator, "python_random", random.Random(7))  # noqa: S311
-    assert keras.random.SeedGenerator().state.numpy().tolist() == first, f"{AGAIN} stages/training/trainer.py"
+    assert keras.random.SeedGenerator().state.numpy().tolist() == first, f"{AGAIN} stages/training/network.py"
 
 
 def test_keras_sums_gradients_over_replicas_in_a_method_of_its_own():
     optimizer = keras.optimizers.SGD()
     pairs = [(None, None)]
     source = inspect.getsource(type(optimizer)._backend_update_step)
-    assert "self._all_reduce_sum_gradients(grads_and_vars)" in source, f"{AGAIN} stages/training/trainer.py"
+    assert "self._all_reduce_sum_gradients(grads_and_vars)" in source, f"{AGAIN} stages/training/network.py"
     optimizer._all_reduce_sum_gradients = lambda gradients_and_variables: gradients_and_variables
     assert optimizer._all_reduce_sum_gradients(pairs) is pairs
 

@@ -282,6 +282,7 @@ def test_a_training_ends_when_a_loss_is_not_finite(digits, monkeypatch):
     assert train(HYPERPARAMETERS, digits[0], epochs=5, seed=1, checkpoint=state).epoch == 1
 
 
+@pytest.mark.filterwarnings("ignore:invalid value")  # of the standard error
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_a_training_ends_when_a_score_is_not_finite(digits, monkeypatch, value):
     """Of the validation examples, after the second epoch."""

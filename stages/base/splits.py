@@ -86,7 +86,7 @@ def save(folder: Path, *parts: tuple[Split, np.ndarray]) -> None:
             np.lib.format.write_array_header_1_0(file, {**header, "shape": shape})
             for part, rows in arrays:
                 for start in range(0, len(rows), step):  # a copy of all would take as much memory again
-                    file.write(part[rows[start : start + step]].tobytes())
+                    file.write(part[rows[start : start + step]].astype(array.dtype, copy=False).tobytes())
     for path in folder.glob("*.npy"):  # of another data set that was here
         if path.stem not in parts[0][0].arrays:
             path.unlink()

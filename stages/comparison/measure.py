@@ -111,6 +111,8 @@ def keras_file(network: keras.Model) -> tuple[bytes, str | None]:
             keras.saving.load_model(path)
             unloadable = None
         except Exception as error:
+            while error.__context__:  # whose message names what is missing
+                error = error.__context__
             unloadable = one_line(error)
         with zipfile.ZipFile(path) as archive:
             contents = {name: archive.read(name) for name in archive.namelist()}

@@ -321,6 +321,8 @@ class Runner:
         epoch: int = 0,
     ) -> None:
         """Take in what a worker tells; in a thread of Dask's."""
+        if not left:
+            self._last_seen = max(self._last_seen, time.monotonic())
         if device:
             self._takes_epochs = takes_epochs
             self._devices.add(device)

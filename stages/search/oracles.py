@@ -5,7 +5,6 @@ An oracle is used without KerasTuner's tuners: asked with `create_trial`, told w
 """
 
 import math
-from contextlib import ExitStack
 
 from stages.base.params import Boolean, Choice, Dimension, IntRange, Tune
 from stages.training.quiet import quiet
@@ -52,11 +51,24 @@ def search_space(space: dict[str, Dimension]) -> keras_tuner.HyperParameters:
     """Return `tune.space` as KerasTuner's `HyperParameters`."""
     hyperparameters = keras_tuner.HyperParameters()
     for name, dimension in space.items():
-        with ExitStack() as scopes:
-            for parent, active in _conditions(name, space).items():
-                scopes.enter_context(hyperparameters.conditional_scope(parent, active))
-            _add(hyperparameters, name, dimension)
+        _add(hyperparameters, name, dimension)
+        added = hyperparameters.space[-1]
+        added.conditions = [_condition(*each, space) for each in _conditions(name, space).items()]
+        if not hyperparameters.is_active(added):
+            del hyperparameters.values[name]
     return hyperparameters
+
+
+def _condition(parent: str, active: list, space: dict[str, Dimension]):
+    """KerasTuner's condition that `parent` has one of the values `active`.
+
+    It has conditions from a `conditional_scope` only, and these cannot be of two parents side by side.
+    """
+    scratch = keras_tuner.HyperParameters()
+    _add(scratch, parent, space[parent])
+    with scratch.conditional_scope(parent, active):
+        scratch.Boolean(f"child of {parent}")
+    return scratch.space[-1].conditions[0]
 
 
 def _conditions(name: str, space: dict[str, Dimension]) -> dict[str, list]:

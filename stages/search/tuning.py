@@ -71,10 +71,14 @@ def brief(trial: Trial, tune: Tune) -> dict:
 
 
 EDGE = 0.05  # of a range, from either end
+TRIALS = "metrics/plots/trials.csv"
 
 
 class Progress:
-    """Shows the best score in the bar and, without a terminal to draw it on, a line for each trial done."""
+    """Shows the best score in the bar and, without a terminal to draw it on, a line for each trial done.
+
+    Writes the trials that are done to metrics/plots/trials.csv, for those who look at plots while it runs.
+    """
 
     def __init__(self, bar, count: int, names: list[str], objective, form: str):
         self.bar, self.count, self.names, self.objective, self.form = bar, count, names, objective, form
@@ -82,14 +86,16 @@ class Progress:
 
     def __call__(self, trial: Trial) -> None:
         self.trials.append(trial)
+        done = sorted(self.trials, key=lambda trial: trial.number)
+        write_csv(TRIALS, pd.DataFrame(row(each, "", None) for each in done))
         top, name = best(self.trials, self.objective), self.objective.name
         so_far = f"best={top.evaluation.scores[name]:{self.form}}" if top else "no score yet"
         self.bar.set_postfix_str(so_far, refresh=False)
         if self.bar.disable:
             tried = " ".join(f"{n}={value}" for n, value in trial.hyperparameters.items() if n in self.names)
             score = trial.evaluation.failure or f"{trial.evaluation.scores[name]:{self.form}}"
-            done = f"{len(self.trials)}/{self.count} trial {trial.number}"
-            print(f"{done}: {tried} epochs={trial.evaluation.epochs} {name}={score} {so_far}", flush=True)
+            count = f"{len(self.trials)}/{self.count} trial {trial.number}"
+            print(f"{count}: {tried} epochs={trial.evaluation.epochs} {name}={score} {so_far}", flush=True)
 
 
 @dataclass(frozen=True)
@@ -197,7 +203,7 @@ def tune(settings: Params, scoring: Holdout | CrossValidation, runner: Runner) -
         console.say(note)
     limits = (choice.limit if trial is choice.reference else None for trial in trials)
     rows = [row(trial, choice.label(trial), limit) for trial, limit in zip(trials, limits, strict=True)]
-    write_csv("metrics/plots/trials.csv", pd.DataFrame(rows))
+    write_csv(TRIALS, pd.DataFrame(rows))
     write_csv("metrics/plots/space.csv", lines(trials, choice.trial, tune))
     chosen = {"hyperparameters": choice.trial.hyperparameters, "epochs": choice.trial.evaluation.best_epoch}
     write_json("data/tune/network.json", chosen)
