@@ -131,6 +131,29 @@ def test_params_without_their_metrics_are_reproduced_and_marked(merged, tmp_path
     assert "the same hyperparameters" in written
 
 
+def test_another_branchs_data_says_nothing_and_dvc_lock_has_to_agree_with_itself(merged):
+    merged.run("git", "switch", "--quiet", "main")
+    assert "data/tune/hyperparameters.json" in merged.dvc("status")
+    assert run_report(merged, "--check") == ""
+    merged.update_params({"compare": {"margin": 0.5}})
+    stale = run_report(merged, "--check", check=False)
+    assert stale == "error: metrics of retrain are out of date; run `dvc repro`\n"
+    merged.run("git", "checkout", "--quiet", ".")
+    lock = yaml.safe_load((merged.folder / "dvc.lock").read_text())
+    for dep in lock["stages"]["tune"]["deps"]:
+        if dep["path"] == "data/prepared/training":
+            dep["md5"] = "0" * 32 + ".dir"
+    (merged.folder / "dvc.lock").write_text(yaml.safe_dump(lock, sort_keys=False))
+    stale = run_report(merged, "--check", check=False)
+    assert stale == "error: metrics of tune are out of date; run `dvc repro`\n"
+    merged.run("git", "checkout", "--quiet", ".")
+    pipeline = merged.folder / "dvc.yaml"
+    pipeline.write_text(
+        pipeline.read_text().replace("deps:", "deps:\n      - data/tune/hyperparameters.json", 2)
+    )
+    assert "metrics of prepare, baseline are out of date" in run_report(merged, "--check", check=False)
+
+
 def test_the_default_base_is_where_the_branch_left_main(merged):
     merged.run("git", "switch", "--quiet", "random")
     merged.dvc("checkout", "--force", "--quiet")

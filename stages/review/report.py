@@ -14,6 +14,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from stages.base import console
 from stages.base.files import read_json, replacing
 from stages.review import pictures
@@ -215,18 +217,33 @@ def changes(commit: str) -> tuple[list[Change], list[Change]]:
 def stale_stages() -> list[str]:
     """Return the stages whose code, params or committed outputs are not those of dvc.lock.
 
-    Data that is missing, as in a fresh clone, is no change.
+    What lies in data/ says nothing, since it may be missing or another branch's: there, dvc.lock has to agree
+    with itself, so that each stage used what the stage before it made.
     """
+    lock = Path("dvc.lock")
+    content = yaml.safe_load(lock.read_text(encoding="utf-8")) if lock.is_file() else {"stages": {}}
+    deps, outs = (
+        {
+            stage: {entry["path"]: entry.get("md5") for entry in entries.get(kind, [])}
+            for stage, entries in content["stages"].items()
+        }
+        for kind in ("deps", "outs")
+    )
+    made = {path: md5 for files in outs.values() for path, md5 in files.items()}
     stale = []
+
+    def says_nothing(stage: str, file: str, how: object) -> bool:
+        known = stage not in deps or file in deps[stage] | outs[stage]
+        return file.startswith("data/") and known and (file in made or how in MISSING)
+
     for stage, entries in json.loads(dvc("status", "--json") or "{}").items():
-        for entry in entries:
-            if not isinstance(entry, dict):  # such as "changed command"
+        for entry in entries:  # a text such as "changed command", or the files of a kind
+            kinds = entry.values() if isinstance(entry, dict) else [{entry: entry}]
+            if not all(says_nothing(stage, file, how) for files in kinds for file, how in files.items()):
                 stale.append(stage)
-                continue
-            for files in entry.values():
-                missing = {file for file, how in files.items() if file.startswith("data/") and how in MISSING}
-                if not files or set(files) - missing:
-                    stale.append(stage)
+    for stage, used in deps.items():
+        if any(made.get(path, md5) != md5 for path, md5 in used.items()):
+            stale.append(stage)
     return list(dict.fromkeys(stale))
 
 
