@@ -444,3 +444,23 @@ def test_a_page_is_not_ended_by_what_it_shows(monkeypatch):
     page = pictures.page(plots, "</script> <!-- $libraries")
     assert page.count("</script>") == 2
     assert page_content(page) == {"summary": "</script> <!-- $libraries", "plots": plots}
+
+
+def test_a_clone_with_windows_line_ends_has_the_files_of_dvc_lock(tmp_path):
+    """DVC hashes bytes: with other line ends, each stage would be out of date."""
+    written = {
+        ".gitattributes": (ROOT / ".gitattributes").read_bytes(),
+        "code.py": b"1\n",
+        "a.png": b"\r\n\n",
+    }
+    (tmp_path / "here").mkdir()
+    for name, content in written.items():
+        (tmp_path / "here" / name).write_bytes(content)
+    for command in (
+        ["init", "--quiet", "here"],
+        ["-C", "here", "add", "."],
+        ["-C", "here", "commit", "--quiet", "--message", "all"],
+        ["clone", "--quiet", "--config", "core.autocrlf=true", "here", "there"],
+    ):
+        subprocess.run(["git", *command], cwd=tmp_path, env=ENVIRONMENT, check=True)
+    assert {name: (tmp_path / "there" / name).read_bytes() for name in written} == written
