@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 from html import unescape
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -90,19 +91,25 @@ def test_a_merged_branch_is_reported_by_the_workflows_own_shell(merged, tmp_path
     lines = written.splitlines()
     assert lines[0] == report.MARKER
     assert html(lines[2]).strip() == f"<p><strong>{' '.join(comparison['summary'])}</strong></p>"
+    assert [line.partition(":")[0] for line in lines[4:6]] == [
+        "- test_accuracy",
+        "- val_accuracy in the search",
+    ]
     page = html(written)
     assert "<td><code>tune.strategy</code></td>" in page
     assert "<td><code>hyperband</code></td>\n<td><code>random</code></td>" in page
-    assert "<td><code>strategy</code></td>" in page
     assert "WARNING" not in written
     before, _, folded = written.partition("<details>")
     assert "seconds" not in before
     assert "seconds" in folded
-    rows = re.findall(
-        r"^\| <code>(\S+)</code> \| <code>(\S+)</code>", folded.partition("</details>")[0], re.M
-    )
+    rows = re.findall(r"^\| `(\S+)` \| `(\S+)`", folded.partition("</details>")[0], re.M)
     assert rows == sorted(rows)
     assert len(rows) > 5
+    assert not {
+        ("tune.json", "strategy"),
+        ("tune.json", "parameters"),
+        ("comparison.json", "parameters.tuned"),
+    } & set(rows)
     assert "(https://example.org/runs/1#artifacts)" in written
     drawn = sorted(path.name for path in (merged.folder / "report").glob("*.png"))
     assert drawn == [
@@ -131,30 +138,70 @@ def test_params_without_their_metrics_are_reproduced_and_marked(merged, tmp_path
     assert "the same hyperparameters" in written
 
 
-def test_the_default_base_is_where_the_branch_left_main(merged):
+def test_another_branchs_data_says_nothing_and_dvc_lock_has_to_agree_with_itself(merged):
+    merged.run("git", "switch", "--quiet", "main")
+    assert "data/tune/hyperparameters.json" in merged.dvc("status")
+    assert run_report(merged, "--check") == ""
+    merged.update_params({"compare": {"margin": 0.5}})
+    stale = run_report(merged, "--check", check=False)
+    assert stale == "error: metrics of retrain are out of date; run `dvc repro`\n"
+    merged.run("git", "checkout", "--quiet", ".")
+    lock = yaml.safe_load((merged.folder / "dvc.lock").read_text())
+    for dep in lock["stages"]["tune"]["deps"]:
+        if dep["path"] == "data/prepared/training":
+            dep["md5"] = "0" * 32 + ".dir"
+    (merged.folder / "dvc.lock").write_text(yaml.safe_dump(lock, sort_keys=False))
+    stale = run_report(merged, "--check", check=False)
+    assert stale == "error: metrics of tune are out of date; run `dvc repro`\n"
+
+
+def test_a_branch_means_where_this_one_left_it_and_main_is_the_default(merged):
     merged.run("git", "switch", "--quiet", "random")
     merged.dvc("checkout", "--force", "--quiet")
     told = run_report(merged)
-    assert "Compared with <code>the merge base with origin/main</code>:" in told
+    assert "Compared with `the merge base with origin/main`:" in told
     assert "<td><code>hyperband</code></td>\n<td><code>random</code></td>" in html(told)
+    merged.run("git", "switch", "--quiet", "main")
+    merged.update_params({"compare": {"margin": 0.5}})
+    merged.commit()  # a later change of main, which the branch lacks
+    merged.run("git", "switch", "--quiet", "random")
+    told = run_report(merged, "main")
+    assert "Compared with `the merge base with main`:" in told
+    assert "compare.margin" not in told
+    assert "compare.margin" in run_report(merged, "main~0")
+    merged.run("git", "tag", "--force", "exact", "main")
+    assert "compare.margin" in run_report(merged, "exact")
+    merged.run("git", "tag", "--delete", "exact")
+    merged.run("git", "branch", "--quiet", "--force", "main", "main~1")
 
 
-def test_nothing_changed_is_one_line(merged):
+def test_the_scores_are_said_where_nothing_changed(merged):
     told = run_report(merged, "HEAD")
-    assert told.strip().splitlines()[4:] == ["No param and no metric changed against <code>HEAD</code>."]
+    compared, tune = merged.metrics("comparison"), merged.metrics("tune")
+    said = told.strip().splitlines()
+    assert said[0].startswith("**")
+    test = compared["test_accuracy"]
+    for name, sign in (("baseline", ""), ("tuned", ""), ("difference", "+"), ("low", "+"), ("high", "+")):
+        assert report.shown(test[name], sign) in said[2]
+    assert said[2].endswith(f"margin {compared['margin']}: {compared['verdict']}")
+    for score in (tune["score"], tune["best"]["score"], tune["best"]["standard_error"]):
+        assert report.shown(score) in said[3]
+    more = abs(tune["best"]["score"] - tune["score"]) > tune["best"]["standard_error"]
+    assert said[3].endswith(f"apart, {'more' if more else 'no more'} than that")
+    assert said[5:] == ["No param and no metric changed against `HEAD`."]
 
 
 @pytest.mark.parametrize("base", ["no-such-branch", "--help=x"])
 def test_an_unknown_base_is_a_clear_line_and_the_sentence_is_said(merged, base):
     told = run_report(merged, "--", base)
     assert told.count("per epoch") == 1
-    assert f"Nothing to compare with: {base} is no revision that is known here; `git fetch`" in text(told)
+    assert f"nothing to compare with: {base} is not known here; git fetch" in text(told)
     assert "changed against" not in told
 
 
 def test_an_experiment_can_be_compared_with(experimented):
     told = run_report(experimented, "bayesian")
-    assert "Compared with <code>bayesian</code>:" in told
+    assert "Compared with `bayesian`:" in told
     assert "<td><code>bayesian</code></td>\n<td><code>hyperband</code></td>" in html(told)
 
 
@@ -165,10 +212,10 @@ def test_a_base_without_pipeline_or_metrics(merged):
     merged.run("git", "rm", "--quiet", "--cached", "dvc.yaml")
     merged.run("git", "commit", "--quiet", "--message", "no pipeline")
     merged.run("git", "switch", "--quiet", "--force", "merged")
-    told = run_report(merged, "empty")
-    assert "empty has no dvc.yaml: all params and metrics are new." in text(told)
+    told = run_report(merged, "empty~0")
+    assert "empty~0 has no dvc.yaml: what would be there is new." in text(told)
     told = run_report(merged, "empty^")
-    assert "empty^ has no metrics: all of them are new." in text(told)
+    assert "empty^ has no metrics: what would be there is new." in text(told)
     assert "retrain.json hyperparameters.units - " in text(told)
     merged.run("git", "branch", "--quiet", "--delete", "--force", "empty")
 
@@ -182,12 +229,9 @@ def test_a_shallow_clone_says_what_to_do(merged, tmp_path):
         check=True,
     )
     told = run_report(shallow, base)
-    assert (
-        f"{base} is no revision that is known here; this clone is shallow; `git fetch --unshallow`"
-        in text(told)
-    )
+    assert f"{base} is not known here; git fetch , in a shallow clone with --unshallow" in text(told)
     told = run_report(shallow)
-    assert "Nothing to compare with: there is no branch main here" in text(told)
+    assert "nothing to compare with: main is not known here" in text(told)
     assert "per epoch" in told
 
 
@@ -205,42 +249,95 @@ HOSTILE = [
 @pytest.mark.parametrize("value", HOSTILE)
 def test_a_table_survives_what_users_write(value):
     page = html(
-        report.markdown(
-            Report("main", summary=value, params=[Change("params.yaml", value, value, value)]), {}
-        )
+        report.markdown(Report("main", summary=value, params=[Change("params.yaml", value, value, value)]))
     )
     shown = " ".join(value.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    assert page.count("<td>") == 4
+    assert page.count("<td>") == 6
     assert page.count(f"<td><code>{shown}</code></td>") == 3
-    assert f"<strong>{shown}</strong>" in page
+    assert f"<strong>{shown}</strong>" in page.replace("<code>rm</code></strong>", "`rm`</strong>")
 
 
 def test_which_direction_is_better():
-    def meaning(file, key, old=1.0, new=2.0, sign=1):
-        return Change(f"metrics/{file}.json", key, old, new).meaning(sign)
+    def meaning(file, key, old=1.0, new=2.0, directions=report.HEADLINES):
+        return Change(f"metrics/{file}.json", key, old, new).meaning(directions)
 
     assert meaning("retrain", "test_accuracy.mean") == "better"
     assert meaning("retrain", "test_accuracy.mean", 2.0, 1.0) == "worse"
     assert meaning("retrain", "test_loss.mean") == meaning("retrain", "parameters") == "worse"
-    neither = [
-        ("retrain", "hyperparameters.units"),
-        ("retrain", "test_accuracy.std"),
-        ("retrain", "train_loss.mean"),
-    ]
-    neither += [
-        ("comparison", "margin"),
-        ("comparison", "seconds_per_epoch.ratio"),
-        ("tune", "trials"),
-        ("tune", "epoch"),
-        ("tune", "score"),  # lower by design where a smaller network is chosen
-    ]
+    verdicts = ("inferior", "inconclusive", "non_inferior")
+    assert {meaning("comparison", "verdict", *pair) for pair in pairwise(verdicts)} == {"better"}
+    assert meaning("comparison", "verdict", "non_inferior", "inferior") == "worse"
+    assert meaning("comparison", "superior", "no", "yes") == "better"
+    assert meaning("comparison", "test_accuracy.high") == "a wider interval raises it too"
+    assert meaning("tune", "score") == "a smaller network may score less"
+    neither = [("retrain", "test_accuracy.std"), ("retrain", "train_loss.mean")]
+    neither += [("comparison", "seconds_per_epoch.ratio"), ("tune", "epoch")]
     assert {meaning(*names) for names in neither} == {""}
-    assert (
-        meaning("retrain", "test_accuracy.mean", None, 1.0)
-        == meaning("retrain", "test_accuracy.mean", True, False)
-        == ""
+    assert meaning("retrain", "test_accuracy.mean", None, 1.0) == "not in both"
+    assert meaning("retrain", "test_accuracy.mean", True, False) == "not in both"
+    lower = report.HEADLINES | {"tune.best.score": -1}
+    assert meaning("tune", "best.score", directions=lower) == "worse"
+
+
+def test_each_figure_is_said_once():
+    """As where the search chose another network: it is in two files, and in the block of its rule too."""
+    units = [("retrain", "hyperparameters.units"), ("tune", "hyperparameters.units")]
+    units += [("tune", "tolerance.hyperparameters.units")]
+    sizes = [("comparison", "parameters.tuned"), ("retrain", "parameters"), ("tune", "tolerance.parameters")]
+    scores = [("comparison", "test_accuracy.tuned"), ("retrain", "test_accuracy.mean")]
+    rows = [Change(f"metrics/{file}.json", key, 176, 144) for file, key in units]
+    rows += [Change(f"metrics/{file}.json", key, 139930, 114490) for file, key in sizes]
+    rows += [Change(f"metrics/{file}.json", key, 0.9783, 0.9776) for file, key in scores]
+    rows += [Change("metrics/tune.json", "strategy", "random", "grid")]
+    rows += [Change("metrics/tune.json", f"{rule}.candidates", 1, 2) for rule in ("best", "tolerance")]
+    params = [Change("params.yaml", "tune.strategy", "random", "grid")]
+    told = report.markdown(Report("main", params=params, metrics=rows))
+    for figure in ("`144`", "`114490`", "`0.9776`", "`grid`"):
+        assert told.count(figure) == 1
+    assert "Other metrics (2)" in told  # the candidates, which are two counts
+
+
+def test_a_verdict_of_another_margin_is_no_better_one(merged):
+    path = merged.folder / "metrics/comparison.json"
+    content = json.loads(path.read_text())
+    content["margin"], content["verdict"] = 0.5, "non_inferior"
+    assert merged.metrics("comparison")["verdict"] != "non_inferior"
+    path.write_text(json.dumps(content))
+    assert "| of another margin |" in run_report(merged, "HEAD")
+
+
+def test_conflicts_of_a_merge_are_one_line(merged):
+    for name in ("params.yaml", "dvc.lock", "metrics/tune.json"):
+        path = merged.folder / name
+        path.write_text(f"<<<<<<< HEAD\n{path.read_text()}=======\n>>>>>>> other\n")
+    line = (
+        "error: a merge left conflicts in params.yaml, dvc.lock, metrics/tune.json; edit params.yaml, then "
+        "`git checkout HEAD -- dvc.lock metrics` and `dvc repro`\n"
     )
-    assert [meaning("tune", "best.score", sign=sign) for sign in (1, 0, -1)] == ["better", "", "worse"]
+    assert run_report(merged, "--check", check=False) == run_report(merged, check=False) == line
+
+
+def test_what_is_printed_is_plain_and_what_is_written_is_named(merged):
+    told = run_report(merged, "HEAD^1")
+    assert not re.search("&#|<code>|<!--", told)
+    assert "`tune.strategy`" in told
+    said = run_report(merged, "HEAD^1", "--output", "report")
+    assert said == "report: wrote report/report.md and 7 files of pictures beside it\n"
+
+
+def test_a_project_in_a_sub_folder_and_python_without_docstrings(merged, tmp_path):
+    project = type(merged)(tmp_path / "top/project")
+    shutil.copytree(merged.folder, project.folder, ignore=shutil.ignore_patterns(".git", "cache", "trials"))
+    top = type(merged)(tmp_path / "top")
+    top.run("git", "init", "--quiet", "--initial-branch=main")
+    top.commit()
+    project.update_params({"compare": {"margin": 0.5}})
+    command = ["env", "PYTHONOPTIMIZE=2", "python", "-m", "stages.review.report"]
+    told = project.run(*command).stdout
+    assert "has no" not in told
+    assert "Metrics of retrain are out of date" in told
+    assert "| `params.yaml` | `compare.margin` |" in told
+    assert "usage" in project.run(*command, "--help").stdout
 
 
 def test_the_scores_direction_is_that_of_the_objective(merged):
@@ -250,14 +347,10 @@ def test_the_scores_direction_is_that_of_the_objective(merged):
         content["objective"], content["best"]["score"] = objective, score
         path.write_text(json.dumps(content))
         told = run_report(merged, "HEAD")
-        return next(
-            line
-            for line in told.splitlines()
-            if line.startswith("| <code>tune.json</code> | <code>best.score</code>")
-        )
+        return next(line for line in told.splitlines() if line.startswith("| `tune.json` | `best.score` |"))
 
     assert row("val_accuracy", 0.1).endswith("| worse |")
-    assert row("val_loss", 0.1).endswith("|  |")
+    assert row("val_loss", 0.1).endswith("| of another objective |")
     merged.commit()
     assert row("val_loss", 0.2).endswith("| worse |")
 
@@ -351,3 +444,23 @@ def test_a_page_is_not_ended_by_what_it_shows(monkeypatch):
     page = pictures.page(plots, "</script> <!-- $libraries")
     assert page.count("</script>") == 2
     assert page_content(page) == {"summary": "</script> <!-- $libraries", "plots": plots}
+
+
+def test_a_clone_with_windows_line_ends_has_the_files_of_dvc_lock(tmp_path):
+    """DVC hashes bytes: with other line ends, each stage would be out of date."""
+    written = {
+        ".gitattributes": (ROOT / ".gitattributes").read_bytes(),
+        "code.py": b"1\n",
+        "a.png": b"\r\n\n",
+    }
+    (tmp_path / "here").mkdir()
+    for name, content in written.items():
+        (tmp_path / "here" / name).write_bytes(content)
+    for command in (
+        ["init", "--quiet", "here"],
+        ["-C", "here", "add", "."],
+        ["-C", "here", "commit", "--quiet", "--message", "all"],
+        ["clone", "--quiet", "--config", "core.autocrlf=true", "here", "there"],
+    ):
+        subprocess.run(["git", *command], cwd=tmp_path, env=ENVIRONMENT, check=True)
+    assert {name: (tmp_path / "there" / name).read_bytes() for name in written} == written

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from contextlib import suppress
 
 from stages.base.console import UserError
 
@@ -19,6 +20,8 @@ def run(*command: str) -> str:
     return done.stdout.strip()
 
 
-def succeeds(*command: str) -> bool:
-    """Return whether `command` ends with status 0."""
-    return subprocess.run(command, capture_output=True).returncode == 0
+def asked(*command: str) -> str:
+    """Return what `command` prints, nothing if it fails."""
+    with suppress(UserError):
+        return run(*command)
+    return ""

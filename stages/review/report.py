@@ -1,51 +1,42 @@
-"""What a change did to the metrics, for a pull request's reviewer: `python -m stages.review.report BASE`.
-
-The verdict first, then the params and metrics that changed, the pictures, and whether the committed metrics
-belong to the committed code. DVC compares the working tree with BASE: no checkout, training or commit.
-"""
+"""What a change did to the metrics, for a pull request's reviewer; nothing is trained or checked out."""
 
 import argparse
 import json
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from stages.base import console
 from stages.base.files import read_json, replacing
 from stages.review import pictures
-from stages.review.commands import dvc, run, succeeds
+from stages.review.commands import asked, dvc, run
 
-# The metrics to decide by, in order: file and key -> whether more (1), less (-1) or neither (0) is better.
+# The metrics to decide by, in order: file and key -> whether more (1) or less (-1) is better, or why neither.
 # `*` is any name, of a hyperparameter or the score; all other metrics are folded away, with no direction.
-HEADLINES = {
-    "comparison.verdict": 0,
-    "comparison.superior": 0,
-    "comparison.margin": 0,
+HEADLINES: dict[str, int | str] = {
+    "comparison.verdict": 1,
+    "comparison.superior": 1,
     "comparison.parameters.ratio": 1,
     "comparison.test_*.difference": 1,
     "comparison.test_*.low": 1,
-    "comparison.test_*.high": 0,  # which a wider interval raises too
-    "retrain.hyperparameters.*": 0,
+    "comparison.test_*.high": "a wider interval raises it too",
+    "retrain.hyperparameters.*": "what was chosen",
     "retrain.parameters": -1,
     "retrain.test_loss.mean": -1,
     "retrain.test_*.mean": 1,
     "tune.best.score": 1,
-    "tune.score": 0,
+    "tune.score": "a smaller network may score less",
     "tune.failed_trials": -1,
-    "tune.trials": 0,
 }
-MISSING = ("deleted", "not in cache")  # what DVC calls a file that is not there
+WORST_FIRST = ("inferior", "inconclusive", "non_inferior", "no", "yes")
 MARKER = "<!-- metrics report -->"
-ONE_LOOK = (
-    "The test figures are fair for one network that was chosen without them. The best of ten equally good "
-    "networks looks superior in 14 % of simulated cases, a single one in 2.6 %: to choose among several "
-    "branches, go by the validation scores in tune.json, <code>best.score</code> of the best trial and "
-    "<code>score</code> of the chosen network."
-)
+ONE_LOOK = "Among several branches, choose by the scores in the search: test figures would favour the lucky."
 
 
 @dataclass
@@ -64,110 +55,99 @@ class Change:
         return next((pattern for pattern in HEADLINES if fnmatchcase(name, pattern)), "")
 
     @property
-    def numeric(self) -> bool:
-        """Whether it was and is a number."""
-        return {type(self.old), type(self.new)} <= {int, float}
-
-    def meaning(self, sign: int = 1) -> str:
-        """`better`, `worse` or nothing, where a direction is better; `sign` is that of the search's score."""
-        if not self.numeric or self.old == self.new:
-            return ""
-        direction = HEADLINES.get(self.headline, 0) * (sign if self.key == "best.score" else 1)
-        return {1: "better", -1: "worse", 0: ""}[direction * (1 if self.new > self.old else -1)]
+    def figure(self) -> tuple[str, ...]:
+        """What it says, wherever it stands: the chosen network's figures are in several files and blocks."""
+        kinds = "mean|tuned|baseline"  # with std and candidates, equal numbers of two blocks may be chance
+        name = re.sub(rf".*\.(?!({kinds}|std|candidates)$)|\.({kinds})$", "", self.key)
+        return name, shown(self.old), shown(self.new)
 
     @property
-    def cells(self) -> list[str]:
-        """File, key, old, new and difference, for people."""
-        difference = shown(self.new - self.old, sign="+") if self.numeric else ""
-        return [Path(self.file).name, self.key, shown(self.old), shown(self.new), difference]
+    def difference(self) -> float | None:
+        """How much more it is, None if it is no number."""
+        return self.new - self.old if {type(self.old), type(self.new)} <= {int, float} else None
+
+    def meaning(self, directions: dict[str, int | str]) -> str:
+        """Return `better`, `worse`, or why neither is said; nothing for a metric that is no headline."""
+        direction = directions.get(self.headline, "")
+        if isinstance(direction, str):
+            return direction
+        more = self.difference
+        if self.old in WORST_FIRST and self.new in WORST_FIRST:
+            more = WORST_FIRST.index(self.new) - WORST_FIRST.index(self.old)
+        return "not in both" if more is None else "better" if more * direction > 0 else "worse"
 
 
 @dataclass
 class Report:
-    """What there is to say.
+    """What there is to say: `scores` decide, `notes` say what is missing, `files` are pictures."""
 
-    `notes` say what is missing; `sign` is -1 if less of the search's score is better, 0 if objectives differ.
-    """
-
-    base: str
+    base: str = ""
     summary: str = ""
-    committed: bool = True
-    stale: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    scores: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     params: list[Change] = field(default_factory=list)
     metrics: list[Change] = field(default_factory=list)
-    sign: int = 1
-    pictures: dict[str, bytes] = field(default_factory=dict)
-    page: str = ""
-    notes: list[str] = field(default_factory=list)
+    directions: dict[str, int | str] = field(default_factory=HEADLINES.copy)
+    files: dict[str, bytes] = field(default_factory=dict)
 
 
 def main() -> None:
-    description = __doc__.partition("\n")[0]
-    parser = argparse.ArgumentParser(prog="python -m stages.review.report", description=description)
-    base_help = "a revision or experiment to compare with; default: where this branch left main"
-    parser.add_argument("base", nargs="?", help=base_help)
-    output_help = "write FOLDER/report.md, its pictures and plots.html; default: print"
-    parser.add_argument("--output", metavar="FOLDER", help=output_help)
-    pictures_url_help = "link to URL in place of showing the pictures of FOLDER"
-    parser.add_argument("--pictures-url", metavar="URL", help=pictures_url_help)
-    check_help = "only say which stages have metrics that are out of date; status 1"
-    parser.add_argument("--check", action="store_true", help=check_help)
+    parser = argparse.ArgumentParser("python -m stages.review.report", description="What a change did")
+    parser.add_argument("base", nargs="?", help="a revision, an experiment or a branch; default: main")
+    parser.add_argument("--output", type=Path, metavar="FOLDER", help="write report.md and pictures there")
+    parser.add_argument("--pictures-url", metavar="URL", help="link to URL in place of showing the pictures")
+    parser.add_argument("--check", action="store_true", help="only say which metrics are out of date")
     arguments = parser.parse_args()
     if not Path("dvc.yaml").is_file():
-        raise console.UserError("dvc.yaml is missing; run from the top folder of the repository")
+        raise console.UserError("dvc.yaml is missing; run from the folder that it is in")
+    refuse_conflicts()
     if arguments.check:
-        if stale := stale_stages():
-            raise console.UserError(f"metrics of {', '.join(stale)} are out of date; run `dvc repro`")
+        if stale := ", ".join(stale_stages()):
+            raise console.UserError(f"metrics of {stale} are out of date; run `dvc repro`")
         return
     report = collect(arguments.base, draw=arguments.output is not None)
     if arguments.output is None:
-        print(markdown(report, {}))
-    else:
-        folder = Path(arguments.output)
-        with suppress(OSError):
-            text = (folder / "report.md").read_text(encoding="utf-8")
-            if text.startswith(MARKER):  # an older report, whose pictures go
-                for old in [*folder.glob("*.png"), folder / "plots.html"]:
-                    old.unlink(missing_ok=True)
-        names = {plot: pictures.file_name(plot) for plot in report.pictures}
-        files = {names[plot]: picture for plot, picture in report.pictures.items()}
-        if report.page:
-            files["plots.html"] = report.page.encode()
-        files["report.md"] = markdown(report, names, arguments.pictures_url).encode()
-        for name, content in files.items():
-            with replacing(folder / name) as temporary:
-                temporary.write_bytes(content)
+        print(markdown(report), end="")
+        return
+    path = arguments.output / "report.md"
+    if path.is_file() and path.read_bytes().startswith(MARKER.encode()):  # an older report, whose pictures go
+        for old in [*path.parent.glob("*.png"), path.with_name("plots.html")]:
+            old.unlink(missing_ok=True)
+    text = f"{MARKER}\n\n{markdown(report, arguments.pictures_url)}"
+    for name, content in {**report.files, path.name: text.encode()}.items():
+        with replacing(path.with_name(name)) as temporary:
+            temporary.write_bytes(content)
+    print(f"report: wrote {path} and {len(report.files)} files of pictures beside it")
 
 
 def collect(base: str | None, *, draw: bool) -> Report:
     """Return the report against `base`; what cannot be had is left out, with a note."""
-    report = Report("")
+    report = Report(summary=pictures.conclusion())
     with noted(report):
-        report.stale = stale_stages()
-    report.committed = not run("git", "status", "--porcelain", "--", "metrics", "dvc.lock")
-    report.summary = pictures.conclusion()
-    if not report.summary:
-        reason = "metrics/comparison.json is missing or not whole"
-        report.notes.append(f"There is no comparison: {reason}. `dvc repro` makes it.")
-    try:
-        report.base, commit = resolve(base)
-    except console.UserError as error:
-        report.notes.append(f"Nothing to compare with: {error}.")
-        return report
-    if not succeeds("git", "cat-file", "-e", f"{commit}:dvc.yaml"):
-        report.notes.append(f"{report.base} has no dvc.yaml: all params and metrics are new.")
-    elif not run("git", "ls-tree", commit, "metrics/"):
-        report.notes.append(f"{report.base} has no metrics: all of them are new.")
+        if stale := ", ".join(stale_stages()):
+            report.warnings.append(f"Metrics of {stale} are out of date: run `dvc repro`, and commit.")
+    if run("git", "status", "--porcelain", "--", "metrics", "dvc.lock"):
+        report.warnings.append("These metrics are not committed: their last digits are this machine's.")
     with noted(report):
+        report.scores.extend(scores())
+    with noted(report):
+        against, commit = resolve(base)
+        for name in ("dvc.yaml", "metrics"):
+            if not run("git", "ls-tree", commit, name):
+                report.notes.append(f"{against} has no {name}: what would be there is new.")
         report.params, report.metrics = changes(commit)
-        differ = any(change.key == "objective" for change in report.metrics)
-        objective = read_json(Path("metrics/tune.json")).get("objective")
-        report.sign = 0 if differ else -1 if objective == "val_loss" else 1
-    if draw and (report.params or report.metrics):
-        with noted(report):
+        report.base = against
+        if read_json(Path("metrics/tune.json")).get("objective") == "val_loss":
+            report.directions["tune.best.score"] = -1
+        for key, headline in (("margin", "comparison.verdict"), ("objective", "tune.best.score")):
+            if any(change.key == key for change in report.metrics):
+                report.directions[headline] = f"of another {key}"
+        if draw and (report.params or report.metrics):
             text = json.dumps(pictures.plots("diff", commit)).replace(commit, "before")
             plots = json.loads(text.replace('"workspace"', '"now"'))
-            report.pictures, report.page = pictures.draw(plots), pictures.page(plots, report.summary)
+            report.files = {pictures.file_name(plot): png for plot, png in pictures.draw(plots).items()}
+            report.files["plots.html"] = pictures.page(plots, report.summary).encode()
     return report
 
 
@@ -177,124 +157,142 @@ def noted(report: Report) -> Iterator[None]:
     try:
         yield
     except (console.UserError, ValueError) as error:
-        report.notes.append(str(error))
+        report.notes.append(f"{error}.")
+
+
+def refuse_conflicts() -> None:
+    """Raise UserError for the files in which a merge left both sides: there is nothing to report on."""
+    names = ("params.yaml", "dvc.yaml", "pyproject.toml", "dvc.lock")
+    files = [*map(Path, names), *sorted(Path("metrics").rglob("*.*"))]
+    torn = [str(file) for file in files if file.is_file() and b"\n<<<<<<< " in b"\n" + file.read_bytes()]
+    if torn:
+        way_out = "`git checkout HEAD -- dvc.lock metrics` and `dvc repro`"
+        way_out = f"edit {torn[0]}, then {way_out}" if torn[0] in names[:3] else way_out
+        raise console.UserError(f"a merge left conflicts in {', '.join(torn)}; {way_out}")
+
+
+def scores() -> Iterator[str]:
+    """Yield the scores that decide: on the test examples, and in the search; UserError if there are none."""
+    try:
+        compared, tune = (read_json(Path(f"metrics/{name}.json")) for name in ("comparison", "tune"))
+        for name, score in compared.items():
+            if name.startswith("test_"):
+                networks = f"baseline {shown(score['baseline'])}, tuned {shown(score['tuned'])}"
+                low, more, high = (shown(score[key], "+") for key in ("low", "difference", "high"))
+                verdict = f"margin {shown(compared['margin'])}: {compared['verdict']}"
+                yield f"{name}: {networks}, difference {more} (95 % interval {low} to {high}), {verdict}"
+        score, best, error = tune["score"], tune["best"]["score"], tune["best"]["standard_error"]
+        apart = f"{shown(abs(best - score))} apart, {'more' if abs(best - score) > error else 'no more'}"
+        networks = f"chosen network {shown(score)}, best trial {shown(best)} (standard error {shown(error)})"
+        yield f"{tune['objective']} in the search: {networks}, {apart} than that"
+    except (LookupError, TypeError, AttributeError):
+        raise console.UserError("a file in metrics/ is not whole; `dvc repro` makes it") from None
 
 
 def resolve(base: str | None) -> tuple[str, str]:
-    """Return name and commit of `base`, or of where this branch left main; UserError if there is none."""
-    if base is None:
-        for main in ("origin/main", "main"):
-            if succeeds("git", "rev-parse", "--verify", "--quiet", f"{main}^{{commit}}"):
-                if not succeeds("git", "merge-base", main, "HEAD"):
-                    problem = f"this branch and {main} have no common commit here"
-                    raise console.UserError(f"{problem}; `git fetch --unshallow`")
-                return f"the merge base with {main}", run("git", "merge-base", main, "HEAD")
-        raise console.UserError("there is no branch main here; name a revision, or `git fetch origin main`")
-    if base.startswith("-") or not succeeds("git", "rev-parse", "--verify", "--quiet", f"{base}^{{commit}}"):
-        experiments = run("git", "for-each-ref", "--format=%(objectname)", f"refs/exps/*/*/{base}").split()
-        if len(experiments) == 1:
-            return base, experiments[0]
-        way_out = "`git fetch`, or name another revision"
-        if run("git", "rev-parse", "--is-shallow-repository") == "true":
-            way_out = "this clone is shallow; `git fetch --unshallow`"
-        raise console.UserError(f"{base} is no revision that is known here; {way_out}")
-    return base, run("git", "rev-parse", "--verify", f"{base}^{{commit}}")
+    """Return name and commit of `base`, else main; of a branch, where this one left it; UserError if none."""
+    verify = ("git", "rev-parse", "--verify", "--quiet", "--end-of-options")
+    name = base or next((main for main in ("origin/main", "main") if asked(*verify, main)), "main")
+    commit = asked(*verify, f"{name}^{{commit}}")
+    full = asked("git", "rev-parse", "--symbolic-full-name", name)
+    if full.startswith(("refs/heads/", "refs/remotes/")) and name != "HEAD":
+        # What the branch has got since would look like a change that is taken back here
+        commit, name = asked("git", "merge-base", full, "HEAD"), f"the merge base with {name}"
+    experiments = asked("git", "for-each-ref", "--format=%(objectname)", f"refs/exps/*/*/{name}").split()
+    if not commit and len(experiments) != 1:
+        way_out = "`git fetch`, in a shallow clone with --unshallow, or name another revision"
+        raise console.UserError(f"nothing to compare with: {name} is not known here; {way_out}")
+    return name, commit or experiments[0]
 
 
-def changes(commit: str) -> tuple[list[Change], list[Change]]:
-    """Return the params and metrics that `dvc exp diff` finds changed from `commit` to the working tree."""
+def changes(commit: str) -> Iterator[list[Change]]:
+    """Yield params and metrics that `dvc exp diff` finds changed from `commit` to the working tree."""
     differences = json.loads(dvc("exp", "diff", commit, "--json") or "{}")
-    changed: dict[str, list[Change]] = {"params": [], "metrics": []}
-    for kind, rows in changed.items():
-        for file, keys in sorted(differences.get(kind, {}).items()):
-            for key, values in sorted(keys.items()):  # DVC's own order is another in each run
-                rows.append(Change(file, key, values.get("old"), values.get("new")))
-    return changed["params"], changed["metrics"]
+    for kind in ("params", "metrics"):
+        yield [
+            Change(file, key, values.get("old"), values.get("new"))
+            for file, keys in sorted(differences.get(kind, {}).items())
+            for key, values in sorted(keys.items())  # DVC's own order is another in each run
+        ]
 
 
 def stale_stages() -> list[str]:
     """Return the stages whose code, params or committed outputs are not those of dvc.lock.
 
-    Data that is missing, as in a fresh clone, is no change.
+    Data may be missing or another branch's; dvc.lock has to agree with itself on what was made and used.
     """
     stale = []
     for stage, entries in json.loads(dvc("status", "--json") or "{}").items():
-        for entry in entries:
-            if not isinstance(entry, dict):  # such as "changed command"
+        for entry in entries:  # a text such as "changed command", or the files of each kind
+            files = [file for kind in entry.values() for file in kind] if isinstance(entry, dict) else [entry]
+            if not all(file.startswith("data/") for file in files):
                 stale.append(stage)
-                continue
-            for files in entry.values():
-                missing = {file for file, how in files.items() if file.startswith("data/") and how in MISSING}
-                if not files or set(files) - missing:
-                    stale.append(stage)
+    lock = Path("dvc.lock")
+    stages = yaml.safe_load(lock.read_text(encoding="utf-8"))["stages"] if lock.is_file() else {}
+    made = {out["path"]: out.get("md5") for stage in stages.values() for out in stage.get("outs", [])}
+    for stage, locked in stages.items():
+        if any(made.get(dep["path"], dep.get("md5")) != dep.get("md5") for dep in locked.get("deps", [])):
+            stale.append(stage)
     return list(dict.fromkeys(stale))
 
 
-def markdown(report: Report, names: dict[str, str], pictures_url: str | None = None) -> str:
-    """Return `report` as Markdown; `names` are its pictures' files, at `pictures_url` if not beside it."""
-    parts = [MARKER, f"**{escaped(report.summary)}**" if report.summary else ""]
-    parts += [f"> [!WARNING]\n> {escaped(line)}" for line in warnings(report)]
+def markdown(report: Report, pictures_url: str | None = None) -> str:
+    """Return `report` as Markdown; its pictures are at `pictures_url` if not beside it."""
+    parts = [f"**{escaped(report.summary)}**" if report.summary else ""]
+    parts += [f"> [!WARNING]\n> {escaped(line)}" for line in report.warnings]
+    parts.append("\n".join(f"- {escaped(line)}" for line in report.scores))
     parts += [f"_{escaped(note)}_" for note in report.notes]
-    if not report.params and not report.metrics:
-        parts.append(f"No param and no metric changed against {code(report.base)}." if report.base else "")
-        return "\n\n".join(filter(None, parts)) + "\n"
-    order = list(HEADLINES)
-    headlines = [change for change in report.metrics if change.headline]
-    headlines.sort(key=lambda change: (order.index(change.headline), change.key))
-    machine = [change for change in report.metrics if "seconds" in change.key]
-    others = [change for change in report.metrics if change not in headlines and change not in machine]
-    parts += [f"Compared with {code(report.base)}:", table(report.params, "Param")]
-    parts.append(table(headlines, "Metric", report.sign))
-    if any("comparison.test_" in change.headline for change in headlines):
-        parts.append(ONE_LOOK)
-    for title, rows in (("Other metrics", others), ("Decided by the machine that ran it", machine)):
-        if rows:
-            summary = f"<details><summary>{title} ({len(rows)})</summary>"
-            parts += [summary, table(rows, "Metric", report.sign), "</details>"]
-    if names and pictures_url:
-        parts.append(f"Pictures of the change: [{len(names)} PNG files]({pictures_url}).")
+    parts.append(ONE_LOOK if any("comparison.test_" in change.headline for change in report.metrics) else "")
+    if report.params or report.metrics:
+        parts += [f"Compared with {code(report.base)}:", *tables(report)]
+    elif report.base:
+        parts.append(f"No param and no metric changed against {code(report.base)}.")
+    drawn = [name for name in report.files if name.endswith(".png")]
+    if drawn and pictures_url:
+        parts.append(f"Pictures of the change: [{len(drawn)} PNG files]({pictures_url}).")
     else:
-        parts += [f"![{escaped(plot)}]({name})" for plot, name in names.items()]
+        parts += [f"![{Path(name).stem}]({name})" for name in drawn]
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
-def table(rows: list[Change], title: str, sign: int | None = None) -> str:
-    """Return `rows` as a Markdown table, nothing for none; with change and meaning if there is a `sign`."""
-    if not rows:
-        return ""
-    lines = [["File", title, "Before", "Now", "Change", ""], ["---"] * 6]
-    lines += [[*map(code, row.cells), row.meaning(sign or 0)] for row in rows]
-    return "\n".join(f"| {' | '.join(line[: 4 if sign is None else 6])} |" for line in lines)
-
-
-def warnings(report: Report) -> Iterator[str]:
-    """What a reviewer must know before the figures."""
-    if report.stale:
-        stages = ", ".join(report.stale)
-        yield f"Metrics of {stages} are out of date: run `dvc repro` and commit dvc.lock and metrics/."
-    if not report.committed:
-        caveat = "On a machine of another kind, stages that did not change may differ in their last digits"
-        yield f"These metrics are not committed: they are of a run in this working tree. {caveat} too."
+def tables(report: Report) -> Iterator[str]:
+    """Yield what changed as tables: params, headlines, and folded the other metrics, each figure once."""
+    headlines = [change for pattern in HEADLINES for change in report.metrics if change.headline == pattern]
+    others = [change for change in report.metrics if not change.headline]
+    first = {change.figure: change for change in reversed([*report.params, *headlines, *others])}
+    others = [change for change in others if first[change.figure] is change]
+    machine = [change for change in others if "seconds" in change.key]
+    others = [change for change in others if change not in machine]
+    titles = ("", "", "Other metrics", "Decided by the machine that ran it")
+    for title, rows in zip(titles, (report.params, headlines, others, machine), strict=True):
+        lines = [["File", "Name", "Before", "Now", "Change", ""], ["---"] * 6]
+        for row in rows:
+            cells = (Path(row.file).name, row.key, shown(row.old), shown(row.new), shown(row.difference, "+"))
+            lines.append([*map(code, cells), row.meaning(report.directions)])
+        text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        folded = f"<details><summary>{title} ({len(rows)})</summary>\n\n{text}\n\n</details>"
+        yield (folded if title else text) if rows else ""
 
 
 def shown(value: object, sign: str = "") -> str:
     """Return a value for people: numbers with at most five digits after the point."""
-    if value is None:
-        return "-"
-    if isinstance(value, float):
+    if isinstance(value, int | float) and not isinstance(value, bool):
         return f"{value:{sign}.5f}".rstrip("0").rstrip(".")
-    return f"{value:{sign}}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+    return "-" if value is None else str(value)
 
 
 def escaped(value: str) -> str:
-    """Return `value` as Markdown that shows it: no line break, each sign with a meaning as its number."""
-    meaningful = r"[^\w\s.,:;%+\-/'=()^]|(?<![^\W_])_|_(?![^\W_])"
-    return re.sub(meaningful, lambda match: f"&#{ord(match[0])};", " ".join(value.split()))
+    """Return `value` as Markdown that shows it in one line; what is in backticks stays code."""
+    meaningful = r"(`[^`]+`)|([\\`*<>\[\]&~|]|(?<![^\W_])_|_(?![^\W_]))"
+    return re.sub(meaningful, lambda found: found[1] or f"\\{found[2]}", " ".join(value.split()))
 
 
 def code(value: str) -> str:
-    """Return `value` as code, where a name after @ notifies nobody."""
-    return f"<code>{escaped(value)}</code>" if value else ""
+    """Return `value` as code, where a name after @ notifies nobody; in HTML if backticks would break."""
+    value = " ".join(value.split())
+    if re.search(r"[`|\\]", value):
+        return f"<code>{re.sub(r'[^a-zA-Z0-9 ]', lambda found: f'&#{ord(found[0])};', value)}</code>"
+    return f"`{value}`" if value else ""
 
 
 if __name__ == "__main__":
