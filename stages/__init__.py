@@ -7,11 +7,12 @@ def _one_line(kind, error, traceback) -> None:
     """Show in one line what can happen before a stage has begun: Ctrl-C, a package that is not installed."""
     if issubclass(kind, KeyboardInterrupt):
         print("interrupted; `dvc repro` goes on from here", file=sys.stderr)
-    elif issubclass(kind, ModuleNotFoundError) and not error.name.startswith("stages"):
+    elif issubclass(kind, ModuleNotFoundError) and not (error.name or "stages").startswith("stages"):
         way_out = "activate the virtual environment, or `pip install -r requirements.txt`"
         print(f"error: the package {error.name} is not installed; {way_out}", file=sys.stderr)
     else:
         sys.__excepthook__(kind, error, traceback)
 
 
-sys.excepthook = _one_line
+if any(argument.startswith("stages.") for argument in sys.orig_argv):  # python -m stages.NAME
+    sys.excepthook = _one_line

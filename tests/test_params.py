@@ -391,6 +391,21 @@ def test_the_baseline_has_a_hyperparameter_where_it_is_active(path, baseline):
             {"layers": LAYERS, "width": {**WIDTH, "when": ["layers"]}},
             "tune.space.width.when is [layers], but should be a valid dictionary",
         ),
+        (
+            {"layers": 1},
+            {"layers": LAYERS, "width": {**WIDTH, "when": {"layers": [3, 4]}}},
+            "tune.space.width.when: layers is never 4",
+        ),
+        (
+            {"kind": "adam"},
+            {"kind": KIND, "width": {**WIDTH, "when": {"kind": ["sdg"]}}},
+            "tune.space.width.when: kind is never sdg",
+        ),
+        (
+            {"layers": 1},
+            {"layers": LAYERS, "batch_size": {**WIDTH, "when": {"layers": [1]}}},
+            "tune.space.batch_size should be integers, 1 at least, without `when`",
+        ),
     ],
 )
 def test_a_mistake_in_a_condition_is_one_line(path, baseline, space, message):

@@ -20,7 +20,7 @@ class UserError(Exception):
 
 class Session:
     def __init__(self, device):
-        self.device = device
+        self.device, self.takes_epochs = device, False
 
 def train(session, job, checkpoint, report):
     report(3)
@@ -80,7 +80,7 @@ def told(**event) -> tuple[str, dict]:
 
 def test_a_worker_is_made_ready_and_trains(worker, join):
     first, second = join(), join(name="stages-two")
-    assert worker.events[0] == told(device="CPU")
+    assert worker.events[0] == told(device="CPU", takes_epochs=False)
     assert first.lock is second.lock
     assert (worker.status, worker.memory_manager.memory_pause_fraction) == (Status.running, False)
     worker.events.clear()

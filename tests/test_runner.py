@@ -51,10 +51,9 @@ def make(dask, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(code, "training_code", dict)
     monkeypatch.setattr(code, "imported", lambda _: {})
-    splits.save(splits.TRAINING, Split(np.zeros((10, 4), np.float32), np.zeros(10, np.int32)))
-    settings = SimpleNamespace(
-        runtime=SimpleNamespace(store="trials", store_gigabytes=1), train=SimpleNamespace(batch_size=32)
-    )
+    data = Split(np.zeros((10, 4), np.float32), np.zeros(10, np.int32))
+    splits.save(splits.TRAINING, (data, np.arange(10)))
+    settings = SimpleNamespace(runtime=SimpleNamespace(store="trials", store_gigabytes=1))
     return lambda: Runner(dask, settings, {"rows": (np.arange(8), np.arange(8, 10))})
 
 
@@ -106,7 +105,7 @@ def test_a_mistake_and_what_a_worker_cannot_do_end_the_stage_in_one_line(one):
 def test_tasks_are_as_urgent_as_they_stand_and_are_done_again_without_a_result(one, dask):
     one._heed("worker", device="CPU")
     dask.answers = {"a": [{}, {"parameters": 1}], "b": [{"parameters": 2}]}
-    results = dict(one._results("count", {key: {"key": key} for key in dask.answers}))
+    results = dict(one._results("compare", {key: {"key": key} for key in dask.answers}))
     assert results == {"a": {"parameters": 1}, "b": {"parameters": 2}}
     assert dask.submitted == [("a", (), 0), ("b", (), -1), ("a", (), 0)]
 
@@ -121,19 +120,19 @@ def test_the_longest_training_starts_first_and_what_is_stored_is_not_done_again(
         for training, epoch in asked.items():
             history, seconds = {"loss": [1.0] * epoch}, [0.5] * epoch
             reached = Checkpoint(epoch, [np.ones(3)], [np.ones(2)], history, seconds, 3)
-            dask.answers[started.key(training)] = [vars(reached)]
+            dask.answers[started.key(training, epoch)] = [vars(reached)]
         done = {training: checkpoint.epoch for training, checkpoint, _ in started.run(asked)}
         assert done == started.epochs == asked
         return started
 
     other = Training({"units": 32}, 1, "rows")
     first = run({TRAINING: 2, other: 5})
-    assert [key for key, *_ in dask.submitted] == [first.key(other), first.key(TRAINING)]
+    assert [key for key, *_ in dask.submitted] == [first.key(other, 5), first.key(TRAINING, 2)]
     assert ([sent for _, sent, _ in dask.submitted], first.epochs_reused) == ([(None,), (None,)], 0)
     second = run({TRAINING: 2, other: 7})
     [(key, [sent], _)] = dask.submitted
-    assert (key, sent["epoch"], sent["weights"][0].tolist()) == (first.key(other), 5, [1, 1, 1])
-    assert (second.epochs_reused, second.stored) == (7, {first.key(other), first.key(TRAINING)})
+    assert (key, sent["epoch"], sent["weights"][0].tolist()) == (first.key(other, 5), 5, [1, 1, 1])
+    assert (second.epochs_reused, second.stored) == (7, {first.key(other, 5), first.key(TRAINING, 2)})
     assert list(second.run({TRAINING: 2}))
     assert second.epochs_reused == 7
 

@@ -462,3 +462,14 @@ def test_the_oracles_are_kerastuners_own_and_write_nothing(tmp_path, monkeypatch
     assert len(trials) == 20
     assert list(tmp_path.iterdir()) == []
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("best", "noted"), [((512, 2), "units 512"), ((496, 1), "units 496, layers 1"), ((480, 2), None)]
+)
+def test_a_best_trial_at_an_end_of_the_space_is_said(best, noted):
+    space = {**TUNE["space"], "layers": {"type": "int", "min": 1, "max": 3}}
+    settings = tune(space=space)
+    top = Trial(1, dict(zip(space, best, strict=True)), 1, Evaluation())
+    note = tuning.edge(top, settings)
+    assert (note and note[note.index("(") + 1 : note.index(")")]) == noted

@@ -53,10 +53,6 @@ class Conditional(Section):
 
     when: dict[str, Annotated[list[Value], Field(min_length=1)]] = Field(default_factory=dict)
 
-    def has(self, value: object) -> bool:
-        """Whether `value` is in the space, as the baseline's need not be."""
-        return value is not None and value in getattr(self, "values", [value])
-
     def active(self, hyperparameters: Mapping[str, object]) -> bool:
         """Whether a network with these hyperparameters has this one."""
         return all(hyperparameters.get(name) in values for name, values in self.when.items())
@@ -77,6 +73,10 @@ class Range(Conditional):
             reason = "with sampling log, where it is a factor"
             raise ValueError(f"step {self.step} should be greater than 1 {reason}")
         return self
+
+    def has(self, value):
+        """Whether `value` is in the range, as the baseline's need not be."""
+        return self.holds(value) and self.min <= value <= self.max
 
 
 class IntRange(Range):
@@ -123,6 +123,10 @@ class Choice(Conditional):
         """Whether `value` is of the type of its values."""
         return isinstance(value, type(self.values[0])) or {type(value), type(self.values[0])} == {int, float}
 
+    def has(self, value: object) -> bool:
+        """Whether it is one of its values."""
+        return value in self.values
+
 
 class Boolean(Conditional):
     """KerasTuner's `HyperParameters.Boolean`."""
@@ -132,6 +136,8 @@ class Boolean(Conditional):
     def holds(self, value: object) -> bool:
         """Whether `value` is true or false."""
         return isinstance(value, bool)
+
+    has = holds
 
 
 Dimension = Annotated[IntRange | FloatRange | Choice | Boolean, Field(discriminator="type")]
@@ -269,8 +275,8 @@ class Params(Section):
             state = "is missing" if size is None else f"is {shown(size)}"
             raise ValueError(f"baseline.batch_size {state}, but should be an integer, 1 at least")
         values = [dimension.min] if isinstance(dimension, IntRange) else getattr(dimension, "values", [None])
-        if dimension and not all(type(value) is int and value >= 1 for value in values):
-            raise ValueError("tune.space.batch_size should be integers, 1 at least")
+        if dimension and (dimension.when or not all(type(value) is int and value >= 1 for value in values)):
+            raise ValueError("tune.space.batch_size should be integers, 1 at least, without `when`")
         return self
 
     @model_validator(mode="after")
@@ -282,6 +288,9 @@ class Params(Section):
                     f"use one that stands above it: {', '.join(above)}" if above else "none stands above it"
                 )
                 raise ValueError(f"tune.space.{name}.when has {shown(unknown[0])}, but {names}")
+            for parent, values in dimension.when.items():
+                if never := [value for value in values if not self.tune.space[parent].has(value)]:
+                    raise ValueError(f"tune.space.{name}.when: {parent} is never {shown(never[0])}")
             above.append(name)
             value, active = self.baseline.get(name), dimension.active(self.baseline)
             if active and value is None:

@@ -111,9 +111,10 @@ def keras_file(network: keras.Model) -> tuple[bytes, str | None]:
             keras.saving.load_model(path)
             unloadable = None
         except Exception as error:
-            while error.__context__:  # whose message names what is missing
-                error = error.__context__
-            unloadable = one_line(error)
+            cause: BaseException = error
+            while cause.__context__:  # whose message names what is missing
+                cause = cause.__context__
+            unloadable = one_line(cause)
         with zipfile.ZipFile(path) as archive:
             contents = {name: archive.read(name) for name in archive.namelist()}
     content = io.BytesIO()

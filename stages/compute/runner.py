@@ -104,6 +104,7 @@ class Runner:
         self._devices: set[str] = set()  # of workers that are ready
         self._takes_epochs = False  # whether the network depends on how many epochs its training has
         self._ready, self._lock = threading.Event(), threading.Lock()
+        self._last_seen = 0.0  # when a worker last told anything, by the clock `time.monotonic`
         self._name = f"{plugin.PREFIX}{client.id}-{uuid.uuid4().hex[:8]}"
         self._how = {"early_stopping": early_stopping}
         self._search = self._prepare(subsets)

@@ -22,6 +22,7 @@ from stages.review.commands import asked, dvc, run
 HEADLINES: dict[str, int | str] = {
     "comparison.verdict": 1,
     "comparison.superior": 1,
+    "comparison.worse": -1,
     "comparison.parameters.ratio": 1,
     "comparison.test_*.difference": 1,
     "comparison.test_*.low": 1,
@@ -184,7 +185,8 @@ def scores() -> Iterator[str]:
         score, best, error = tune["score"], tune["best"]["score"], tune["best"]["standard_error"]
         apart = f"{shown(abs(best - score))} apart, {'more' if abs(best - score) > error else 'no more'}"
         networks = f"chosen network {shown(score)}, best trial {shown(best)} (standard error {shown(error)})"
-        yield f"{tune['objective']} in the search: {networks}, {apart} than that"
+        before = shown(tune["baseline"]["score"])
+        yield f"{tune['objective']} in the search: {networks}, {apart} than that; baseline {before}"
     except (LookupError, TypeError, AttributeError):
         raise console.UserError("a file in metrics/ is not whole; `dvc repro` makes it") from None
 
@@ -284,7 +286,8 @@ def shown(value: object, sign: str = "") -> str:
 def escaped(value: str) -> str:
     """Return `value` as Markdown that shows it in one line; what is in backticks stays code."""
     meaningful = r"(`[^`]+`)|([\\`*<>\[\]&~|]|(?<![^\W_])_|_(?![^\W_]))"
-    return re.sub(meaningful, lambda found: found[1] or f"\\{found[2]}", " ".join(value.split()))
+    text = re.sub(meaningful, lambda found: found[1] or f"\\{found[2]}", " ".join(value.split()))
+    return text.replace("@", "&#64;")  # a name after it would be notified
 
 
 def code(value: str) -> str:

@@ -228,7 +228,7 @@ def metrics(
         "baseline": brief(trials[0], tune),
         **{rule: {**brief(good[0], tune), "candidates": len(good)} for rule, good in choice.by_rule.items()},
         "trials": len(trials) - 1,
-        "failed_trials": sum(trial.evaluation.failure is not None for trial in trials),
+        "failed_trials": sum(trial.evaluation.failure is not None for trial in trials[1:]),
         "epochs": sum(runner.epochs.values()),
         "seconds": round(time.perf_counter() - start, 3),
     }
@@ -248,14 +248,15 @@ def reason(choice: Choice, tune: Tune, form: str) -> str:
 
 
 def edge(top: Trial, tune: Tune) -> str | None:
-    """Return a note if the best trial has a number at an end of its range, within a step; else None."""
+    """Return a note if the best trial has a number at an end of its range, or near it; else None."""
     at_end = []
     for dimension in oracles.search_space(tune.space).space:
         range_ = tune.space[dimension.name]
         if isinstance(range_, Range) and range_.min < range_.max and dimension.name in top.hyperparameters:
-            position = dimension.value_to_prob(top.hyperparameters[dimension.name])
-            if min(position, 1 - position) < EDGE:
-                at_end.append(f"{dimension.name} {top.hyperparameters[dimension.name]:.4g}")
+            value = top.hyperparameters[dimension.name]
+            position = dimension.value_to_prob(value)
+            if value in (range_.min, range_.max) or min(position, 1 - position) < EDGE:
+                at_end.append(f"{dimension.name} {value:.4g}")
     if not at_end:
         return None
     return (
