@@ -93,7 +93,7 @@ def best_of(networks: int, seeds: int = 6, experiments: int = EXPERIMENTS // 5) 
 
 def main() -> None:
     replicates = (3, 4, 5, 6, 10)
-    counts = dict.fromkeys(CASES, EXPERIMENTS) | dict.fromkeys(WHOLE, EXPERIMENTS // 10)
+    counts = dict.fromkeys(CASES, EXPERIMENTS) | dict.fromkeys(WHOLE, EXPERIMENTS // 20)
     table = {
         f"{n} replicates": [f"{100 * coverage(case, n, count):.1f} %" for case, count in counts.items()]
         for n in replicates
