@@ -2,7 +2,7 @@
 
 Reads `seed`, `baseline`, `train`, `retrain` and `compare`, data/tune/network.json and what `baseline`
 wrote; writes metrics/retrain.json, metrics/plots/retrain.csv, data/retrain, and the comparison:
-metrics/comparison.json and metrics/plots/confusion.csv.
+metrics/comparison.json and metrics/plots/{answer,confusion}.csv.
 """
 
 from pathlib import Path

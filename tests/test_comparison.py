@@ -120,6 +120,25 @@ def test_the_sentence(tuned, found, sentence):
     assert " ".join(comparison.sentence(found, BEFORE, tuned)) == sentence
 
 
+def test_the_answer_has_the_difference_and_shares_of_the_baseline():
+    """A ratio is of the baseline to the tuned one, so that the lower one is the higher share."""
+    times = {"baseline": 4, "tuned": 2, "ratio": 2, "ratio_low": 1.6, "ratio_high": 2.5}
+    compared = {
+        "verdict": "inferior",
+        "margin": 0.003,
+        "test_accuracy": {"baseline": 0.9, "tuned": 0.8, "difference": -0.1, "low": -0.2, "high": -0.01},
+        "epochs": {"baseline": 5, "tuned": 5},
+        "parameters": {"baseline": 300, "tuned": 100, "ratio": 3},
+        "seconds_per_epoch": times,
+        "seconds_per_training": times,
+    }
+    assert comparison.answer(compared).astype(object).fillna("").to_numpy().tolist() == [
+        ["test_accuracy", -0.1, -0.2, -0.01, 0.003, "inferior"],
+        ["parameters", 33.33, "", "", "", ""],
+        ["seconds_per_training", 50, 40, 62.5, "", ""],
+    ]
+
+
 def test_the_sentence_has_as_many_digits_as_the_margin_asks_for():
     found = compared("non_inferior", (-1.234, -1.9, 40.749), parameters=0.01064, margin=2)
     assert comparison.sentence(found, BEFORE, {**BEFORE, "units": 4096})[1:] == [

@@ -65,7 +65,8 @@ def test_its_pictures_show_what_was_predicted(example):
     assert (example.folder / "dvc_plots/offline.html").stat().st_size > 1_000_000
     plots = json.loads(example.dvc("plots", "show", "--json"))
     assert not plots.get("errors")
-    assert {"training score", "metrics/plots/confusion.csv", "metrics/plots/space.csv"} <= set(plots["data"])
+    drawn = {"training score", *(f"metrics/plots/{name}.csv" for name in ("answer", "confusion", "space"))}
+    assert drawn <= set(plots["data"])
     table = pd.read_csv(example.folder / "metrics/plots/confusion.csv")
     assert list(table) == ["actual", "predicted"] + ["examples"] * (example.name == "table")
     assert (

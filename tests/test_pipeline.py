@@ -60,6 +60,8 @@ def test_repro_runs_all_stages_and_the_metrics_belong_together(reproduced):
     lines = pd.read_csv(reproduced.folder / "metrics/plots/space.csv")
     assert lines["trial"].tolist() == trials.index.tolist()
     assert lines["value"].tolist() == trials[reproduced.searched].tolist()
+    assert lines["score"].tolist() == trials["val_accuracy"].tolist()
+    assert set(lines["objective"]) == set(trials["objective"]) == {"val_accuracy"}
     assert set(lines["hyperparameter"]) == {reproduced.searched}
     assert lines["position"].between(0, 1).all()
 
@@ -105,6 +107,11 @@ def test_the_comparison_is_of_both_networks(reproduced):
     assert accuracy["low"] < accuracy["difference"] < accuracy["high"]
     assert compared["verdict"] in ("non_inferior", "inferior", "inconclusive")
     assert f"comparison: {' '.join(compared['summary'])}\n" in reproduced.output
+    answer = pd.read_csv(reproduced.folder / "metrics/plots/answer.csv").set_index("figure")
+    assert answer.loc["test_accuracy", ["value", "low", "high"]].tolist() == [
+        accuracy[name] for name in ("difference", "low", "high")
+    ]
+    assert answer["value"]["parameters"] == pytest.approx(100 / parameters["ratio"], rel=5e-4)
     matrix = pd.read_csv(reproduced.folder / "metrics/plots/confusion.csv")
     assert len(matrix) == 100
     assert matrix["examples"].sum() == len(np.load(reproduced.folder / "data/prepared/test/labels.npy"))
@@ -138,8 +145,9 @@ def test_plots_are_drawn(project):
     assert all(
         title in page
         for title in (
+            "The answer",
             "Training score of both networks",
-            "training loss",
+            "Training loss of both networks",
             "Trials of the search",
             "Score against size",
             "Predictions of the retrained network",

@@ -113,11 +113,11 @@ def test_a_merged_branch_is_reported_by_the_workflows_own_shell(merged, tmp_path
     assert "(https://example.org/runs/1#artifacts)" in written
     drawn = sorted(path.name for path in (merged.folder / "report").glob("*.png"))
     assert drawn == [
-        "metrics-plots-baseline.png",
+        "metrics-plots-answer.png",
         "metrics-plots-confusion.png",
-        "metrics-plots-retrain.png",
         "metrics-plots-space.png",
         "metrics-plots-trials.png",
+        "training-loss.png",
         "training-score.png",
     ]
     assert all((merged.folder / "report" / name).read_bytes().startswith(PNG) for name in drawn)

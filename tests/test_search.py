@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import keras_tuner
 import numpy as np
+import pandas as pd
 import pytest
 
 from stages.base import params
@@ -280,6 +281,31 @@ def test_a_condition_on_what_has_a_condition_holds_with_both(strategy):
         assert len(tried) == 4
     table = tuning.lines(trials, trials[0], settings)
     assert len(table) == sum(map(len, tried))
+    ends = {"optimizer": ("adam", "sgd"), "nesterov": ("False", "True"), "strength": ("0.5", "0.9")}
+    for name, rows in table.groupby("hyperparameter"):
+        assert set(zip(rows["least"], rows["greatest"], strict=True)) == {ends[name]}
+
+
+def test_a_hyperparameter_that_decides_is_important():
+    """By trials of the full budget; not told of few, nor where there is one hyperparameter."""
+    rng = np.random.default_rng(0)
+    rows = [
+        {"trial": trial, "hyperparameter": name, "position": position, "budget": 10, "score": units**2}
+        for trial, (units, dropout) in enumerate(rng.random((40, 2)))
+        for name, position in (("units", units), ("dropout", dropout))
+        if name == "units" or trial % 4
+    ]
+    table = pd.DataFrame(rows)
+    misleading = table.assign(trial=table["trial"] + 40, budget=2, score=-table["score"])
+    found = tuning.with_importance(pd.concat([table, misleading], ignore_index=True))
+    importance = found.groupby("hyperparameter")["importance"].first()
+    assert importance["units"] > 0.9
+    assert importance.sum() == pytest.approx(1, abs=0.002)
+    assert found["r2"].unique()[0] > 0.8
+    assert found.equals(tuning.with_importance(pd.concat([table, misleading], ignore_index=True)))
+    few, one = table[table["trial"] < 4], table[table["hyperparameter"] == "units"]
+    assert tuning.with_importance(few)["importance"].isna().all()
+    assert tuning.with_importance(one)["importance"].isna().all()
 
 
 def test_a_condition_on_two_others_holds_where_both_do():

@@ -53,6 +53,12 @@ class Conditional(Section):
 
     when: dict[str, Annotated[list[Value], Field(min_length=1)]] = Field(default_factory=dict)
 
+    @property
+    def ends(self) -> tuple[object, object]:
+        """The first and the last of its values: of numbers the least and the greatest."""
+        values = getattr(self, "values", (False, True))
+        return getattr(self, "min", values[0]), getattr(self, "max", values[-1])
+
     def active(self, hyperparameters: Mapping[str, object]) -> bool:
         """Whether a network with these hyperparameters has this one."""
         return all(hyperparameters.get(name) in values for name, values in self.when.items())

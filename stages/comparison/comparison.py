@@ -51,8 +51,9 @@ def check(settings: Params) -> None:
 def compare(settings: Params, tuned: dict[str, object], epochs: int, runner: Runner) -> dict:
     """Return the comparison, from data/baseline, data/retrain and what `retrain` trained for how many epochs.
 
-    Writes it to metrics/comparison.json, and metrics/plots/confusion.csv: how many test examples of each
-    class the kept tuned network takes for which class or, where labels are numbers, labels and predictions.
+    Writes it to metrics/comparison.json and, to be drawn, metrics/plots/answer.csv, and
+    metrics/plots/confusion.csv: how many test examples of each class the kept tuned network takes for which
+    class or, where labels are numbers, labels and predictions.
     A ratio is the baseline's figure to the tuned one's. What the machine decides has `seconds` in its name,
     except for the time in `summary`.
     """
@@ -93,9 +94,32 @@ def compare(settings: Params, tuned: dict[str, object], epochs: int, runner: Run
         **measured,
     }
     compared["summary"] = sentence(compared, settings.baseline, tuned)
+    write_csv("metrics/plots/answer.csv", answer(compared))
     write_csv("metrics/plots/confusion.csv", predictions())
     write_json("metrics/comparison.json", compared)
     return compared
+
+
+def answer(compared: dict) -> pd.DataFrame:
+    """Return what `compared` comes to, a row for each `figure`, with `low` and `high`.
+
+    First the difference of scores with `margin` and `verdict`, then the tuned network's size and times in
+    percent of the baseline's. What the machine decides has `seconds` in the name of its figure.
+    """
+    difference = compared[f"test_{NAME}"]
+    rows = [
+        {"figure": f"test_{NAME}", "value": difference["difference"]}
+        | {end: difference[end] for end in ("low", "high")}
+        | {name: compared[name] for name in ("margin", "verdict")}
+    ]
+    for name, figures in compared.items():
+        if isinstance(figures, dict) and "ratio" in figures and name != "seconds_per_epoch":
+            ends = {"value": "ratio", "low": "ratio_high", "high": "ratio_low"}
+            percent = {
+                end: float(f"{100 / figures[ratio]:.4g}") for end, ratio in ends.items() if ratio in figures
+            }
+            rows.append({"figure": name, **percent})
+    return pd.DataFrame(rows)
 
 
 def predictions() -> pd.DataFrame:

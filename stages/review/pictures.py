@@ -1,4 +1,4 @@
-"""The plots of dvc.yaml without a network: as PNG files and one page; as a module, the README's and the page.
+"""The plots of dvc.yaml without a network: as PNG files and one page; as a module, that page and docs/*.png.
 
 DVC makes the specifications from the templates in .dvc/plots; vl-convert draws them as a browser would.
 """
@@ -15,7 +15,11 @@ from stages.base import console
 from stages.base.files import read_json, replacing
 from stages.review.commands import dvc
 
-README_PICTURES = {"metrics/plots/trials.csv": "docs/trials.png", "training score": "docs/training.png"}
+PICTURES = {
+    "metrics/plots/answer.csv": "docs/answer.png",  # in README.md
+    "metrics/plots/trials.csv": "docs/trials.png",
+    "training score": "docs/training.png",
+}
 PAGE = "dvc_plots/offline.html"
 _TEMPLATE = Path(".dvc/plots/page.html")
 _VEGA_LITE = "5.20"
@@ -25,10 +29,10 @@ _SCALE = 1.5
 def main() -> None:
     specifications = plots("show")
     drawn = draw(specifications)
-    if missing := sorted(set(README_PICTURES) - set(drawn)):
+    if missing := sorted(set(PICTURES) - set(drawn)):
         way_out = "`dvc repro` makes it, in the repository's top folder"
         raise console.UserError(f"there is no plot of {missing[0]}; {way_out}")
-    for plot, path in README_PICTURES.items():
+    for plot, path in PICTURES.items():
         with replacing(path) as temporary:
             temporary.write_bytes(drawn[plot])
     with replacing(PAGE) as temporary:
@@ -79,8 +83,8 @@ def _without_names_of_revisions(part: object) -> None:
     """Remove the legend or header of `rev` anywhere in a specification: noise where there is one revision."""
     items = part.items() if isinstance(part, dict) else enumerate(part) if isinstance(part, list) else ()
     for key, value in items:
-        if key in ("color", "facet") and isinstance(value, dict) and value.get("field") == "rev":
-            value |= {"legend": None} if key == "color" else {"header": {"labelExpr": "''"}}
+        if key in ("strokeDash", "facet") and isinstance(value, dict) and value.get("field") == "rev":
+            value |= {"legend": None} if key == "strokeDash" else {"header": {"labelExpr": "''"}}
         _without_names_of_revisions(value)
 
 

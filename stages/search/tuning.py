@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from functools import partial
 
 import pandas as pd
+from sklearn.ensemble import RandomForestRegressor
+from sklearn.inspection import permutation_importance
 
 from stages.base import console
 from stages.base.files import write_csv, write_json
@@ -17,7 +19,7 @@ from stages.search.search import Trial, as_good, best, rehearse, search
 from stages.training.evaluation import SCORE
 
 
-def row(trial: Trial, choice: str, limit: float | None) -> dict[str, object]:
+def row(trial: Trial, objective: str, choice: str = "", limit: float | None = None) -> dict[str, object]:
     """Return `trial` as a row of trials.csv; `limit` is the worst that the selection takes for as good."""
     evaluation = trial.evaluation
     return {
@@ -32,22 +34,30 @@ def row(trial: Trial, choice: str, limit: float | None) -> dict[str, object]:
         "parameters": evaluation.parameters,
         "choice": choice,
         "limit": limit,
+        "objective": objective,
         "failure": evaluation.failure,
     }
 
 
 def lines(trials: list[Trial], chosen: Trial, tune: Tune) -> pd.DataFrame:
-    """Return a row for each trial and searched hyperparameter: value and position in the space, 0 to 1."""
+    """Return a row for each trial and searched hyperparameter: value and position in the space, 0 to 1.
+
+    `least` and `greatest` are the values at the ends of the space, `score` is that of `objective`.
+    """
     space = oracles.search_space(tune.space).space
-    return pd.DataFrame(
+    ends = {name: dimension.ends for name, dimension in tune.space.items()}
+    rows = [
         {
             "trial": trial.number,
             "hyperparameter": dimension.name,
-            "value": trial.hyperparameters[dimension.name],
+            "value": str(trial.hyperparameters[dimension.name]),  # no column of floats, in which 32 is 32.0
             "position": round(dimension.value_to_prob(trial.hyperparameters[dimension.name]), 6),
+            "least": str(ends[dimension.name][0]),
+            "greatest": str(ends[dimension.name][1]),
             "dimensions": len(space),
             "budget": trial.budget,
-            tune.objective: trial.evaluation.scores[tune.objective],
+            "objective": tune.objective,
+            "score": trial.evaluation.scores[tune.objective],
             "standard_error": trial.evaluation.standard_error,
             "chosen": "yes" if trial is chosen else "no",
         }
@@ -55,7 +65,30 @@ def lines(trials: list[Trial], chosen: Trial, tune: Tune) -> pd.DataFrame:
         for dimension in space
         if tune.space[dimension.name].has(trial.hyperparameters.get(dimension.name))
         if not trial.evaluation.failure
-    )
+    ]
+    return with_importance(pd.DataFrame(rows)) if rows else pd.DataFrame(rows)
+
+
+def with_importance(table: pd.DataFrame) -> pd.DataFrame:
+    """Return `table` with each hyperparameter's `importance`, and `r2` to trust it by; empty if there is one.
+
+    The importance is a share: how much worse a random forest, grown on the trials of the full budget, guesses
+    their scores once the hyperparameter is shuffled (scikit-learn's `permutation_importance`), of the sum.
+    `r2` is the forest's R2 on trials that its trees have not seen. To it, a missing hyperparameter is -1.
+    """
+    full = table[table["budget"] == table["budget"].max()]
+    positions = full.pivot(index="trial", columns="hyperparameter", values="position").fillna(-1)
+    scores = full.groupby("trial")["score"].first()
+    if positions.shape[1] < 2 or scores.nunique() < FEWEST_SCORES:
+        return table.assign(importance=None, r2=None)
+    forest = RandomForestRegressor(oob_score=True, random_state=0, n_jobs=1)
+    forest.fit(positions.to_numpy(), scores)
+    drops = permutation_importance(
+        forest, positions.to_numpy(), scores, n_repeats=10, random_state=0, n_jobs=1
+    ).importances_mean.clip(0)
+    shares = dict(zip(positions.columns, drops / max(drops.sum(), 1e-12), strict=True))
+    shares = table["hyperparameter"].map(shares).round(3)
+    return table.assign(importance=shares, r2=round(float(forest.oob_score_), 3))
 
 
 def brief(trial: Trial, tune: Tune) -> dict:
@@ -72,6 +105,7 @@ def brief(trial: Trial, tune: Tune) -> dict:
 
 EDGE = 0.05  # of a range, from either end
 TRIALS = "metrics/plots/trials.csv"
+FEWEST_SCORES = 5  # from which a hyperparameter's importance can be told
 
 
 class Progress:
@@ -87,7 +121,7 @@ class Progress:
     def __call__(self, trial: Trial) -> None:
         self.trials.append(trial)
         done = sorted(self.trials, key=lambda trial: trial.number)
-        write_csv(TRIALS, pd.DataFrame(row(each, "", None) for each in done))
+        write_csv(TRIALS, pd.DataFrame(row(each, self.objective.name) for each in done))
         top, name = best(self.trials, self.objective), self.objective.name
         so_far = f"best={top.evaluation.scores[name]:{self.form}}" if top else "no score yet"
         self.bar.set_postfix_str(so_far, refresh=False)
@@ -180,7 +214,7 @@ def tune(settings: Params, scoring: Holdout | CrossValidation, runner: Runner) -
         UserError: all trials failed, or params.yaml does not fit the score or the data.
     """
     start, tune, baseline = time.perf_counter(), settings.tune, settings.baseline
-    if taken := row(Trial(0, {}, 0, Evaluation()), "", None).keys() & {*baseline, *tune.space}:
+    if taken := row(Trial(0, {}, 0, Evaluation()), "").keys() & {*baseline, *tune.space}:
         what = f"{min(taken)} is a column of metrics/plots/trials.csv; give the hyperparameter another name"
         raise console.UserError(f"params.yaml: baseline.{what}")
     oracle, (count, epochs) = oracles.create(tune, settings.seed), plan(tune, scoring, settings.seed)
@@ -201,8 +235,11 @@ def tune(settings: Params, scoring: Holdout | CrossValidation, runner: Runner) -
         choice = choose(trials, tune, oracle.objective)
     for note in filter(None, (doubt(choice, tune, form), edge(choice.top, tune))):
         console.say(note)
-    limits = (choice.limit if trial is choice.reference else None for trial in trials)
-    rows = [row(trial, choice.label(trial), limit) for trial, limit in zip(trials, limits, strict=True)]
+    limits = [choice.limit if trial is choice.reference else None for trial in trials]
+    rows = (
+        row(trial, tune.objective, choice.label(trial), limit)
+        for trial, limit in zip(trials, limits, strict=True)
+    )
     write_csv(TRIALS, pd.DataFrame(rows))
     write_csv("metrics/plots/space.csv", lines(trials, choice.trial, tune))
     chosen = {"hyperparameters": choice.trial.hyperparameters, "epochs": choice.trial.evaluation.best_epoch}
