@@ -60,7 +60,7 @@ def test_a_store_in_a_bucket_is_used_by_workers_that_share_no_disk(project, by_h
         assert search.returncode == 0, output
     assert project.outputs() == other.outputs() == expected
     stored = [path for path in files.find(url) if path.endswith(".npz")]
-    assert len({path.split("/")[-2] for path in stored}) == 6
+    assert len({path.split("/")[-2] for path in stored}) == 7
     assert not list(project.folder.rglob("*.npz"))
     files.rm_file(stored[0])
     for path, content in (

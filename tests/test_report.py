@@ -140,7 +140,7 @@ def test_params_without_their_metrics_are_reproduced_and_marked(merged, tmp_path
 
 def test_another_branchs_data_says_nothing_and_dvc_lock_has_to_agree_with_itself(merged):
     merged.run("git", "switch", "--quiet", "main")
-    assert "data/tune/hyperparameters.json" in merged.dvc("status")
+    assert "data/tune/network.json" in merged.dvc("status")
     assert run_report(merged, "--check") == ""
     merged.update_params({"compare": {"margin": 0.5}})
     stale = run_report(merged, "--check", check=False)
@@ -187,14 +187,14 @@ def test_the_scores_are_said_where_nothing_changed(merged):
     for score in (tune["score"], tune["best"]["score"], tune["best"]["standard_error"]):
         assert report.shown(score) in said[3]
     more = abs(tune["best"]["score"] - tune["score"]) > tune["best"]["standard_error"]
-    assert said[3].endswith(f"apart, {'more' if more else 'no more'} than that")
+    assert f" apart, {'more' if more else 'no more'} than that; baseline " in said[3]
     assert said[5:] == ["No param and no metric changed against `HEAD`."]
 
 
 @pytest.mark.parametrize("base", ["no-such-branch", "--help=x"])
 def test_an_unknown_base_is_a_clear_line_and_the_sentence_is_said(merged, base):
     told = run_report(merged, "--", base)
-    assert told.count("per epoch") == 1
+    assert told.count("trained in") == 1
     assert f"nothing to compare with: {base} is not known here; git fetch" in text(told)
     assert "changed against" not in told
 
@@ -232,7 +232,7 @@ def test_a_shallow_clone_says_what_to_do(merged, tmp_path):
     assert f"{base} is not known here; git fetch , in a shallow clone with --unshallow" in text(told)
     told = run_report(shallow)
     assert "nothing to compare with: main is not known here" in text(told)
-    assert "per epoch" in told
+    assert "trained in" in told
 
 
 HOSTILE = [
