@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import zipfile
 from pathlib import Path
 
 import pandas as pd
@@ -13,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 EXPERIMENT = "tune.strategy=sklearn", "tune.sklearn.max_trials=2", "tune.sklearn.cv=2", "tune.max_epochs=10"
 
 
-@pytest.fixture(scope="module", params=["table", "regression"])
+@pytest.fixture(scope="module", params=["table", "regression", "images"])
 def example(request, make_project, tmp_path_factory):
     """A project after the README's command, committed."""
     project = make_project(tmp_path_factory.mktemp(request.param))
@@ -54,6 +55,7 @@ def test_it_comes_to_the_figures_of_its_readme(example):
 def test_what_it_leaves_is_formatted_and_up_to_date(example):
     example.run("ruff", "check", ".")
     example.run("ruff", "format", "--check", ".")
+    example.run("mypy")
     schema = (example.folder / "params.schema.json").read_bytes()
     example.run("python", "-m", "stages.review.schema")
     assert (example.folder / "params.schema.json").read_bytes() == schema
@@ -68,7 +70,7 @@ def test_its_pictures_show_what_was_predicted(example):
     drawn = {"training score", *(f"metrics/plots/{name}.csv" for name in ("answer", "confusion", "space"))}
     assert drawn <= set(plots["data"])
     table = pd.read_csv(example.folder / "metrics/plots/confusion.csv")
-    assert list(table) == ["actual", "predicted"] + ["examples"] * (example.name == "table")
+    assert list(table) == ["actual", "predicted"] + ["examples"] * (example.name != "regression")
     assert (
         table.get("examples", pd.Series(1, table.index)).sum() == example.metrics("prepare")["test_examples"]
     )
@@ -97,17 +99,22 @@ def test_an_experiment_and_its_report_where_labels_are_numbers(example):
     assert (example.folder / "report/metrics-plots-confusion.png").stat().st_size > 10_000
 
 
-def test_a_change_of_its_data_is_seen_and_a_value_that_is_missing_is_named(example):
-    path = example.folder / "examples" / example.name / "data.csv"
-    lines = path.read_text().splitlines()
-    path.write_text("\n".join([lines[0], "," + lines[1].partition(",")[2], *lines[2:]]) + "\n")
-    assert f"modified:           {path.relative_to(example.folder)}" in example.dvc("status", "prepare")
+def test_a_change_of_its_data_is_seen_and_what_is_wrong_is_named(example):
+    """A value that is missing, or a file that is no image."""
+    (path,) = (example.folder / "examples" / example.name).glob("data.*")
     before, prepared = example.files("data/prepared"), example.metrics("prepare")
-    rows = sum(prepared[f"{part}_examples"] for part in ("train", "validation", "test"))
+    if example.name == "images":
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr("train/coat/broken.png", b"")
+        error = r"data/raw/clothes/\w+/train/coat/broken\.png is no image \(.*\); remove it from the folder"
+    else:
+        lines = path.read_text().splitlines()
+        path.write_text("\n".join([lines[0], "," + lines[1].partition(",")[2], *lines[2:]]) + "\n")
+        rows = sum(prepared[f"{part}_examples"] for part in ("train", "validation", "test"))
+        what = f"{path.name}: column {lines[0].partition(',')[0]} has no value in 1 of {rows} rows"
+        error = f"examples/{example.name}/{what}; mend the file, or leave out the column or those rows"
+    assert f"modified:           {path.relative_to(example.folder)}" in example.dvc("status", "prepare")
     done = example.stage("prepare", check=False)
-    assert (done.returncode, done.stdout) == (
-        1,
-        f"error: examples/{example.name}/data.csv: column {lines[0].partition(',')[0]} has no value "
-        f"in 1 of {rows} rows; mend the file, or leave out the column or those rows\n",
-    )
+    assert done.returncode == 1
+    assert re.fullmatch(f"error: {error}\n", done.stdout)
     assert (example.files("data/prepared"), example.metrics("prepare")) == (before, prepared)
