@@ -266,3 +266,17 @@ def test_more_trainings_do_not_settle_what_the_examples_leave_open():
     table = measured(np.random.default_rng(2), 5, luck=0.1, own=3.0)
     found = inference.difference_of_scores(np.zeros(table.shape), table - table.mean())
     assert inference.replicates_to_settle(found, 0.1) is None
+
+
+def test_a_published_study_of_readers_by_cases_comes_to_the_same():
+    """Of five radiologists, who read 114 cases by two methods: Van Dyke et al. (1993).
+
+    As the R package MRMCaov 0.2 has it in its documentation: mean square of treatment by reader, covariances of
+    Obuchowski and Rockette, standard error; Hillis's degrees of freedom leave out those of the cases.
+    """
+    mean_square, cov2, cov3 = 0.0005510306, 0.0003440748, 0.0002390284
+    study = Difference(-0.04380032, 0, 0, 2 * mean_square, 2 * (cov2 - cov3), 5, 114)
+    error, freedom = study.spread()
+    assert error == pytest.approx(0.02074862, abs=5e-9)
+    assert replace(study, examples=10**9).spread()[1] == pytest.approx(15.25967, abs=5e-5)
+    assert freedom < 15.26
