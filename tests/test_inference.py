@@ -1,6 +1,7 @@
 """The statistics: against simulated experiments whose truth is known, and against sums done another way."""
 
 import math
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -271,8 +272,8 @@ def test_more_trainings_do_not_settle_what_the_examples_leave_open():
 def test_a_published_study_of_readers_by_cases_comes_to_the_same():
     """Of five radiologists, who read 114 cases by two methods: Van Dyke et al. (1993).
 
-    As the R package MRMCaov 0.2 has it in its documentation: mean square of treatment by reader, covariances of
-    Obuchowski and Rockette, standard error; Hillis's degrees of freedom leave out those of the cases.
+    As the documentation of the R package MRMCaov 0.2 has it: mean square of treatment by reader, covariances
+    of Obuchowski and Rockette, standard error; Hillis's degrees of freedom leave out those of the cases.
     """
     mean_square, cov2, cov3 = 0.0005510306, 0.0003440748, 0.0002390284
     study = Difference(-0.04380032, 0, 0, 2 * mean_square, 2 * (cov2 - cov3), 5, 114)
