@@ -126,14 +126,14 @@ def test_the_answer_has_the_difference_and_shares_of_the_baseline():
     compared = {
         "verdict": "inferior",
         "margin": 0.003,
-        "test_accuracy": {"baseline": 0.9, "tuned": 0.8, "difference": -0.1, "low": -0.2, "high": -0.01},
+        f"test_{NAME}": {"baseline": 0.9, "tuned": 0.8, "difference": -0.1, "low": -0.2, "high": -0.01},
         "epochs": {"baseline": 5, "tuned": 5},
         "parameters": {"baseline": 300, "tuned": 100, "ratio": 3},
         "seconds_per_epoch": times,
         "seconds_per_training": times,
     }
     assert comparison.answer(compared).astype(object).fillna("").to_numpy().tolist() == [
-        ["test_accuracy", -0.1, -0.2, -0.01, 0.003, "inferior"],
+        [f"test_{NAME}", -0.1, -0.2, -0.01, 0.003, "inferior"],
         ["parameters", 33.33, "", "", "", ""],
         ["seconds_per_training", 50, 40, 62.5, "", ""],
     ]

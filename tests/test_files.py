@@ -25,7 +25,7 @@ def test_a_disk_that_is_full_is_one_line_and_leaves_what_was_there(tmp_path):
     write_json(tmp_path / "metrics.json", {"units": 512})
     for write in (
         "write_json(path, {'a': 'x' * 10**6})",
-        "splits.save(path.parent, splits.Split(np.zeros(10**6), np.zeros(10**6)))",
+        "splits.save(path.parent, (splits.Split(np.zeros(10**6), np.zeros(10**6)), np.arange(10**6)))",
     ):
         code = (
             "import numpy as np; from pathlib import Path; from stages.base import console, splits; "

@@ -62,3 +62,12 @@ SOFTMAX = np.float32([[0.2, 0.5, 0.3], [0.6, 0.3, 0.1]])
 def test_the_score_is_the_share_that_is_right_of_each_example(labels, outputs, right):
     assert score(np.int32(labels), np.float32(outputs)).tolist() == right
     assert (NAME, SCORE) == ("accuracy", "val_accuracy")
+
+
+def test_a_hyperparameter_is_added_to_the_space_in_one_line(tmp_path):
+    text = (Path(__file__).parent.parent / "params.yaml").read_text()
+    for name in ("dropout", "learning_rate", "batch_size"):
+        text = text.replace(f"    # {name}:", f"    {name}:")
+    (tmp_path / "params.yaml").write_text(text)
+    read = load(tmp_path / "params.yaml").tune.space
+    assert [*read] == ["units", "dropout", "learning_rate", "batch_size"]

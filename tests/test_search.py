@@ -330,7 +330,10 @@ def test_a_grid_is_asked_for_at_once_in_kerastuners_order():
 
     trials, _ = run(settings, function=count)
     assert batches == [7]  # with the baseline
-    own = keras_tuner.oracles.GridSearchOracle(SCORE, hyperparameters=oracles.search_space(settings.space))
+    objective = keras_tuner.Objective(SCORE, "max")
+    own = keras_tuner.oracles.GridSearchOracle(
+        objective, hyperparameters=oracles.search_space(settings.space)
+    )
     own.save = own._save_trial = lambda *_: None
     own.verbose = 0
     values = []
@@ -499,3 +502,19 @@ def test_a_best_trial_at_an_end_of_the_space_is_said(best, noted):
     top = Trial(1, dict(zip(space, best, strict=True)), 1, Evaluation())
     note = tuning.edge(top, settings)
     assert (note and note[note.index("(") + 1 : note.index(")")]) == noted
+
+
+def test_conditions_of_a_parent_and_of_its_parent_hold_both():
+    """Else KerasTuner would have a hyperparameter active that its network never reads."""
+    integers = {"type": "int", "min": 1, "max": 3}
+    space = {
+        "layers": integers,
+        "width": {**integers, "when": {"layers": [2, 3]}},
+        "skip": {"type": "boolean", "when": {"layers": [3], "width": [1]}},
+    }
+    dimensions = tune(space=space).space
+    asked = oracles.search_space(dimensions)
+    for layers, width in ((2, 1), (3, 1), (3, 2)):
+        asked.values = {"layers": layers, "width": width}
+        active = dimensions["skip"].active(asked.values)
+        assert asked.is_active("skip") == active == ((layers, width) == (3, 1))

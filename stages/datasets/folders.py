@@ -39,7 +39,7 @@ def from_folders(train: Path, test: Path, *, size: tuple[int, int], grey: bool =
             digest.update(f"{path.relative_to(part.parent)}\n".encode() + path.read_bytes())
             images[i] = _image(path, size, "L" if grey else "RGB").reshape(images[i].shape)
         parts.append(Split(images, np.array([names.index(path.parent.name) for path in paths], np.int32)))
-    digests = {f"{train}, {test}": digest.hexdigest()}
+    digests = {f"{train.name}, {test.name}": digest.hexdigest()}
     return Dataset(parts[0], parts[1], digests, class_names=names)
 
 

@@ -75,7 +75,8 @@ def _conditions(name: str, space: dict[str, Dimension]) -> dict[str, list]:
     """The values of others with which `name` is active, those of a parent's parents first."""
     conditions: dict[str, list] = {}
     for parent, active in space[name].when.items():
-        conditions |= _conditions(parent, space) | {parent: active}
+        for other, values in (_conditions(parent, space) | {parent: active}).items():
+            conditions[other] = [value for value in values if value in conditions.get(other, values)]
     return conditions
 
 
