@@ -15,7 +15,6 @@ def main() -> None:
     settings = params.load()
     packages.check("numerics", "training", "search")
     scoring = scoring_of(settings)
-    print("tune: workers and KerasTuner are starting", flush=True)
     with (
         connect(settings.runtime.workers) as client,
         Runner(
@@ -26,6 +25,7 @@ def main() -> None:
             max_epochs=settings.tune.max_epochs,
         ) as runner,
     ):
+        print("tune: workers and KerasTuner are starting", flush=True)
         from stages.search.tuning import tune  # imports TensorFlow, while the workers do
 
         tune(settings, scoring, runner)
