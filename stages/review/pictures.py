@@ -20,6 +20,8 @@ PICTURES = {
     "metrics/plots/trials.csv": "docs/trials.png",
     "training score": "docs/training.png",
 }
+# Plots of a network each, which "training loss" has in one
+IN_ONE = {f"metrics/plots/{network}.csv" for network in ("baseline", "retrain")}
 PAGE = "dvc_plots/offline.html"
 _TEMPLATE = Path(".dvc/plots/page.html")
 _VEGA_LITE = "5.20"
@@ -41,14 +43,15 @@ def main() -> None:
 
 
 def plots(*command: str) -> dict[str, dict]:
-    """Return the Vega-Lite specification of each plot that `dvc plots COMMAND` has, by the plot's name.
+    """Return the Vega-Lite specification of each plot that `dvc plots COMMAND` has but `IN_ONE`, by its name.
 
     Raises:
         UserError: DVC could not make them.
     """
     specifications: dict[str, dict] = {}
     for name, entries in json.loads(dvc("plots", *command, "--json")).get("data", {}).items():
-        specifications.update((name, entry["content"]) for entry in entries if entry["type"] == "vega")
+        vega = [entry["content"] for entry in entries if entry["type"] == "vega"]
+        specifications.update((name, content) for content in vega if name not in IN_ONE)
     for specification in specifications.values():
         if len({row.get("rev") for row in specification.get("data", {}).get("values", [])}) == 1:
             _without_names_of_revisions(specification)
