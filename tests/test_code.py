@@ -60,3 +60,19 @@ def test_a_repository_from_which_nothing_can_be_trained_is_one_line(repository, 
     (repository / file).write_text(content)
     with pytest.raises(UserError, match=f"^{line}$"):
         code.training_code()
+
+
+def test_another_threads_imports_do_not_end_the_look_at_imports(repository, monkeypatch):
+    """Python's `modulefinder` clears caches in a loop over a table that each import may add to."""
+    interrupted = []
+
+    def run_script(finder, path):
+        if not interrupted:
+            interrupted.append(path)
+            raise RuntimeError("dictionary changed size during iteration")
+        return found(finder, path)
+
+    found = code.ModuleFinder.run_script
+    monkeypatch.setattr(code.ModuleFinder, "run_script", run_script)
+    assert "stages/base/gain.py" in code.training_code()
+    assert interrupted

@@ -52,6 +52,10 @@ def imported(module: str) -> dict[str, bytes]:
         finder.run_script(str(ROOT / (module.replace(".", "/") + ".py")))
     except AttributeError:  # https://github.com/python/cpython/issues/84530
         raise UserError(f"{module} imports from a folder without __init__.py; add an empty one") from None
+    except RuntimeError as error:
+        if "changed size" not in str(error):
+            raise
+        return imported(module)  # it looks through a table of Python's that a thread of Dask's adds to
     paths = [getattr(each, "__file__", None) for each in finder.modules.values()]
     return {Path(path).relative_to(ROOT).as_posix(): Path(path).read_bytes() for path in paths if path}
 
