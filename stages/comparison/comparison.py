@@ -1,7 +1,8 @@
 """Baseline and tuned network compared: is the tuned one as good, smaller, faster?
 
-Both were trained by the same function on the same data with the same budget over the same seeds: see
-replicates.py. The statistics are in inference.py. How long both take is measured on a worker, in turn.
+Both were trained by the same function on the same data over the same seeds, each for the epochs that it was
+chosen for: see replicates.py. The statistics are in inference.py. How long both take is measured on a worker,
+in turn.
 """
 
 from collections.abc import Mapping

@@ -26,7 +26,7 @@ from zipfile import BadZipFile
 import fsspec
 import numpy as np
 
-from stages.base.console import UserError
+from stages.base.console import UserError, one_line
 from stages.base.files import WRITING, remove_abandoned, replacing
 from stages.training.checkpoint import Checkpoint
 
@@ -139,8 +139,8 @@ class Store:
         except Exception as error:
             if missing_ok and isinstance(error, FileNotFoundError):
                 return
-            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-            raise UserError(f"params.yaml: runtime.store {self.place} cannot be used ({reason})") from None
+            reason = f"params.yaml: runtime.store {self.place} cannot be used ({one_line(error)})"
+            raise UserError(reason) from None
 
 
 def _parse(file: IO[bytes], arrays: bool) -> Checkpoint | None:

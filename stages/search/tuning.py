@@ -18,6 +18,10 @@ from stages.search.scoring import CrossValidation, Evaluation, Holdout
 from stages.search.search import Trial, as_good, best, rehearse, search
 from stages.training.evaluation import SCORE
 
+EDGE = 0.05  # of a range, from either end
+TRIALS = "metrics/plots/trials.csv"
+FEWEST_SCORES = 5  # from which a hyperparameter's importance can be told
+
 
 def row(trial: Trial, objective: str, choice: str = "", limit: float | None = None) -> dict[str, object]:
     """Return `trial` as a row of trials.csv; `limit` is the worst that the selection takes for as good."""
@@ -101,11 +105,6 @@ def brief(trial: Trial, tune: Tune) -> dict:
         "epoch": trial.evaluation.best_epoch,
         "standard_error": trial.evaluation.standard_error,
     }
-
-
-EDGE = 0.05  # of a range, from either end
-TRIALS = "metrics/plots/trials.csv"
-FEWEST_SCORES = 5  # from which a hyperparameter's importance can be told
 
 
 class Progress:
@@ -272,7 +271,7 @@ def metrics(
 
 
 def reason(choice: Choice, tune: Tune, form: str) -> str:
-    """Return in words which trial is taken, and why; and whether another one casts doubt on that."""
+    """Return in words which trial is taken, and why."""
 
     def named(trial: Trial) -> str:
         score = f"{tune.objective} {trial.evaluation.scores[tune.objective]:{form}}"
