@@ -20,6 +20,7 @@ import yaml
 
 from benchmarks.loops import IMAGES
 from benchmarks.training import seconds
+from stages.base import splits
 
 ROOT = Path(__file__).parent.parent
 MEASURED_WIDTHS = (48, 256, 512)
@@ -73,7 +74,7 @@ def arithmetic_seconds(trials: pd.DataFrame, images: int) -> float:
 
 
 def main() -> None:
-    images = json.loads((ROOT / "data/prepared/training/parts.json").read_text())["train"]
+    images = splits.about()["train"]
     (before, _), theirs, (after, trials) = (
         this_project(),
         tutorial(),

@@ -18,7 +18,7 @@ def main() -> None:
 
     folder_of_data = Path(sys.argv[1]) / "training"
     examples = [np.load(folder_of_data / f"{name}.npy") for name in ("inputs", "labels")]
-    size = json.loads((folder_of_data / "parts.json").read_text())["train"]
+    size = json.loads((folder_of_data / "about.json").read_text())["train"]
     train, validation = ([array[rows] for array in examples] for rows in (slice(size), slice(size, None)))
 
     def build(hp):

@@ -12,6 +12,9 @@ from stages.base.files import read_json
 from stages.comparison import comparison
 from stages.comparison.replicates import result_line, runner, train_and_test
 from stages.compute.cluster import connect
+from stages.training.score import NAME
+
+ROWS = f"verdict|parameters.ratio|test_{NAME}.low"  # of comparison.json, to see what changed
 
 
 def main() -> None:
@@ -27,6 +30,7 @@ def main() -> None:
         compared = comparison.compare(settings, tuned, epochs, trainings)
     console.result(result_line("retrain", trained))
     console.result(f"comparison: {' '.join(compared['summary'])}")
+    console.result(f"what changed since the last commit: dvc metrics diff | grep -E '{ROWS}'")
 
 
 if __name__ == "__main__":

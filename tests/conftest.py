@@ -64,14 +64,14 @@ class Project:
     """A folder with this repository in it, and how to run commands there."""
 
     def __init__(self, folder: Path):
-        self.folder = folder
+        self.folder, self.environment = folder, dict(ENVIRONMENT)
 
     def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess:
         """Run `command`, stderr in stdout; AssertionError with all it printed if `check` and it fails."""
         done = subprocess.run(
             command,
             cwd=self.folder,
-            env=ENVIRONMENT,
+            env=self.environment,
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -246,11 +246,12 @@ def reproduced(make_project, made_once) -> Project:
 
 
 @pytest.fixture(scope="session")
-def experimented(reproduced, made_once) -> Project:
+def experimented(reproduced, made_once, elsewhere) -> Project:
     """A copy of `reproduced` in which an experiment for each of `QUEUED` was queued and run two at a time."""
 
     def make(folder: Path) -> str:
         project = reproduced.copy(folder)
+        project.environment |= elsewhere
         for strategy in QUEUED:
             project.dvc(
                 "exp", "run", "--queue", "--name", strategy, "--set-param", f"tune.strategy={strategy}"
@@ -263,7 +264,7 @@ def experimented(reproduced, made_once) -> Project:
             "2",
         ]  # its output would be held open by the workers that it leaves behind
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        subprocess.run(start, cwd=folder, env=ENVIRONMENT, check=True, **quiet)
+        subprocess.run(start, cwd=folder, env=project.environment, check=True, **quiet)
         deadline = time.monotonic() + 240
         while len(project.experiments()) < len(QUEUED) and time.monotonic() < deadline:
             time.sleep(1)
@@ -271,7 +272,7 @@ def experimented(reproduced, made_once) -> Project:
             re.search("Queued|Running", status := project.dvc("queue", "status"))
             and time.monotonic() < deadline
         ):
-            time.sleep(1)
+            time.sleep(3)
         assert len(re.findall("Success", status)) == len(QUEUED), status
         project.dvc("queue", "stop")
         while (
@@ -297,6 +298,17 @@ def by_hand(tmp_path):
 
     with cluster_by_hand(tmp_path) as started:
         yield started
+
+
+@pytest.fixture(scope="session")
+def elsewhere(tmp_path_factory):
+    """Variables with which stages train on two workers that stay up, for tests of other things."""
+    from searches import cluster_by_hand
+
+    with cluster_by_hand(tmp_path_factory.mktemp("elsewhere")) as (address, _, start_worker):
+        start_worker()
+        start_worker()
+        yield {"DASK_SCHEDULER_ADDRESS": address}
 
 
 @pytest.fixture(scope="session")

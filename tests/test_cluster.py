@@ -8,11 +8,13 @@ import ssl
 import sys
 import tempfile
 import time
+import warnings
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 
 import dask
+import numpy as np
 import pandas as pd
 import psutil
 import pytest
@@ -101,27 +103,6 @@ def its_code(project, monkeypatch):
     return add
 
 
-def test_two_codes_on_one_cluster_at_once_each_run_their_own(here, project, its_code, by_hand, tmp_path):
-    """They differ in the optimizer, and take turns on one worker."""
-    both = (project.copy(tmp_path / "original"), project)
-    its_code('network.compile("sgd", loss=network.loss)')
-    here("tune")
-    expected = [each.outputs() for each in both]
-    assert expected[0]["metrics/tune.json"] != expected[1]["metrics/tune.json"]
-    address, _, start_worker = by_hand
-    start_worker()
-    for each in both:
-        each.empty_store()
-    searches = [start(each, DASK_SCHEDULER_ADDRESS=address) for each in both]
-    for each, search in zip(both, searches, strict=True):
-        wait_for_store(each, 1, search)
-    for search in searches:
-        output = search.communicate(timeout=200)[0]
-        assert search.returncode == 0, output
-        assert ", 0 of them from data/trials" in output
-    assert [each.outputs() for each in both] == expected
-
-
 def test_workers_of_this_machine_have_no_memory_limit_and_obey_nobody_else(client):
     """The ports are open to all users of the machine."""
     client.wait_for_workers(2, timeout=60)
@@ -136,6 +117,12 @@ def test_workers_of_this_machine_have_no_memory_limit_and_obey_nobody_else(clien
             pytest.raises(ssl.SSLError, match=r"(?i)certificate.required"),
         ):
             anyone.wrap_socket(connection).recv(1)
+
+
+def test_a_large_checkpoint_goes_with_a_task_without_a_word(client):
+    """Dask warns of tasks of more than 10 MB."""
+    with warnings.catch_warnings(action="error"):
+        assert client.submit(len, np.zeros(2**22)).result(60) == 2**22
 
 
 @pytest.fixture
@@ -211,13 +198,13 @@ def test_a_worker_that_cannot_train_is_no_failed_trial(here, project, its_code, 
 def seconds_of_epochs(project) -> list[float]:
     """Those of the one stored training: they tell one run of an epoch from another."""
     (folder,) = (project.folder / "data/trials").iterdir()
-    checkpoint = Store(str(folder.parent)).load(folder.name, arrays=False)
+    checkpoint = Store(folder.parent).load(folder.name, arrays=False)
     return checkpoint.seconds if checkpoint else []
 
 
 @pytest.fixture
 def long_training(project):
-    """The project with one training of 400 epochs to search, whose checkpoints are saved ten times a second.
+    """The project with one training of 400 epochs to search, which has a checkpoint ten times a second.
 
     It is the baseline's trial, and the only other one.
     """
@@ -234,15 +221,15 @@ def long_training(project):
             }
         }
     )
-    worker = project.folder / "stages/compute/worker.py"
-    worker.write_text(worker.read_text().replace("REPORT_EVERY = 3", "REPORT_EVERY = 0.1"))
+    runner = project.folder / "stages/compute/runner.py"
+    content = runner.read_text()
+    assert "SECONDS = 10 " in content
+    runner.write_text(content.replace("SECONDS = 10 ", "SECONDS = 0.1 "))
     return project
 
 
 def test_a_dead_workers_training_goes_on_from_its_last_checkpoint(long_training, by_hand):
-    """Where workers reach the store."""
     address, _, start_worker = by_hand
-    long_training.update_params({"runtime": {"store": f"file://{long_training.folder}/data/trials"}})
     workers = [start_worker() for _ in range(2)]
     search = start(long_training, DASK_SCHEDULER_ADDRESS=address)
     wait_for_store(long_training, 1, search)
@@ -256,17 +243,12 @@ def test_a_dead_workers_training_goes_on_from_its_last_checkpoint(long_training,
     assert after[: len(before)] == before
 
 
-def test_a_search_that_is_interrupted_frees_the_workers_that_reach_its_store(
-    long_training, by_hand, tmp_path
-):
-    long_training.update_params(
-        {"runtime": {"store": f"file://{tmp_path}/trials"}, "tune": {"max_epochs": 10_000}}
-    )
+def test_a_search_that_is_interrupted_frees_its_workers(long_training, by_hand):
+    long_training.update_params({"tune": {"max_epochs": 10_000}})
     address, _, start_worker = by_hand
     worker = psutil.Process(start_worker().pid)
     search = start(long_training, DASK_SCHEDULER_ADDRESS=address)
-    while not list(tmp_path.glob("trials/*/*.npz")) and search.poll() is None:
-        time.sleep(0.02)
+    wait_for_store(long_training, 1, search)
     search.send_signal(signal.SIGINT)
     output = search.communicate(timeout=30)[0]
     assert search.returncode == 130, output

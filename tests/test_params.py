@@ -419,27 +419,16 @@ def test_a_mistake_in_a_condition_is_one_line(path, baseline, space, message):
     assert mistake(path) == f"params.yaml: {message}"
 
 
-@pytest.mark.parametrize(
-    "store", ["data/trials", "trials", "..data/trials", "a@b", "s3://bucket/../trials", "file:///trials"]
-)
-def test_a_store_that_is_a_folder_of_the_repository_or_a_url(path, store):
+@pytest.mark.parametrize("store", ["data/trials", "trials", "..data/trials", "a@b", "/mnt/shared/trials"])
+def test_a_store_is_a_folder_of_the_repository_or_an_absolute_path(path, store):
     set_key(path, "runtime.store", store)
     assert load(path).runtime.store == store
 
 
-@pytest.mark.parametrize(
-    ("store", "message"),
-    [
-        ("", "should be a folder inside the repository"),
-        (".", "should be a folder inside the repository"),
-        ("/data/trials", "should be a folder inside the repository"),
-        ("data/../..", "should be a folder inside the repository"),
-        ("s3://key:secret@bucket/trials", "should have no credentials in it"),
-    ],
-)
-def test_a_store_that_is_elsewhere_or_has_credentials(path, store, message):
+@pytest.mark.parametrize("store", ["", ".", "data/../..", "~/trials", "s3://bucket/trials"])
+def test_a_store_that_is_elsewhere_is_refused(path, store):
     set_key(path, "runtime.store", store)
-    assert message in mistake(path)
+    assert "should be a folder inside the repository" in mistake(path)
 
 
 @pytest.mark.parametrize(

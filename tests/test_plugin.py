@@ -22,11 +22,10 @@ class Session:
     def __init__(self, device):
         self.device, self.takes_epochs = device, False
 
-def train(session, job, checkpoint, report):
-    report(3)
-    return {"device": session.device, "checkpoint": checkpoint}
+def train(session, job):
+    return {"device": session.device, "key": job["key"]}
 
-def fail(session, job, report):
+def fail(session, job):
     raise {"mistake": UserError, "fault": ValueError}[job["what"]]("too\\nwide" + "!" * 400)
 """
 Status = Enum("Status", ["running", "paused"])
@@ -83,17 +82,15 @@ def test_a_worker_is_made_ready_and_trains(worker, join):
     assert worker.events[0] == told(device="CPU", takes_epochs=False)
     assert first.lock is second.lock
     assert (worker.status, worker.memory_manager.memory_pause_fraction) == (Status.running, False)
-    worker.events.clear()
-    assert call("stages-one", "train", {"key": "a"}, "CPU", None) == {"device": "CPU", "checkpoint": None}
-    assert worker.events == [told(key="a"), told(key="a", epoch=3)]
+    assert call("stages-one", "train", {"key": "a"}, "CPU") == {"device": "CPU", "key": "a"}
     assert worker.left == []
 
 
 def test_two_codes_on_one_worker_take_turns(worker, join):
     join()
-    join(name="stages-two", code={"tasks_of_a_test.py": TASKS.replace(b"checkpoint}", b"2}")}, digest="2")
-    for name, result in (("stages-one", None), ("stages-two", 2), ("stages-one", None)):
-        assert call(name, "train", {"key": "a"}, "CPU", None)["checkpoint"] == result
+    join(name="stages-two", code={"tasks_of_a_test.py": TASKS.replace(b'job["key"]}', b"2}")}, digest="2")
+    for name, result in (("stages-one", "a"), ("stages-two", 2), ("stages-one", "a")):
+        assert call(name, "train", {"key": "a"}, "CPU")["key"] == result
 
 
 def test_a_worker_with_other_versions_is_sent_away(worker, join):
@@ -121,7 +118,7 @@ def test_a_search_that_ends_while_it_makes_a_worker_ready_sends_nobody_away(work
 def test_a_worker_with_another_device_is_sent_away_and_its_task_goes_to_another(worker, join):
     join()
     with pytest.raises(Reschedule):
-        call("stages-one", "train", {"key": "a"}, "GPU", None)
+        call("stages-one", "train", {"key": "a"}, "GPU")
     assert worker.left == ["device CPU where the search has GPU"]
     assert worker.events[1:] == [told(left=worker.left[0])]
 
@@ -135,18 +132,15 @@ def test_what_a_task_raises_is_a_mistake_of_the_user_or_one_line_of_the_worker(w
     assert str(raised.value) == "worker tcp://worker: " + ("ValueError: too wide" + "!" * 400)[:300]
 
 
-def test_a_search_that_ends_ends_its_training_and_what_comes_after_it(worker, join):
+def test_nothing_is_trained_for_a_search_that_has_ended(worker, join):
     search = join()
-    search.ended = True
-    with pytest.raises(RuntimeError, match=r"InterruptedError: the search has ended$"):
-        call("stages-one", "train", {"key": "a"}, "CPU", None)
     search.teardown(worker)
     assert (search.session, search.arguments) == (None, b"")
     with pytest.raises(Reschedule):
-        call("stages-one", "train", {"key": "a"}, "CPU", None)
+        call("stages-one", "train", {"key": "a"}, "CPU")
     worker.plugins.clear()
     with pytest.raises(RuntimeError, match=r"^the search has ended$"):
-        call("stages-one", "train", {"key": "a"}, "CPU", None)
+        call("stages-one", "train", {"key": "a"}, "CPU")
 
 
 def test_only_searches_whose_client_is_gone_are_ended():

@@ -4,6 +4,9 @@ import json
 import shutil
 import subprocess
 import sys
+import tarfile
+import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -147,6 +150,23 @@ def test_a_file_that_a_data_set_lacks_is_named(monkeypatch, tmp_path):
     monkeypatch.setitem(catalog.DATASETS, "own", lambda raw: np.load(raw / "there.npy"))
     line = f"^own: {tmp_path}/there.npy is missing; bring it, or mend its function in stages/datasets$"
     with pytest.raises(UserError, match=line):
+        catalog.load("own", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("read", "kind"),
+    [
+        (zipfile.ZipFile, "BadZipFile"),
+        (tarfile.open, "ReadError"),
+        (pd.read_csv, "ParserError"),
+        (lambda path: path.read_text(encoding="utf-8"), "UnicodeDecodeError"),
+        (lambda path: zlib.decompress(path.read_bytes()), "error"),
+    ],
+)
+def test_a_file_that_is_damaged_is_named(monkeypatch, tmp_path, read, kind):
+    (tmp_path / "file").write_bytes(b"\xff" if kind == "UnicodeDecodeError" else b"a\n1\n1,2\n")
+    monkeypatch.setitem(catalog.DATASETS, "own", lambda raw: read(raw / "file"))
+    with pytest.raises(UserError, match=rf"^own: a file is damaged \({kind}: .+\); bring it again, or .+$"):
         catalog.load("own", tmp_path)
 
 

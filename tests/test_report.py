@@ -73,7 +73,7 @@ def run_step(project, tmp_path) -> str:
     done = subprocess.run(
         ["bash", "-e", "-c", step["run"]],
         cwd=project.folder,
-        env={**ENVIRONMENT, "GITHUB_STEP_SUMMARY": str(summary), "RUN": "https://example.org/runs/1"},
+        env={**project.environment, "GITHUB_STEP_SUMMARY": str(summary), "RUN": "https://example.org/runs/1"},
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -124,7 +124,8 @@ def test_a_merged_branch_is_reported_by_the_workflows_own_shell(merged, tmp_path
     assert (merged.folder / "report/report.md").read_text() == written
 
 
-def test_params_without_their_metrics_are_reproduced_and_marked(merged, tmp_path):
+def test_params_without_their_metrics_are_reproduced_and_marked(merged, elsewhere, tmp_path):
+    merged.environment |= elsewhere
     merged.update_params({"retrain": {"from": "baseline"}})
     merged.commit()
     stale = run_report(merged, "--check", check=False)

@@ -1,6 +1,7 @@
 """What the client makes of what workers tell, in the tests' own process: a stand-in is Dask's client."""
 
 import time
+from collections import deque
 from concurrent.futures import Future
 from types import SimpleNamespace
 
@@ -30,8 +31,8 @@ class Client:
     def nthreads(self) -> dict[str, int]:
         return self.threads
 
-    def submit(self, _, name: str, task: str, job: dict, device: str, *sent, **how) -> Future:
-        self.submitted.append((job["key"], sent, how["priority"]))
+    def submit(self, _, name: str, task: str, job: dict, device: str, **how) -> Future:
+        self.submitted.append(job)
         future = Future()
         future.set_result(self.answers[job["key"]].pop(0))
         return future
@@ -59,35 +60,20 @@ def make(dask, tmp_path, monkeypatch):
 
 @pytest.fixture
 def one(make):
-    """A runner that was asked for one training to epoch 5, and what it says is done of it."""
-    one, one.counted = make(), []
-    one.progress = one.counted.append
-    one._asked["key"] = TRAINING, 5
-    one._note("key", 0)
-    return one
+    return make()
 
 
-def test_an_epoch_is_counted_once_and_none_beyond_what_was_asked_for(one):
-    for epoch in (2, 1, 2, 9, 3):
-        one._heed("worker", key="key", epoch=epoch)
-    assert (one.counted, one.epochs) == ([2, 3], {TRAINING: 5})
+def test_an_epoch_is_counted_once(one):
+    one.progress, one.epochs = (counted := []).append, {TRAINING: 0}
+    assert [one._count(TRAINING, epoch) for epoch in (2, 1, 2, 5, 3)] == [2, 0, 0, 3, 0]
+    assert (counted, one.epochs) == ([2, 0, 0, 3, 0], {TRAINING: 5})
 
 
-def test_a_training_of_which_workers_died_four_times_without_getting_further_has_failed(one):
+def test_a_training_of_which_workers_died_as_often_as_dask_allows_has_failed(one):
     killed = Future()
     killed.set_exception(distributed.KilledWorker("task", None, 3))
-
-    def results(begun: int) -> list[dict | None]:
-        found = []
-        for _ in range(begun):
-            one._heed("worker", key="key")
-            found.append(one._result("key", killed))
-        return found
-
-    assert results(3) == [None, None, None]
-    one._heed("worker", key="key", epoch=1)
     said = {"failure": "the worker died 4 times while training it, as for want of memory"}
-    assert results(4) == [None, None, None, said]
+    assert one._result(killed) == said
 
 
 def test_a_mistake_and_what_a_worker_cannot_do_end_the_stage_in_one_line(one):
@@ -95,51 +81,83 @@ def test_a_mistake_and_what_a_worker_cannot_do_end_the_stage_in_one_line(one):
     mistake.set_result({"mistake": "mend it"})
     fault.set_exception(RuntimeError("worker a: OSError: no"))
     with pytest.raises(UserError, match=r"^mend it$"):
-        one._result("key", mistake)
+        one._result(mistake)
     with pytest.raises(
         UserError, match=r"^worker a: OSError: no, after 3 tries; mend or stop the worker; .+$"
     ):
-        one._result("key", fault)
+        one._result(fault)
 
 
-def test_tasks_are_as_urgent_as_they_stand_and_are_done_again_without_a_result(one, dask):
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_each_worker_has_one_task_at_a_time_in_the_order_of_the_jobs(one, dask, workers):
     one._heed("worker", device="CPU")
-    dask.answers = {"a": [{}, {"parameters": 1}], "b": [{"parameters": 2}]}
-    results = dict(one._results("compare", {key: {"key": key} for key in dask.answers}))
-    assert results == {"a": {"parameters": 1}, "b": {"parameters": 2}}
-    assert dask.submitted == [("a", (), 0), ("b", (), -1), ("a", (), 0)]
+    dask.threads = {str(number): 4 for number in range(workers)}
+    dask.answers = {key: [{"of": key}] for key in "abcd"}
+    jobs, submitted = deque({"key": key} for key in "abc"), []
+    for job, result in one._results("compare", jobs):
+        assert result == {"of": job["key"]}
+        submitted.append("".join(each["key"] for each in dask.submitted))
+        if job["key"] == "a":
+            jobs.appendleft({"key": "d"})  # what goes on comes first
+    assert submitted == (["ab", "abd", "abdc", "abdc"] if workers == 2 else ["a", "ad", "adb", "adbc"])
+
+
+def reached(epoch: int, size: int = 3) -> Checkpoint:
+    history, seconds = {"loss": [1.0] * epoch}, [0.5] * epoch
+    return Checkpoint(epoch, [np.ones(size)], [np.ones(2)], history, seconds, size)
 
 
 def test_the_longest_training_starts_first_and_what_is_stored_is_not_done_again(make, dask):
-    """By workers that do not reach the store: a checkpoint goes with the task, and comes with the result."""
-
     def run(asked: dict[Training, int]) -> Runner:
         started = make()
         started._heed("worker", device="CPU")
         dask.submitted.clear()
         for training, epoch in asked.items():
-            history, seconds = {"loss": [1.0] * epoch}, [0.5] * epoch
-            reached = Checkpoint(epoch, [np.ones(3)], [np.ones(2)], history, seconds, 3)
-            dask.answers[started.key(training, epoch)] = [vars(reached)]
+            dask.answers[started.key(training, epoch)] = [vars(reached(epoch))]
         done = {training: checkpoint.epoch for training, checkpoint, _ in started.run(asked)}
         assert done == started.epochs == asked
         return started
 
     other = Training({"units": 32}, 1, "rows")
     first = run({TRAINING: 2, other: 5})
-    assert [key for key, *_ in dask.submitted] == [first.key(other, 5), first.key(TRAINING, 2)]
-    assert ([sent for _, sent, _ in dask.submitted], first.epochs_reused) == ([(None,), (None,)], 0)
+    assert [job["key"] for job in dask.submitted] == [first.key(other, 5), first.key(TRAINING, 2)]
+    assert ([job["checkpoint"] for job in dask.submitted], first.epochs_reused) == ([None, None], 0)
     second = run({TRAINING: 2, other: 7})
-    [(key, [sent], _)] = dask.submitted
-    assert (key, sent["epoch"], sent["weights"][0].tolist()) == (first.key(other, 5), 5, [1, 1, 1])
+    [job] = dask.submitted
+    assert (job["key"], job["checkpoint"]["epoch"]) == (first.key(other, 5), 5)
+    assert job["checkpoint"]["weights"][0].tolist() == [1, 1, 1]
     assert (second.epochs_reused, second.stored) == (7, {first.key(other, 5), first.key(TRAINING, 2)})
     assert list(second.run({TRAINING: 2}))
     assert second.epochs_reused == 7
 
 
+def test_a_training_goes_on_from_each_checkpoint_until_it_is_done(one, dask):
+    """Those on the way are stored in place of each other; the one that it began with stays."""
+    one._heed("worker", device="CPU")
+    key = one.key(TRAINING, 9)
+    one._store.save(key, reached(2))
+    one.stored = {key}
+    dask.answers[key] = [vars(reached(epoch)) for epoch in (4, 7, 9)]
+    one.progress = (counted := []).append
+    [(training, checkpoint, _)] = one.run({TRAINING: 9})
+    assert (training, checkpoint.epoch, checkpoint.weights) == (TRAINING, 9, [])
+    assert [job["checkpoint"]["epoch"] for job in dask.submitted] == [2, 4, 7]
+    assert (counted, one.epochs, one.epochs_reused) == ([2, 2, 3, 2], {TRAINING: 9}, 2)
+    assert [one._store.load(key, epoch).epoch for epoch in (8, 9)] == [2, 9]
+
+
+def test_a_large_checkpoint_travels_less_often(one, monkeypatch):
+    job = {"key": "key", "epochs": 9}
+    assert one._with_checkpoint(job)["seconds"] == runner.SECONDS
+    one._store.save("key", reached(2, size=998))  # 1,000 numbers of eight bytes, with those of the optimizer
+    monkeypatch.setattr(runner, "BYTES_PER_SECOND", 100)
+    assert one._with_checkpoint(job)["seconds"] == 80
+    assert one._with_checkpoint({"networks": {}}) == {"networks": {}}
+
+
 def test_a_test_goes_on_from_the_epoch_asked_for_or_an_earlier_one(one):
     for epoch in (2, 4):
-        one._store.save("key", Checkpoint(epoch, [], [], {}, [], 3), keep=2)
+        one._store.save("key", reached(epoch), keep=2)
     assert one._load("key", 3).epoch == 4
     one._tests = "a.module"
     assert one._load("key", 3).epoch == 2
@@ -168,7 +186,7 @@ def test_without_workers_the_wait_is_a_minute_unless_the_only_ones_cannot_do_it(
     one._check_workers()  # c is not ready, and may become it, but not for ever
     assert one._last_seen == before
     dask.threads = {}
-    with pytest.raises(UserError, match=r"^there are no workers \(b: keras 9.9\); start one with .+$"):
+    with pytest.raises(UserError, match=r"^there are no workers \(a: keras 9.9\); start one with .+$"):
         one._check_workers()
     one._heed("c", device="CPU")
     one._check_workers()  # c was there, and another may come
@@ -182,14 +200,14 @@ def test_without_workers_the_wait_is_a_minute_unless_the_only_ones_cannot_do_it(
 
 def test_data_that_no_message_can_hold_is_refused_where_it_has_to_be_sent(make, dask, monkeypatch):
     monkeypatch.setattr(runner, "MOST_SENT", 200e-9)
-    assert not make()._shared  # data of 10 x 4 + 10 numbers of four bytes each
+    make()  # data of 10 x 4 + 10 numbers of four bytes each
     monkeypatch.setattr(runner, "MOST_SENT", 199e-9)
     with pytest.raises(
         UserError, match=r"^data/prepared has 0\.0 GB, but .+ unset it to train on this machine$"
     ):
         make()
     dask.cluster = object()
-    assert make()._shared
+    make()
 
 
 def test_workers_with_another_python_are_retired(one, dask, capsys):

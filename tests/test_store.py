@@ -17,6 +17,8 @@ from stages.compute import store as trials
 from stages.compute.store import Store
 from stages.training.checkpoint import Checkpoint
 
+KEY, *KEYS = [trials.key(number=number) for number in range(5)]
+
 
 def checkpoint(epoch=2, size=10) -> Checkpoint:
     history = {"loss": [1 / 3] * epoch, "val_loss": [float("nan")] * epoch}
@@ -39,42 +41,42 @@ def folder(tmp_path):
 
 @pytest.fixture
 def store(folder):
-    return Store(str(folder))
+    return Store(folder)
 
 
 def test_a_state_comes_back_to_the_bit(store):
-    assert store.load("key") is None
-    store.save("key", checkpoint())
-    assert_same(store.load("key"), checkpoint())
-    assert_same(store.load("key", arrays=False), replace(checkpoint(), weights=[], optimizer=[]))
-    store.save("key", checkpoint(epoch=3))
-    assert store.load("key").epoch == 3
-    assert store.load("other") is None
+    assert store.load(KEY) is None
+    store.save(KEY, checkpoint())
+    assert_same(store.load(KEY), checkpoint())
+    assert_same(store.load(KEY, arrays=False), replace(checkpoint(), weights=[], optimizer=[]))
+    store.save(KEY, checkpoint(epoch=3))
+    assert store.load(KEY).epoch == 3
+    assert store.load(KEYS[0]) is None
 
 
 def test_a_damaged_entry_is_ignored_and_made_again(store, folder):
-    store.save("key", checkpoint())
+    store.save(KEY, checkpoint())
     (path,) = folder.rglob("*.npz")
     whole = path.read_bytes()
     for damaged in (b"", whole[:10], whole[:-1], b"\x80\x04K\x01.", os.urandom(len(whole))):
         path.write_bytes(damaged)
-        assert store.load("key") is None
+        assert store.load(KEY) is None
     for position in range(0, len(whole), 7):
         path.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
-        read = store.load("key")  # a bit of what zip says of a file's age, say, decides nothing
+        read = store.load(KEY)  # a bit of what zip says of a file's age, say, decides nothing
         assert read is None or assert_same(read, checkpoint()) is None
-    store.save("key", checkpoint())
-    assert_same(store.load("key"), checkpoint())
+    store.save(KEY, checkpoint())
+    assert_same(store.load(KEY), checkpoint())
 
 
 def test_a_shorter_training_does_not_throw_out_a_longer_one(store, folder):
     for epoch in (10, 4, 5, 6):
-        store.save("key", checkpoint(epoch), keep=4)
+        store.save(KEY, checkpoint(epoch), keep=4)
     assert sorted(int(path.stem) for path in folder.rglob("*.npz")) == [4, 6, 10]
-    assert [store.load("key", epochs).epoch for epochs in (4, 5, 9, 10, None)] == [4, 4, 6, 10, 10]
-    assert store.load("key", 3) is None
-    (folder / "key/10.npz").write_bytes(b"damaged")
-    assert store.load("key").epoch == 6
+    assert [store.load(KEY, epochs).epoch for epochs in (4, 5, 9, 10, None)] == [4, 4, 6, 10, 10]
+    assert store.load(KEY, 3) is None
+    (folder / KEY / "10.npz").write_bytes(b"damaged")
+    assert store.load(KEY).epoch == 6
 
 
 FORK = multiprocessing.get_context("fork")  # a spawned process would import TensorFlow, which takes seconds
@@ -82,20 +84,20 @@ FORK = multiprocessing.get_context("fork")  # a spawned process would import Ten
 
 def killed_at(place, name, store) -> None:
     setattr(place, name, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
-    store.save("key", checkpoint(epoch=5))
+    store.save(KEY, checkpoint(epoch=5))
 
 
 @pytest.mark.parametrize("moment", [(os, "fsync"), (pathlib.Path, "replace")], ids=["fsync", "replace"])
 def test_killed_before_the_rename_leaves_what_was_there(store, folder, moment):
     """A process that dies after the write, before or after the file is on disk, and before it is named."""
-    store.save("key", checkpoint(epoch=2))
+    store.save(KEY, checkpoint(epoch=2))
     process = FORK.Process(target=killed_at, args=(*moment, store))
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL
     assert len(list(next(folder.iterdir()).iterdir())) == 2
-    assert_same(store.load("key"), checkpoint(epoch=2))
-    assert store.keys() == {"key"}
+    assert_same(store.load(KEY), checkpoint(epoch=2))
+    assert store.keys() == {KEY}
     os.utime(next(folder.rglob(".writing-*")), (0, 0))
     store.prune(1e9)
     assert [path.suffix for path in folder.rglob("*") if path.is_file()] == [".npz"]
@@ -104,67 +106,59 @@ def test_killed_before_the_rename_leaves_what_was_there(store, folder, moment):
 def write_and_read(folder) -> int:
     store, read = Store(folder), 0
     for _ in range(100):
-        store.save("key", checkpoint(size=10_000))
-        read += store.load("key") is not None
+        store.save(KEY, checkpoint(size=10_000))
+        read += store.load(KEY) is not None
         store.prune(1e9)
     return read
 
 
 def test_two_searches_at_once_do_not_disturb_each_other(folder):
     with FORK.Pool(2) as pool:
-        assert pool.map(write_and_read, [str(folder)] * 2) == [100, 100]
+        assert pool.map(write_and_read, [folder] * 2) == [100, 100]
 
 
 def test_the_size_is_bounded_and_what_was_used_last_stays(store, folder):
     for number in range(4):
-        store.save(str(number), checkpoint(size=1000))
-        os.utime(folder / str(number) / "2.npz", (number, number))
-    assert store.load("0")  # which makes it the last that was used
-    size = (folder / "0/2.npz").stat().st_size
+        store.save(KEYS[number], checkpoint(size=1000))
+        os.utime(folder / KEYS[number] / "2.npz", (number, number))
+    assert store.load(KEYS[0])  # which makes it the last that was used
+    size = (folder / KEYS[0] / "2.npz").stat().st_size
     for kept in (2.5 * size, 2 * size):
         store.prune(kept)
-        assert [(folder / str(number)).exists() for number in range(4)] == [True, False, False, True]
+        assert [(folder / key).exists() for key in KEYS] == [True, False, False, True]
     store.prune(2 * size - 1)
-    assert store.keys() == {"0"}
+    assert store.keys() == {KEYS[0]}
 
 
-@pytest.mark.parametrize("error", [FileNotFoundError("no\nbucket"), OSError("no\nbucket"), MemoryError()])
-def test_what_a_file_system_raises_is_one_line_and_a_checkpoint_that_is_missing_is_none(monkeypatch, error):
-    store = Store("memory://trials")
+@pytest.mark.parametrize(("file", "kind"), [("", "FileExistsError"), ("trials", "NotADirectoryError")])
+def test_a_folder_that_cannot_be_used_is_one_line(tmp_path, file, kind):
+    (tmp_path / "file").touch()
+    with pytest.raises(
+        UserError, match=rf"^params.yaml: runtime.store cannot be used: \S+/file\S*: {kind}: .+$"
+    ):
+        Store(tmp_path / "file" / file)
 
-    def fail(*_, **__):
-        raise error
 
-    for name in ("find", "ls", "pipe_file", "rm_file"):
-        monkeypatch.setattr(store._files, name, fail)
-    line = rf"runtime\.store memory://trials cannot be used \({type(error).__name__}: no bucket\)$"
-    expected, said = (MemoryError, None) if isinstance(error, MemoryError) else (UserError, line)
-    uses = [store.keys, lambda: store.save("key", checkpoint())]
-    if isinstance(error, FileNotFoundError):
-        assert store.load("key") is None
-    else:
-        uses.append(lambda: store.load("key"))
-    for use in uses:
-        with pytest.raises(expected, match=said):
-            use()
+def test_what_else_is_in_the_folder_is_left_alone(store, folder):
+    (folder / "mine/empty").mkdir(parents=True)
+    (folder / "mine/2.npz").touch()
+    store.prune(0)
+    assert store.keys() == set()
+    assert (folder / "mine/2.npz").exists()
+    assert (folder / "mine/empty").exists()
 
 
 def test_a_place_that_no_file_has_is_damage_and_a_disk_that_fails_is_one_line(store, monkeypatch):
-    store.save("key", checkpoint())
+    store.save(KEY, checkpoint())
     errors = iter([OSError(errno.EINVAL, "Invalid argument"), OSError(errno.EIO, "no disk")])
 
     def load(*_, **__):
         raise next(errors)
 
     monkeypatch.setattr(trials.np, "load", load)
-    assert store.load("key") is None
-    with pytest.raises(UserError, match=r"cannot be used \(OSError: \[Errno 5\] no disk\)$"):
-        store.load("key")
-
-
-def test_a_url_of_a_folder_is_a_folder_whatever_is_in_its_name(folder):
-    Store(f"file://{folder}/a::b").save("key", checkpoint())
-    assert (folder / "a::b/key/2.npz").exists()
+    assert store.load(KEY) is None
+    with pytest.raises(UserError, match=r"cannot be used: \S+: OSError: \[Errno 5\] no disk$"):
+        store.load(KEY)
 
 
 def test_a_key_depends_on_everything_that_decides():

@@ -268,7 +268,7 @@ def test_other_types_of_numbers_go_on_from_the_store(digits, monkeypatch, tmp_pa
     monkeypatch.setattr(model, "build", network_with(keras.layers.BatchNormalization, dtype))
     settings = {"seed": 1}
     whole = train(BARE, digits[0], epochs=2, **settings)
-    store = Store(str(tmp_path))
+    store = Store(tmp_path)
     store.save("key", train(BARE, digits[0], epochs=1, **settings))
     assert digest(train(BARE, digits[0], epochs=2, checkpoint=store.load("key"), **settings)) == digest(whole)
     assert whole.history[NAME][1] > whole.history[NAME][0]

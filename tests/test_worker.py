@@ -1,5 +1,7 @@
 """What a worker does with a job, in the tests' own process."""
 
+import math
+
 import numpy as np
 import pytest
 import trainings
@@ -26,15 +28,14 @@ def data(tmp_path) -> Split:
 
 @pytest.fixture
 def session(data, tmp_path):
-    """A function that makes a session, with a store if `store`."""
+    """A function that makes a session."""
 
-    def make(*, store: bool = True, digest: str | None = None) -> Session:
+    def make(*, digest: str | None = None) -> Session:
         return Session(
             {"training": str(tmp_path / "training")},
             {"training": digest or splits.digest(data)},
             {"rows": (np.arange(150), np.arange(150, 200))},
             early_stopping=None,
-            store=str(tmp_path / "store") if store else None,
         )
 
     return make
@@ -42,11 +43,7 @@ def session(data, tmp_path):
 
 def job(**changes) -> dict:
     content = {"key": "key", "hyperparameters": HYPERPARAMETERS, "seed": 1, "subset": "rows", "epochs": 2}
-    return {**content, "all_epochs": 2, "exact": False, "keep": 0, "model": False, **changes}
-
-
-def nothing(epoch: int) -> None:
-    """Take a report, and go on."""
+    return {**content, "all_epochs": 2, "checkpoint": None, "seconds": math.inf, **changes}
 
 
 def test_rows_that_changed_after_the_client_read_them_are_not_trained_on(data, session, tmp_path):
@@ -59,54 +56,42 @@ def test_rows_that_changed_after_the_client_read_them_are_not_trained_on(data, s
         session(digest=digest)
 
 
-def test_a_training_is_the_same_with_a_store_and_without_one_and_in_parts(session):
-    stored, sent = session(), session(store=False)
-    whole = worker.train(stored, job(epochs=3), None, nothing)
-    part = worker.train(sent, job(epochs=1), None, nothing)
-    assert part["weights"]
-    rest = worker.train(session(store=False), job(epochs=3), part, nothing)
-    assert rest["history"] == whole["history"]
-    assert stored.store.load("key").epoch == 3
-    np.testing.assert_equal(stored.store.load("key").weights, rest["weights"])
-    assert (whole["weights"], whole["optimizer"]) == ([], [])
+def test_a_training_is_the_same_in_one_go_and_in_parts_on_several_workers(session):
+    whole = worker.train(session(), job(epochs=3))
+    part = worker.train(session(), job(epochs=1))
+    rest = worker.train(session(), job(epochs=3, checkpoint=part))
     assert len(whole["history"]["val_loss"]) == 3
-    assert worker.train(sent, job(epochs=1), None, nothing)["history"] == part["history"]
+    for what in ("history", "weights", "optimizer"):
+        np.testing.assert_equal(rest[what], whole[what])
+    assert worker.train(session(), job(epochs=3, checkpoint=whole)) == whole
 
 
-def test_a_stored_training_may_be_further_unless_the_very_epoch_is_wanted(session):
-    stored = session()
-    for epochs in (1, 3):
-        worker.train(stored, job(epochs=epochs, keep=1), None, nothing)
-    assert stored.store.load("key", 2).epoch == 1
-    assert worker.train(stored, job(epochs=2), None, nothing)["epoch"] == 3
-    assert worker.train(stored, job(epochs=2, exact=True), None, nothing)["epoch"] == 2
-
-
-def test_checkpoints_are_stored_on_the_way_whenever_the_one_before_is(session, monkeypatch):
-    monkeypatch.setattr(worker, "REPORT_EVERY", 0)
-    stored, saved = session(), []
-    monkeypatch.setattr(stored.store, "save", lambda _, reached, keep: saved.append(reached.epoch))
-    worker.train(stored, job(epochs=50), None, nothing)
-    assert (saved[0], saved[-1]) == (1, 50)
-    assert len(saved) > 2
+def test_after_its_seconds_a_training_ends_with_the_epoch(session):
+    """And goes on from there with the next task, to the same."""
+    at_work, reached, parts = session(), None, 0
+    while not reached or reached["epoch"] < 3:
+        reached = worker.train(at_work, job(epochs=3, checkpoint=reached, seconds=0))
+        parts += 1
+    assert parts == 3
+    assert reached["history"] == worker.train(session(), job(epochs=3))["history"]
 
 
 def test_networks_are_kept_by_their_bytes_and_the_last_used_stay(session, monkeypatch):
-    at_work = session(store=False)
+    at_work = session()
     for number in range(4):
-        worker.train(at_work, job(key=str(number), epochs=1), None, nothing)
-    assert list(at_work._trainers) == ["0", "1", "2", "3"]
-    size = worker._size(at_work._trainers["3"])
-    parameters = at_work._trainers["3"].network.count_params()
+        worker.train(at_work, job(key=str(number), epochs=1))
+    assert list(at_work.trainers) == ["0", "1", "2", "3"]
+    size = worker._size(at_work.trainers["3"])
+    parameters = at_work.trainers["3"].network.count_params()
     assert size == pytest.approx(
         worker.TRACE_BYTES + 3 * 4 * parameters, rel=1e-3
     )  # weights and Adam's two slots
     monkeypatch.setattr(worker, "KEPT_BYTES", 2.5 * size)
-    worker.train(at_work, job(key="4", epochs=1), None, nothing)
-    assert list(at_work._trainers) == ["3", "4"]
+    worker.train(at_work, job(key="4", epochs=1))
+    assert list(at_work.trainers) == ["3", "4"]
     monkeypatch.setattr(worker, "KEPT_BYTES", 0)
-    worker.train(at_work, job(key="5", epochs=1), None, nothing)
-    assert list(at_work._trainers) == ["5"]
+    worker.train(at_work, job(key="5", epochs=1))
+    assert list(at_work.trainers) == ["5"]
 
 
 def test_a_promoted_training_is_not_traced_again_and_comes_to_the_same(session, monkeypatch):
@@ -118,10 +103,10 @@ def test_a_promoted_training_is_not_traced_again_and_comes_to_the_same(session, 
         return original(*arguments, **options)
 
     monkeypatch.setattr(worker, "Trainer", counted)
-    worker.train(at_work, job(epochs=1), None, nothing)
-    promoted = worker.train(at_work, job(epochs=3), None, nothing)
+    start = worker.train(at_work, job(epochs=1))
+    promoted = worker.train(at_work, job(epochs=3, checkpoint=start))
     assert len(traced) == 1
-    assert promoted["history"] == worker.train(session(store=False), job(epochs=3), None, nothing)["history"]
+    assert promoted["history"] == worker.train(session(), job(epochs=3))["history"]
 
 
 @pytest.mark.parametrize("error", [ValueError("too\nwide"), KeyError("units")])
@@ -130,7 +115,7 @@ def test_a_network_that_cannot_be_built_is_a_failure_in_one_line(session, monkey
         raise error
 
     monkeypatch.setattr(model, "build", build)
-    failure = worker.train(session(), job(), None, nothing)["failure"]
+    failure = worker.train(session(), job())["failure"]
     assert failure.startswith(f"{type(error).__name__}: ")
     assert "\n" not in failure
 
@@ -142,26 +127,14 @@ def test_what_no_network_is_to_blame_for_is_no_failure(session, monkeypatch, err
 
     monkeypatch.setattr(model, "build", build)
     with pytest.raises(error, match="no"):
-        worker.train(session(), job(), None, nothing)
-
-
-def test_a_search_that_has_ended_ends_its_trainings(session):
-    def ended(epoch: int) -> None:
-        raise InterruptedError
-
-    at_work = session()
-    with pytest.raises(InterruptedError):
-        worker.train(at_work, job(epochs=1000), None, ended)
-    assert at_work._trainers == {}
+        worker.train(session(), job())
 
 
 def test_the_batch_size_is_the_trainings_own(session):
     """By Adam's first variable, its iterations: two epochs of 150 examples."""
     for size, steps in ((50, 6), (64, 6), (149, 4), (1000, 2)):
         hyperparameters = {**HYPERPARAMETERS, "batch_size": size}
-        reached = worker.train(
-            session(store=False), job(key=str(size), hyperparameters=hyperparameters), None, nothing
-        )
+        reached = worker.train(session(), job(key=str(size), hyperparameters=hyperparameters))
         assert int(reached["optimizer"][0]) == steps
 
 
@@ -183,11 +156,13 @@ def test_a_schedule_knows_the_steps_and_epochs_of_the_whole_training(session, mo
         return scheduled(shapes, outputs, hyperparameters, steps_per_epoch=steps_per_epoch, epochs=epochs)
 
     monkeypatch.setattr(model, "build", build)
-    at_work = session(store=False)
+    at_work = session()
     assert at_work.takes_epochs
-    reached = [worker.train(at_work, job(epochs=epochs, all_epochs=4), None, nothing) for epochs in (2, 4, 5)]
+    reached = [None]
+    for epochs in (2, 4, 5):
+        reached.append(worker.train(at_work, job(epochs=epochs, all_epochs=4, checkpoint=reached[-1])))
     assert set(asked) == {(5, 4)}
-    weights = [state["weights"] for state in reached]
+    weights = [state["weights"] for state in reached[1:]]
     assert not np.array_equal(weights[0][0], weights[1][0])
     np.testing.assert_equal(weights[1], weights[2])
 
@@ -208,13 +183,13 @@ def test_a_network_that_does_not_fit_the_data_is_the_users_to_mend(session, monk
     with pytest.raises(
         UserError, match=r"^stages/training/model.py: the loss of outputs of shape \(150, 5\) "
     ):
-        worker.train(session(), job(), None, nothing)
+        worker.train(session(), job())
     monkeypatch.setattr(model, "build", trainings.build)
     monkeypatch.setattr(evaluation, "score", lambda labels, outputs: outputs)
     with pytest.raises(
         UserError, match=r"^stages/training/score.py: score returns float32 of shape \(150, 10\)"
     ):
-        worker.train(session(), job(), None, nothing)
+        worker.train(session(), job())
 
 
 def test_other_hyperparameters_than_the_network_reads_are_the_users_to_mend(session):
@@ -222,4 +197,4 @@ def test_other_hyperparameters_than_the_network_reads_are_the_users_to_mend(sess
         with pytest.raises(
             UserError, match=r"^stages/training/model.py (never reads|asks for) the hyperparam"
         ):
-            worker.train(session(), job(hyperparameters=hyperparameters), None, nothing)
+            worker.train(session(), job(hyperparameters=hyperparameters))

@@ -236,8 +236,8 @@ class Compare(Section):
 class Runtime(Section):
     """How trainings run. Nothing here changes a result, so it is in no stage's params in dvc.yaml.
 
-    `workers: null` is one process a core. `store` is where trainings are kept: a folder, of which
-    `store_gigabytes` (1e9 bytes) are kept at most, or a URL that workers on other machines reach too.
+    `workers: null` is one process a core. `store` is the folder where trainings are kept, at most
+    `store_gigabytes` (1e9 bytes) of them: in the repository, or an absolute path, such as of a shared disk.
     """
 
     workers: Annotated[int, Field(ge=1, le=1024)] | None
@@ -247,13 +247,11 @@ class Runtime(Section):
     @field_validator("store")
     @classmethod
     def _place(cls, store):
-        if "://" in store and "@" in store:
-            raise ValueError("should have no credentials in it; give them to the workers and to this machine")
-        parts = PurePath(store).parts
-        inside = parts and not PurePath(store).is_absolute() and ".." not in parts and parts[0][0] != "~"
-        if "://" not in store and not inside:
-            folder = "a folder inside the repository, such as data/trials"
-            raise ValueError(f"should be {folder}, or a URL, such as s3://bucket/trials")
+        path = PurePath(store)
+        if not path.parts or "://" in store or ".." in path.parts or path.parts[0][0] == "~":
+            raise ValueError(
+                "should be a folder inside the repository, such as data/trials, or an absolute path"
+            )
         return store
 
 

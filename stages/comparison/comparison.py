@@ -34,11 +34,12 @@ def check(settings: Params) -> None:
         raise UserError(
             "data/baseline/scores.npy is missing or damaged; `dvc repro baseline` makes it"
         ) from None
-    trained = read_json(Path("data/baseline/network.json"))["hyperparameters"]
-    if trained != settings.baseline:
+    baseline = read_json(Path("data/baseline/network.json"))
+    trained = {**baseline["hyperparameters"], "train.epochs": baseline["epochs"]}
+    if trained != (wanted := {**settings.baseline, "train.epochs": settings.train.epochs}):
         raise UserError(
-            f"data/baseline was trained with {listed(trained)}, but baseline in params.yaml is "
-            f"{listed(settings.baseline)}; `dvc repro baseline` makes it again"
+            f"data/baseline was trained with {listed(trained)}, but params.yaml has {listed(wanted)}; "
+            "`dvc repro baseline` makes it again"
         )
     examples = len(splits.load(splits.TEST).labels)
     expected = settings.train.replicates, examples

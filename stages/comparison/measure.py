@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from stages.base.console import one_line
-from stages.compute.worker import Report, Session, plain
+from stages.compute.worker import Session, train
 from stages.training.backend import keras, tf
+from stages.training.checkpoint import Checkpoint
 from stages.training.network import predictor, restore
 from stages.training.score import NAME
 from stages.training.trainer import Trainer
@@ -23,55 +24,51 @@ BATCH = 1000  # examples, whose predictions are timed
 ROUNDS = 15
 
 
-def test(session: Session, job: dict, checkpoint: dict | None, report: Report) -> dict:
-    """Return what `train` returns and, unless it failed, what comes of the test examples, under `test`.
+def test(session: Session, job: dict) -> dict:
+    """Return what `train` returns and, at the end of a training, `test`: what comes of the test examples.
 
     Their `loss`, `outputs`, (examples, ...) float32, and of a job with "model" a `.keras` file's bytes and
     why Keras cannot load it, None if it can.
     """
-    reached = session.reach(job, checkpoint, report)
-    if isinstance(reached, str) or reached.failure:
-        return {"failure": reached if isinstance(reached, str) else reached.failure}
+    result = train(session, job)
+    if "failure" in result or not (reached := Checkpoint(**result)).done(job["epochs"]):
+        return result
+    if reached.failure:
+        return {"failure": reached.failure}
     network, evaluate = session.evaluator(job)
     restore(network, reached)
     loss, _, outputs = evaluate(session.tensors["test"])
     if not np.isfinite(loss):
         return {"failure": f"test_loss is {loss} after epoch {reached.epoch}"}
     model, unloadable = keras_file(network) if job["model"] else (None, None)
-    tested = {"loss": loss, "outputs": outputs, "model": model, "unloadable": unloadable}
-    return plain(session, reached) | {"test": tested}
+    return result | {"test": {"loss": loss, "outputs": outputs, "model": model, "unloadable": unloadable}}
 
 
-def compare(session: Session, job: dict, report: Report) -> dict:
+def compare(session: Session, job: dict) -> dict:
     """Return `parameters` of both networks of `job`, seconds of an epoch, a training, some predictions."""
-    train, test = session.data["training"], session.data["test"]
-    size = -(-len(train.labels) // EPOCH_PART)
+    training, test = session.data["training"], session.data["test"]
+    size = -(-len(training.labels) // EPOCH_PART)
     part, rows = session.tensors["training"].at(np.arange(size)), np.arange(BATCH) % len(test.labels)
     inputs = tf.nest.map_structure(lambda array: array[rows], test.inputs)
     networks, epochs = {}, []
     for name, asked in job["networks"].items():
-        networks[name] = session.build(**asked, seed=0, examples=len(train.labels))
+        networks[name] = session.build(**asked, seed=0, examples=len(training.labels))
         trainer = Trainer(networks[name], part, batch_size=asked["hyperparameters"]["batch_size"], seed=0)
         epochs.append(partial(trainer.train_epoch, 0, {NAME: [], "loss": []}))
-    predictors = [predictor(network) for network in networks.values()]
+    predictions = [
+        partial(timeit.timeit, partial(predictor(network), inputs), number=1) for network in networks.values()
+    ]
 
     seconds = partial(compare_seconds, list(networks), rounds=ROUNDS)
-    epoch = seconds(epochs, len(train.labels) / size)
+    epoch = seconds(epochs, len(training.labels) / size)
     lengths = {name: asked["epochs"] for name, asked in job["networks"].items()}
     factors = {name: lengths.get(name, lengths["baseline"] / lengths["tuned"]) for name in epoch}
     return {
         "parameters": {name: network.count_params() for name, network in networks.items()},
         "seconds_per_epoch": epoch,
         "seconds_per_training": {name: float(f"{epoch[name] * factors[name]:.4g}") for name in epoch},
-        f"milliseconds_per_{BATCH}_predictions": seconds(
-            [timed(partial(predict, inputs), 4) for predict in predictors], 1000
-        ),
+        f"milliseconds_per_{BATCH}_predictions": seconds(predictions, 1000),
     }
-
-
-def timed(function: Callable[[], object], times: int) -> Callable[[], float]:
-    """Return a function that calls `function` so many times and returns the seconds that one call took."""
-    return lambda: timeit.timeit(function, number=times) / times
 
 
 def compare_seconds(

@@ -40,7 +40,9 @@ def connect(workers: int | None) -> Iterator[Client]:
     or the scheduler cannot be reached.
     """
     address = dask.config.get("scheduler-address", None)
-    with _reach(address) if address else _start(workers or CPU_COUNT) as client:
+    start = _reach(address) if address else _start(workers or CPU_COUNT)
+    large = {"distributed.admin.large-graph-warning-threshold": "1TB"}  # a checkpoint goes with a task
+    with dask.config.set(large), start as client:
         if find_spec("bokeh") and client.dashboard_link:
             print(f"dashboard: {client.dashboard_link}", flush=True)
         yield client
@@ -106,8 +108,7 @@ def _reach(address: str) -> Iterator[Client]:
             f"({_reason(error)}); start one with `dask scheduler`{_certificates(address)}, or unset the "
             "variable to use this machine"
         ) from None
-    large = {"distributed.admin.large-graph-warning-threshold": "1TB"}  # a checkpoint goes with a task
-    with silence_logging_cmgr(logging.CRITICAL), dask.config.set(large), client:
+    with silence_logging_cmgr(logging.CRITICAL), client:
         yield client
 
 

@@ -9,7 +9,7 @@ import os
 import pickle
 import sys
 import threading
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -46,6 +46,7 @@ class Search(WorkerPlugin):
     async def setup(self, worker) -> None:
         """Make the worker ready, and tell its device; or send it away, and tell why."""
         self.worker, self.ended = worker, False
+        self._folder = Path(worker.local_directory).absolute() / self.digest
         # The worker trains one network at a time
         self.lock = vars(worker).setdefault("stages_lock", threading.Lock())
         # A worker that Dask pauses, as its memory nears a limit, would never go on: TensorFlow fills it
@@ -65,26 +66,19 @@ class Search(WorkerPlugin):
                 self.send_away(_one_line(error))
 
     def teardown(self, worker) -> None:
-        """End the training that runs, at its next report, and free the memory."""
+        """Free the memory, once the training that runs is done."""
         self.ended, self.session, self.arguments = True, None, b""
 
     def _start(self) -> None:
-        self._folder = Path(self.worker.local_directory).absolute() / self.digest
-        with nullcontext() if self._is_active else self.lock:  # code that trains is not changed under it
-            for path, content in () if self._is_active else self.code.items():
+        with self.lock:  # code that trains is not changed under it
+            for path, content in self.code.items():
                 (self._folder / path).parent.mkdir(parents=True, exist_ok=True)
                 (self._folder / path).write_bytes(content)
-            tasks = self.activate()
-        self.session = tasks.Session(**pickle.loads(self.arguments))  # noqa: S301 - its own client's
-
-    @property
-    def _is_active(self) -> bool:
-        """Whether `import` finds the code of this search."""
-        return str(self._folder / "stages") in getattr(sys.modules.get("stages"), "__path__", [])
+            self.session = self.activate().Session(**pickle.loads(self.arguments))  # noqa: S301 - its client's
 
     def activate(self):
         """Return the module of the tasks; `import` finds the code of this search from now on."""
-        if not self._is_active:
+        if str(self._folder / "stages") not in getattr(sys.modules.get("stages"), "__path__", []):
             names = {path.partition("/")[0].removesuffix(".py") for path in self.code}
             for module in [module for module in sys.modules if module.partition(".")[0] in names]:
                 del sys.modules[module]
@@ -103,7 +97,7 @@ class Search(WorkerPlugin):
         loop.add_callback(loop.call_later, 0.2, self.worker.close_gracefully, reason=reason)
 
 
-def call(name: str, task: str, job: dict, device: str, *arguments: object) -> dict:
+def call(name: str, task: str, job: dict, device: str) -> dict:
     """Return what the function `task` of a search makes of `job`, or {"mistake"}: what the user has to mend.
 
     Raises:
@@ -115,19 +109,12 @@ def call(name: str, task: str, job: dict, device: str, *arguments: object) -> di
         raise RuntimeError("the search has ended")
     if not search.session:
         raise Reschedule
-
-    def report(epoch: int) -> None:
-        search.tell(key=job["key"], epoch=epoch)
-        if search.ended:
-            raise InterruptedError("the search has ended")
-
     with search.lock:
         if device != search.session.device:
             search.send_away(f"device {search.session.device} where the search has {device}")
             raise Reschedule
-        search.tell(key=job["key"])
         try:
-            return getattr(search.activate(), task)(search.session, job, *arguments, report=report)
+            return getattr(search.activate(), task)(search.session, job)
         except Exception as error:
             if type(error).__name__ == "UserError":
                 return {"mistake": str(error)}

@@ -1,8 +1,8 @@
 """On the client: runs trainings on Dask's workers, from where the store has them, and counts their epochs.
 
-A task is a training's name and what it is made of; its result is its history. Workers that reach the store,
-which are those of this machine or all if it is at a URL, read and write it themselves. For others the
-checkpoint goes in with the task and comes out at its end. Dask gives a dead worker's trainings to another.
+A task is some seconds of one training. The checkpoint to go on from goes to a worker with it; the one that
+comes back is stored, and goes out with the next task. So a worker needs neither the store nor a disk that
+others share, and one that dies costs seconds, which Dask has another worker do again.
 """
 
 import pickle
@@ -10,7 +10,7 @@ import queue
 import threading
 import time
 import uuid
-from collections import Counter
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError
 from contextlib import suppress
@@ -33,7 +33,9 @@ from stages.compute.store import Store
 from stages.training.checkpoint import Checkpoint
 
 WORKERS_TIMEOUT = 60  # seconds to wait for a worker, at the start and when all were lost
-MOST_DEATHS = 3  # of workers that train one network, which is then taken for the cause
+SECONDS = 10  # of a training between two checkpoints, or more for large ones:
+BYTES_PER_SECOND = 2**21  # of checkpoints that travel, one way
+POLL = 0.2  # seconds between two looks for a worker that has nothing to do
 RETRIES = 2  # after a worker could not do a task, for a lack of memory, a broken package or the like
 MOST_SENT = 4.2  # gigabytes of data: what one message of Dask can hold is 2**32 bytes
 _GONE = "finished epochs are kept, run again to go on"
@@ -92,18 +94,15 @@ class Runner:
     ):
         self._client, self._max_epochs, self._tests = client, max_epochs, tests
         self.progress: Callable[[int], object] = lambda epochs: None
-        place = settings.runtime.store
-        self._store = Store(place if "://" in place else str(shared_root() / place))
+        self._store = Store(shared_root() / settings.runtime.store)
         self._store.prune(settings.runtime.store_gigabytes * 1e9)
         self.stored = self._store.keys()
         self.epochs: dict[Training, int] = {}
         self.epochs_reused = 0
-        self._asked: dict[str, tuple[Training, int]] = {}  # trainings and their epochs, by key
-        self._begun: Counter[str] = Counter()  # how often a worker began a job since its last known epoch
         self._reasons: dict[str, str] = {}  # why workers were sent away
         self._devices: set[str] = set()  # of workers that are ready
         self._takes_epochs = False  # whether the network depends on how many epochs its training has
-        self._ready, self._lock = threading.Event(), threading.Lock()
+        self._ready = threading.Event()
         self._last_seen = 0.0  # when a worker last told anything, by the clock `time.monotonic`
         self._name = f"{plugin.PREFIX}{client.id}-{uuid.uuid4().hex[:8]}"
         self._how = {"early_stopping": early_stopping}
@@ -139,11 +138,8 @@ class Runner:
             name: store.key(data=digests["training"], rows=[each.tolist() for each in rows])
             for name, rows in subsets.items()
         }
-        local = self._client.cluster is not None
-        self._shared = local or "://" in self._store.place
-        if local:
-            data: dict = {name: str(folder.absolute()) for name, folder in folders.items()}
-        else:
+        data: dict = {name: str(folder.absolute()) for name, folder in folders.items()}
+        if not self._client.cluster:  # its workers may have no disk in common with this machine
             data = {
                 name: {key: np.asarray(array) for key, array in part.arrays.items()}
                 for name, part in parts.items()
@@ -154,8 +150,7 @@ class Runner:
                     f"data/prepared has {size:.1f} GB, but {MOST_SENT} at most can be sent to the workers of "
                     "DASK_SCHEDULER_ADDRESS; unset it to train on this machine"
                 )
-        place = self._store.place if self._shared else None
-        session = {"data": data, "digests": digests, "subsets": dict(subsets), "store": place, **self._how}
+        session = {"data": data, "digests": digests, "subsets": dict(subsets), **self._how}
         tasks = self._tests or "stages.compute.worker"
         self._trains = code.training_code()
         works = self._trains | code.imported(tasks)
@@ -197,7 +192,7 @@ class Runner:
 
     def ask(self, task: str, **job: object) -> dict:
         """Return what a worker's `Session` answers to `task`; UserError as for `run`."""
-        [(_, result)] = self._results(task, {task: {"key": task, **job}})
+        [(_, result)] = self._results(task, deque([job]))
         if "failure" in result:
             raise UserError(f"{task}: {result['failure']}; {_GONE}")
         return result
@@ -207,90 +202,87 @@ class Runner:
 
         Yields:
             The training; its checkpoint, without arrays and perhaps further on, or why it failed in one line;
-            and, with `test`, what `Session.test` says of it. The longest trainings start first.
+            and, with `tests`, what its function `test` says of it. The longest trainings start first.
 
         Raises:
             UserError: the workers are lost for good or cannot train, or the store cannot be read or written.
         """
-        jobs: dict[str, dict] = {}
+        trainings: dict[str, Training] = {}
+        jobs: deque[dict[str, Any]] = deque()
         for training, epochs in sorted(asked.items(), key=lambda item: -item[1]):
-            key, known = self.key(training, epochs), self.epochs.get(training, 0)
-            self._asked[key] = training, epochs
+            key, known = self.key(training, epochs), self.epochs.setdefault(training, 0)
             stored = self._load(key, epochs, arrays=False) if known or key in self.stored else None
-            self._note(key, stored.epoch if stored else 0)
-            self.epochs_reused += self.epochs[training] - known
-            if stored and stored.done(epochs) and not self._tests:
-                yield training, stored, {}
-                continue
-            jobs[key] = {
-                **vars(training),
-                "key": key,
-                "epochs": epochs,
-                "all_epochs": self._max_epochs or epochs,
-                "exact": bool(self._tests),
-                "keep": stored.epoch if stored and self._tests else 0,
-                "model": not jobs,
-            }
-        for key, result in self._results("test" if self._tests else "train", jobs):
-            training, tested = self._asked[key][0], result.pop("test", {})
+            if stored:
+                self.epochs_reused += self._count(training, min(stored.epoch, epochs))
+                if stored.done(epochs) and not self._tests:
+                    yield training, stored, {}
+                    continue
+            trainings[key] = training
+            lengths = {"epochs": epochs, "all_epochs": self._max_epochs or epochs}
+            start = stored.epoch if stored else 0
+            jobs.append({**vars(training), **lengths, "key": key, "start": start, "model": not jobs})
+        for job, result in self._results("test" if self._tests else "train", jobs):
+            training, tested = trainings[job["key"]], result.pop("test", {})
             if "failure" in result:
                 yield training, result["failure"], {}
                 continue
             checkpoint = Checkpoint(**result)
-            if not self._shared:
-                self._store.save(key, checkpoint, keep=jobs[key]["keep"])
-            self._note(key, checkpoint.epoch)
-            yield training, replace(checkpoint, weights=[], optimizer=[]), tested
+            if checkpoint.epoch > job["start"]:
+                self._store.save(job["key"], checkpoint, keep=job["start"])
+            self._count(training, min(checkpoint.epoch, job["epochs"]))
+            if checkpoint.done(job["epochs"]):
+                yield training, replace(checkpoint, weights=[], optimizer=[]), tested
+            else:
+                jobs.appendleft(job)
 
-    def _results(self, task: str, jobs: Mapping[str, dict]) -> Iterator[tuple[str, dict]]:
-        """Have workers do `task` of all `jobs`, the first most urgently; yield the key and result of each."""
-        running: dict[str, Future] = {}
-        done: queue.SimpleQueue[str] = queue.SimpleQueue()
+    def _results(self, task: str, jobs: deque[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], dict]]:
+        """Have each worker do one `task` at a time, in the order of `jobs`; yield each job with its result.
 
-        def submit(key: str) -> None:
-            arguments = self._name, task, jobs[key], self._device, *self._sent(jobs[key])
-            urgency = {"retries": RETRIES, "priority": -list(jobs).index(key)}
-            running[key] = self._client.submit(_call, *arguments, **urgency, pure=False)
-            running[key].add_done_callback(lambda _: done.put(key))
-
+        Those that the caller adds before it asks for the next result are done too. None waits on a worker,
+        where Dask would take it for the cause of the worker's death.
+        """
+        running: dict[Future, dict] = {}
+        done: queue.SimpleQueue[Future] = queue.SimpleQueue()
+        self._last_seen = time.monotonic()
         try:
-            for key in jobs:
-                submit(key)
-            self._last_seen = time.monotonic()
-            while running:
+            while jobs or running:
+                while jobs and len(running) < max(1, len(self._client.nthreads())):
+                    job = jobs.popleft()
+                    arguments = self._name, task, self._with_checkpoint(job), self._device
+                    future = self._client.submit(_call, *arguments, retries=RETRIES, pure=False)
+                    running[future] = job
+                    future.add_done_callback(done.put)
                 try:
-                    key = done.get(timeout=1)
+                    future = done.get(timeout=POLL if jobs else 1)
                 except queue.Empty:
                     self.progress(0)
                     self._check_workers()
                     continue
                 self._last_seen = time.monotonic()
-                if result := self._result(key, running.pop(key)):
-                    yield key, result
-                else:
-                    submit(key)
+                yield running.pop(future), self._result(future)
         except (OSError, CancelledError, ClosedClientError) as error:
             running.clear()
             raise UserError(f"the cluster is gone ({' '.join(str(error).split())}); {_GONE}") from None
         finally:
             if running:
-                self._client.cancel(list(running.values()))
+                self._client.cancel(list(running))
 
-    def _sent(self, job: dict) -> list[dict | None]:
-        """Return what goes with a training: a checkpoint to go on from, unless the worker reads it itself."""
+    def _with_checkpoint(self, job: dict) -> dict:
+        """Return `job` with where to go on from, if it is a training, and for how long."""
         if "epochs" not in job:
-            return []
-        checkpoint = None if self._shared else self._load(job["key"], job["epochs"])
-        return [vars(checkpoint) if checkpoint else None]
+            return job
+        checkpoint = self._load(job["key"], job["epochs"])
+        size = sum(array.nbytes for array in checkpoint.weights + checkpoint.optimizer) if checkpoint else 0
+        seconds = max(SECONDS, size / BYTES_PER_SECOND)
+        return {**job, "checkpoint": checkpoint and vars(checkpoint), "seconds": seconds}
 
-    def _result(self, key: str, future: Future) -> dict | None:
-        """Return what came of a task; None if it is to be done again."""
+    def _result(self, future: Future) -> dict:
+        """Return what came of a task."""
         try:
             result = future.result()
-        except distributed.KilledWorker:  # also of tasks that only waited on workers that died
-            deaths = self._begun[key]
-            died = f"the worker died {deaths} times while training it, as for want of memory"
-            return {"failure": died} if deaths > MOST_DEATHS else None
+        except distributed.KilledWorker as error:
+            died = f"the worker died {error.allowed_failures + 1} times while training it"
+            return {"failure": f"{died}, as for want of memory"}
         except RuntimeError as error:
             raise UserError(f"{error}, after {RETRIES + 1} tries; mend or stop the worker; {_GONE}") from None
         if "mistake" in result:
@@ -312,40 +304,23 @@ class Runner:
             mend = f"start one with `dask worker {address}`" if address else "run again to go on"
             raise UserError(f"there are no workers{f' ({reason})' if reason else ''}; {mend}")
 
-    def _heed(
-        self,
-        worker: str,
-        device: str = "",
-        takes_epochs: bool = False,
-        left: str = "",
-        key: str = "",
-        epoch: int = 0,
-    ) -> None:
-        """Take in what a worker tells; in a thread of Dask's."""
-        if not left:
-            self._last_seen = max(self._last_seen, time.monotonic())
+    def _heed(self, worker: str, device: str = "", takes_epochs: bool = False, left: str = "") -> None:
+        """Take in that a worker is ready, or why it was sent away; in a thread of Dask's."""
         if device:
+            self._last_seen = max(self._last_seen, time.monotonic())
             self._takes_epochs = takes_epochs
             self._devices.add(device)
             self._ready.set()
-        elif left:
-            if left not in self._reasons:  # such workers may be started again and again
-                console.say(f"worker {worker} was sent away: {left}")
+        elif left not in self._reasons:  # such workers may be started again and again
+            console.say(f"worker {worker} was sent away: {left}")
             self._reasons[left] = f"{worker}: {left}"
-        elif epoch:
-            self._note(key, epoch)
-        else:
-            self._begun[key] += 1
 
-    def _note(self, key: str, epoch: int) -> None:
-        """Note that a training is at `epoch`, or at the one asked for, if it was not known to be further."""
-        with self._lock:
-            training, epochs = self._asked[key]
-            known, epoch = self.epochs.setdefault(training, 0), min(epoch, epochs)
-            if epoch > known:
-                self.epochs[training] = epoch
-                self._begun[key] = 0
-                self.progress(epoch - known)
+    def _count(self, training: Training, epoch: int) -> int:
+        """Count the epochs of a training that is at `epoch`; return how many were not counted before."""
+        new = max(0, epoch - self.epochs[training])
+        self.epochs[training] += new
+        self.progress(new)
+        return new
 
     def _load(self, key: str, epochs: int, *, arrays: bool = True) -> Checkpoint | None:
         """Return what is stored of a training: with tests the epoch asked for or less, else the longest."""

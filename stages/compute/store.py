@@ -1,4 +1,4 @@
-"""On the client and on workers: the store of trainings. What was trained once is not trained again.
+"""On the client: the store of trainings. What was trained once is not trained again.
 
 A training has a folder named by its key, a hash of all that decides it, with the checkpoint that it has
 reached so far. Training goes on from there, so a killed search resumes, a promoted trial continues and
@@ -12,26 +12,21 @@ more, of all else as JSON. Zip's checksums tell a damaged file, which is ignored
 import contextlib
 import errno
 import hashlib
-import io
 import json
 import os
-import re
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from tokenize import TokenError
-from typing import IO
 from zipfile import BadZipFile
 
-import fsspec
 import numpy as np
 
 from stages.base.console import UserError, one_line
-from stages.base.files import WRITING, remove_abandoned, replacing
+from stages.base.files import remove_abandoned, replacing
 from stages.training.checkpoint import Checkpoint
 
 _ARRAYS = ("weights", "optimizer")
-_BLOCK = 2**16  # bytes that are read at once from a URL
+_KEYS = "[0-9a-f]" * 64  # what else is in the folder is not the store's
 # What NumPy and zipfile raise for a file that is damaged
 _DAMAGE = (ValueError, KeyError, EOFError, TypeError, RuntimeError, BadZipFile, zlib.error, TokenError)
 
@@ -42,22 +37,19 @@ def key(**decides: object) -> str:
 
 
 class Store:
-    """Checkpoints in a folder, or at a URL of fsspec such as s3://bucket/trials; safe for many processes.
+    """Checkpoints in `folder`, which is made; safe for many processes.
 
     Raises:
-        UserError: there is no such kind of URL or no package for it; and from all methods: it cannot be used.
+        UserError: it cannot be used; and from all methods: a file cannot be read or written.
     """
 
-    def __init__(self, place: str):
-        self.place, self._local = place, "://" not in place or place.startswith("file://")
-        if self._local:  # a path, in which `::` and the like mean nothing
-            self._files = fsspec.filesystem("file")
-            self._folder = str(Path(place.removeprefix("file://")).absolute())
-            return
+    def __init__(self, folder: Path):
+        self._folder = folder
         try:
-            self._files, self._folder = fsspec.core.url_to_fs(place, use_listings_cache=False)
-        except (ImportError, ValueError) as error:
-            raise UserError(f"params.yaml: runtime.store is {place}, which cannot be used: {error}") from None
+            folder.mkdir(parents=True, exist_ok=True)
+            next(folder.iterdir(), None)
+        except OSError as error:
+            raise _unusable(folder, error) from None
 
     def load(self, key: str, epochs: int | None = None, *, arrays: bool = True) -> Checkpoint | None:
         """Return the longest whole checkpoint stored under `key`, of at most `epochs` epochs, or None.
@@ -65,7 +57,7 @@ class Store:
         Without `arrays`, only what is in its JSON is read, and it has none.
         """
         for epoch, path in sorted(self._checkpoints(key).items(), reverse=True):
-            if (epochs is None or epoch <= epochs) and (checkpoint := self._read(path, arrays)):
+            if (epochs is None or epoch <= epochs) and (checkpoint := _read(path, arrays)):
                 return checkpoint
         return None
 
@@ -74,86 +66,54 @@ class Store:
         lists = {name: getattr(checkpoint, name) for name in _ARRAYS}
         arrays = {f"{name}{i}": array for name in lists for i, array in enumerate(lists[name])}
         about = json.dumps(vars(checkpoint) | {name: len(lists[name]) for name in lists}).encode()
-        content, path = io.BytesIO(), f"{self._folder}/{key}/{checkpoint.epoch}.npz"
-        np.savez(content, allow_pickle=False, json=np.frombuffer(about, np.uint8), **arrays)
-        if self._local:
-            with replacing(path) as temporary:
-                temporary.write_bytes(content.getbuffer())
-        else:
-            with self._one_line_errors():
-                self._files.pipe_file(path, content.getvalue())
+        with replacing(self._folder / key / f"{checkpoint.epoch}.npz") as temporary:
+            np.savez(temporary, allow_pickle=False, json=np.frombuffer(about, np.uint8), **arrays)
         for epoch, path in self._checkpoints(key).items():
             if keep < epoch < checkpoint.epoch:
-                with self._one_line_errors(missing_ok=True):
-                    self._files.rm_file(path)
+                path.unlink(missing_ok=True)
 
     def keys(self) -> set[str]:
         """Return the keys of all trainings that are stored."""
-        with self._one_line_errors():
-            if self._local:
-                Path(self._folder).mkdir(parents=True, exist_ok=True)
-            paths = self._files.find(self._folder)
-        return {path.split("/")[-2] for path in paths if path.endswith(".npz") and f"/{WRITING}" not in path}
+        return {path.parent.name for path in self._folder.glob(f"{_KEYS}/*.npz")}
 
     def prune(self, size: float) -> None:
-        """Delete what was not used for longest until all takes at most `size` bytes; only in a folder."""
-        if not self._local:
-            return
+        """Delete what was not used for longest until all takes at most `size` bytes."""
         used = {}
-        for path in Path(self._folder).glob("*/*.npz"):
+        for path in self._folder.glob(f"{_KEYS}/*.npz"):
             with contextlib.suppress(FileNotFoundError):  # another process has deleted it
                 used[path] = path.stat()
         for path in sorted(used, key=lambda path: (used[path].st_mtime, str(path)), reverse=True):
             size -= used[path].st_size
             if size < 0:
                 path.unlink(missing_ok=True)
-        for folder in Path(self._folder).glob("*/"):
+        for folder in self._folder.glob(_KEYS):
             remove_abandoned(folder)
             with contextlib.suppress(OSError):  # it is not empty
                 folder.rmdir()
 
-    def _checkpoints(self, key: str) -> dict[int, str]:
+    def _checkpoints(self, key: str) -> dict[int, Path]:
         """The files stored under `key` by their epoch."""
-        paths: list[str] = []
-        with self._one_line_errors(missing_ok=True):
-            paths = self._files.ls(f"{self._folder}/{key}", detail=False)
-        return {int(found[1]): path for path in paths if (found := re.search(r"/(\d+)\.npz\Z", path))}
-
-    def _read(self, path: str, arrays: bool) -> Checkpoint | None:
-        """The checkpoint in `path`, None if it is damaged or another process has deleted it."""
-        checkpoint = None
-        with self._one_line_errors(missing_ok=True), self._files.open(path, block_size=_BLOCK) as file:
-            checkpoint = _parse(file, arrays)
-        if checkpoint and self._local:
-            with contextlib.suppress(OSError):
-                os.utime(path)  # what was not used for longest goes first
-        return checkpoint
-
-    @contextlib.contextmanager
-    def _one_line_errors(self, *, missing_ok: bool = False) -> Iterator[None]:
-        """Turn what a file system raises into one line that names the store; or pass over a missing file."""
-        try:
-            yield
-        except MemoryError:
-            raise
-        except Exception as error:
-            if missing_ok and isinstance(error, FileNotFoundError):
-                return
-            reason = f"params.yaml: runtime.store {self.place} cannot be used ({one_line(error)})"
-            raise UserError(reason) from None
+        return {int(path.stem): path for path in (self._folder / key).glob("*.npz") if path.stem.isdigit()}
 
 
-def _parse(file: IO[bytes], arrays: bool) -> Checkpoint | None:
-    """The checkpoint in `file`, None if it is damaged."""
+def _read(path: Path, arrays: bool) -> Checkpoint | None:
+    """The checkpoint in `path`, None if it is damaged or another process has deleted it."""
     try:
-        with np.load(file, allow_pickle=False) as archive:
+        with np.load(path, allow_pickle=False) as archive:
             about = json.loads(archive["json"].tobytes())
             for name in _ARRAYS:
                 about[name] = [archive[f"{name}{i}"] for i in range(about[name])] if arrays else []
-            return Checkpoint(**about)
-    except _DAMAGE:
+        checkpoint = Checkpoint(**about)
+    except (FileNotFoundError, *_DAMAGE):
         return None
     except OSError as error:
         if error.errno == errno.EINVAL:  # a damaged place in it, where no file has one
             return None
-        raise
+        raise _unusable(path, error) from None
+    with contextlib.suppress(OSError):
+        os.utime(path)  # what was not used for longest goes first
+    return checkpoint
+
+
+def _unusable(path: Path, error: OSError) -> UserError:
+    return UserError(f"params.yaml: runtime.store cannot be used: {path}: {one_line(error)}")

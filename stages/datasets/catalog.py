@@ -3,11 +3,16 @@
 For tables, such as CSV files, tables.py does most of it; for images in a folder for each class, folders.py.
 """
 
+import tarfile
+import zipfile
+import zlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from stages.base.console import UserError
+from pandas.errors import ParserError
+
+from stages.base.console import UserError, one_line
 from stages.base.section import shown
 from stages.datasets import mnist
 from stages.datasets.dataset import Dataset
@@ -18,14 +23,16 @@ DATASETS: dict[str, Callable[[Path], Dataset]] = {
     **{name: partial(mnist.images, name) for name in mnist.IDX_DATASETS},
     "digits": digits,
 }
+# What reading a damaged file raises
+_DAMAGE = (EOFError, ParserError, UnicodeDecodeError, tarfile.TarError, zipfile.BadZipFile, zlib.error)
 
 
 def load(name: str, raw: Path) -> Dataset:
     """Return the data set `name`, downloaded to the folder `raw` unless it is there.
 
     Raises:
-        UserError: there is no such data set, a file of it is missing, no source had it (the message names
-            each source with its reason), or a network cannot be trained on it.
+        UserError: there is no such data set, a file of it is missing or damaged, no source had it (the
+            message names each with its reason), or a network cannot be trained on it.
     """
     if name not in DATASETS:
         names = ", ".join(DATASETS)
@@ -35,6 +42,9 @@ def load(name: str, raw: Path) -> Dataset:
     except FileNotFoundError as error:
         way_out = "bring it, or mend its function in stages/datasets"
         raise UserError(f"{name}: {error.filename} is missing; {way_out}") from None
+    except _DAMAGE as error:
+        way_out = "bring it again, or mend its function in stages/datasets"
+        raise UserError(f"{name}: a file is damaged ({one_line(error)}); {way_out}") from None
     if problem := next(dataset.problems(), None):
         raise UserError(f"{name}: {problem}; mend the data, or its function in stages/datasets")
     return dataset
