@@ -645,7 +645,7 @@ def test_the_schema_is_current_and_says_what_is_allowed(path):
     check = Draft202012Validator(committed)
     content = yaml.safe_load(path.read_text())
     assert list(check.iter_errors(content)) == []
-    assert path.read_text().startswith("# yaml-language-server: $schema=params.schema.json\n")
+    assert COMMITTED.read_text().startswith("# yaml-language-server: $schema=params.schema.json\n")
     for key, value in (
         ("tune.strategy", "bayes"),
         ("tune.max_epochs", 0),

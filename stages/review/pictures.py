@@ -45,6 +45,8 @@ def main() -> None:
 def plots(*command: str) -> dict[str, dict]:
     """Return the Vega-Lite specification of each plot that `dvc plots COMMAND` has but `IN_ONE`, by its name.
 
+    Those of `PICTURES` come first.
+
     Raises:
         UserError: DVC could not make them.
     """
@@ -55,7 +57,7 @@ def plots(*command: str) -> dict[str, dict]:
     for specification in specifications.values():
         if len({row.get("rev") for row in specification.get("data", {}).get("values", [])}) == 1:
             _without_names_of_revisions(specification)
-    return specifications
+    return {name: specifications[name] for name in PICTURES if name in specifications} | specifications
 
 
 def conclusion() -> str:
