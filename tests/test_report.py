@@ -124,8 +124,8 @@ def test_a_merged_branch_is_reported_by_the_workflows_own_shell(merged, tmp_path
     assert (merged.folder / "report/report.md").read_text() == written
 
 
-def test_params_without_their_metrics_are_reproduced_and_marked(merged, elsewhere, tmp_path):
-    merged.environment |= elsewhere
+def test_params_without_their_metrics_are_reproduced_and_marked(merged, elsewhere, tmp_path, monkeypatch):
+    monkeypatch.setattr(merged, "environment", {**merged.environment, **elsewhere})
     merged.update_params({"retrain": {"from": "baseline"}})
     merged.commit()
     stale = run_report(merged, "--check", check=False)

@@ -1,5 +1,6 @@
 """What the client makes of what workers tell, in the tests' own process: a stand-in is Dask's client."""
 
+import pickle
 import time
 from collections import deque
 from concurrent.futures import Future
@@ -199,15 +200,18 @@ def test_without_workers_the_wait_is_a_minute_unless_the_only_ones_cannot_do_it(
 
 
 def test_data_that_no_message_can_hold_is_refused_where_it_has_to_be_sent(make, dask, monkeypatch):
+    def sent() -> object:
+        return pickle.loads(make()._search.arguments)["data"]["training"]  # noqa: S301 - made here
+
     monkeypatch.setattr(runner, "MOST_SENT", 200e-9)
-    make()  # data of 10 x 4 + 10 numbers of four bytes each
+    assert sent().keys() == {"inputs", "labels"}  # 10 x 4 + 10 numbers of four bytes each
     monkeypatch.setattr(runner, "MOST_SENT", 199e-9)
     with pytest.raises(
         UserError, match=r"^data/prepared has 0\.0 GB, but .+ unset it to train on this machine$"
     ):
         make()
     dask.cluster = object()
-    make()
+    assert sent() == str(splits.TRAINING.absolute())
 
 
 def test_workers_with_another_python_are_retired(one, dask, capsys):
