@@ -18,6 +18,7 @@ os.environ["OPENBLAS_NUM_THREADS"] = (
     "1"  # before NumPy: its threads wait for each other where two tests run side by side
 )
 
+import dask
 import pandas as pd
 import pytest
 import yaml
@@ -175,7 +176,7 @@ LONGEST = [
 def pytest_collection_modifyitems(items):
     """Tests that need a project or a cluster are slow; the longest files come first."""
     for item in items:
-        if {"make_project", "client", "by_hand"} & set(item.fixturenames):
+        if {"make_project", "elsewhere", "by_hand"} & set(item.fixturenames):
             item.add_marker(pytest.mark.slow)
     items.sort(key=lambda item: [*(f"test_{name}" for name in LONGEST), item.path.stem].index(item.path.stem))
 
@@ -233,11 +234,12 @@ def made_once(tmp_path_factory, worker_id):
 
 
 @pytest.fixture(scope="session")
-def reproduced(make_project, made_once) -> Project:
+def reproduced(make_project, made_once, elsewhere) -> Project:
     """A project after `dvc repro`, committed."""
 
     def make(folder: Path) -> str:
         project = make_project(folder)
+        project.environment |= elsewhere
         output = project.dvc("repro")
         project.commit()
         return output
@@ -312,18 +314,15 @@ def elsewhere(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def client(tmp_path_factory):
-    """Of two workers, for the tests that are not about the cluster."""
+def client(elsewhere):
+    """Of the same two workers, for what runs in the tests' own process."""
     from stages.compute.cluster import connect
 
-    here = Path.cwd()
-    os.chdir(tmp_path_factory.mktemp("cluster"))
-    try:
-        with connect(2) as started:
-            os.chdir(here)
-            yield started
-    finally:
-        os.chdir(here)
+    with (
+        dask.config.set({"scheduler-address": elsewhere["DASK_SCHEDULER_ADDRESS"]}),
+        connect(None) as started,
+    ):
+        yield started
 
 
 @pytest.fixture

@@ -103,20 +103,27 @@ def its_code(project, monkeypatch):
     return add
 
 
-def test_workers_of_this_machine_have_no_memory_limit_and_obey_nobody_else(client):
+def test_workers_of_this_machine_have_no_memory_limit_and_obey_nobody_else(tmp_path, monkeypatch):
     """The ports are open to all users of the machine."""
-    client.wait_for_workers(2, timeout=60)
-    workers = client.scheduler_info()["workers"]
-    assert [worker["memory_limit"] for worker in workers.values()] == [0, 0]
-    for address in (client.scheduler.address, *workers):
-        anyone = ssl.create_default_context()
-        anyone.check_hostname, anyone.verify_mode = False, ssl.CERT_NONE
-        there = address.removeprefix("tls://").rsplit(":", 1)
-        with (
-            socket.create_connection(there, 5) as connection,
-            pytest.raises(ssl.SSLError, match=r"(?i)certificate.required"),
-        ):
-            anyone.wrap_socket(connection).recv(1)
+    monkeypatch.chdir(tmp_path)
+    with connect(2) as client:
+        client.wait_for_workers(2, timeout=60)
+        workers = client.scheduler_info()["workers"]
+        assert [worker["memory_limit"] for worker in workers.values()] == [0, 0]
+        for address in (client.scheduler.address, *workers):
+            refuses_anyone(address)
+
+
+def refuses_anyone(address: str) -> None:
+    """Assert that who has no certificate cannot connect."""
+    anyone = ssl.create_default_context()
+    anyone.check_hostname, anyone.verify_mode = False, ssl.CERT_NONE
+    there = address.removeprefix("tls://").rsplit(":", 1)
+    with (
+        socket.create_connection(there, 5) as connection,
+        pytest.raises(ssl.SSLError, match=r"(?i)certificate.required"),
+    ):
+        anyone.wrap_socket(connection).recv(1)
 
 
 def test_a_large_checkpoint_goes_with_a_task_without_a_word(client):
@@ -189,7 +196,7 @@ def test_a_worker_that_cannot_train_is_no_failed_trial(here, project, its_code, 
     """It is tried again, here without success, and ends the stage in one line that keeps what was there."""
     before = project.outputs()
     its_code(f"raise {error}('no')")
-    line = rf"^worker tls://\S+: {error}: no, after 3 tries; mend or stop the worker; finished epochs"
+    line = rf"^worker tcp://\S+: {error}: no, after 3 tries; mend or stop the worker; finished epochs"
     with pytest.raises(UserError, match=line + " are kept, .+$"):
         here("tune")
     assert project.outputs() == before
@@ -334,6 +341,9 @@ def test_a_trial_that_fails_is_recorded_and_the_others_go_on(here, project, its_
     metrics = json.loads((project.folder / "metrics/tune.json").read_text())
     assert metrics["hyperparameters"][name] == values[0]
     assert metrics["failed_trials"] == 2
+    line = rf"^baseline: the network cannot be trained with {name} {values[2]}, .+: ValueError: too wide$"
+    with pytest.raises(UserError, match=line):
+        here("baseline")
     with pytest.raises(UserError, match=r"^all trials \(2\) failed; the first: ValueError: too wide$"):
         here("tune", {"tune": {"space": {name: {"type": "choice", "values": [values[2]]}}}})
 

@@ -1,7 +1,6 @@
 """The search killed, interrupted, and with workers that die: it goes on to the same result."""
 
 import os
-import random
 import re
 import signal
 import time
@@ -18,31 +17,12 @@ from stages.base.console import UserError
 from stages.search import tuning
 
 
-def test_killed_twice_the_search_goes_on_to_the_same_result(project):
-    expected = project.outputs()
-    project.empty_store()
-    chance = random.Random(0)  # noqa: S311
-    stored = 0
-    for _ in range(2):
-        search = start(project)
-        wait_for_store(project, min(stored + 1, 6), search)
-        time.sleep(chance.uniform(0, 0.3))
-        workers = processes_of(search)
-        search.kill()
-        search.communicate()
-        wait_until_gone(workers)
-        stored = len(list((project.folder / "data/trials").rglob("*.npz")))
-    output = project.dvc("repro", "--force", "--single-item", "tune")
-    assert not output.endswith("0 of them from data/trials\n")
-    assert project.outputs() == expected
-
-
-def test_a_killed_worker_changes_nothing(project):
-    """One of three, which is another number than that of the cores.
+def test_killed_interrupted_and_with_a_dead_worker_the_search_goes_on_to_the_same_result(project):
+    """With three workers at first, which is another number than that of the cores.
 
     Dask's settings for a cluster with certificates do not matter here, nor does Keras's for another backend.
     """
-    expected = project.outputs()
+    expected, params = project.outputs(), (project.folder / "params.yaml").read_text()
     project.empty_store()
     project.update_params({"runtime": {"workers": 3}})
     certificates = {
@@ -50,18 +30,17 @@ def test_a_killed_worker_changes_nothing(project):
         "DASK_DISTRIBUTED__COMM__TLS__CA_FILE": "/nowhere",
     }
     search = start(project, **certificates, KERAS_BACKEND="jax")
-    wait_for_store(project, 2, search)
+    wait_for_store(project, 1, search)
     busiest(processes_of(search)).kill()
-    output = search.communicate(timeout=120)[0]
-    assert search.returncode == 0, output
-    assert project.outputs() == expected
-
-
-def test_ctrl_c_ends_in_seconds_and_keeps_what_is_finished(here, project):
-    project.empty_store()
-    before = project.outputs()
+    wait_for_store(project, 3, search)
+    workers = processes_of(search)
+    search.kill()
+    search.communicate()
+    wait_until_gone(workers)
+    (project.folder / "params.yaml").write_text(params)
+    stored = len(list((project.folder / "data/trials").rglob("*.npz")))
     search = start(project)
-    wait_for_store(project, 2, search)
+    wait_for_store(project, stored + 1, search)
     workers = processes_of(search)
     pressed = time.monotonic()
     os.killpg(search.pid, signal.SIGINT)
@@ -72,8 +51,10 @@ def test_ctrl_c_ends_in_seconds_and_keeps_what_is_finished(here, project):
     assert "Traceback" not in output
     wait_until_gone(workers)
     after, trials = project.outputs(), "metrics/plots/trials.csv"
-    assert {**after, trials: before[trials]} == before  # that file has the trials which are done, if any is
-    assert ", 0 of them" not in here("tune")
+    assert {**after, trials: expected[trials]} == expected  # that file has the trials which are done
+    output = project.dvc("repro", "--force", "--single-item", "tune")
+    assert not output.endswith(", 0 of them from data/trials\n")
+    assert project.outputs() == expected
 
 
 def test_workers_that_die_again_and_again_change_nothing(here, project):
@@ -127,13 +108,6 @@ def test_a_network_that_kills_its_worker_is_a_failed_trial_and_the_others_go_on(
     trials = pd.read_csv(project.folder / "metrics/plots/trials.csv")[1:].set_index(project.searched)
     assert trials["failure"].notna().to_dict() == {16: False, 48: True, 32: False}
     assert project.metrics("tune")["failed_trials"] == 1
-    project.update_params({"baseline": {project.searched: 48}})
-    done = project.stage("baseline", check=False)
-    assert done.returncode == 1
-    what = f"the network cannot be trained with {project.searched} 48"
-    line = rf"^error: baseline: {what}, .+: the worker died \d times .+$"
-    assert re.search(line, done.stdout, re.M), done.stdout
-    assert "Traceback" not in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -155,19 +129,16 @@ def test_a_machine_that_cannot_start_workers_is_one_line(project, before, said):
     assert "Traceback" not in done.stdout
 
 
-def test_a_long_name_of_the_temporary_folder_is_no_hindrance(project, tmp_path):
-    """As Slurm, Nix, Bazel and others have: Unix sockets allow 107 bytes."""
-    folder = tmp_path / ("long" * 20)
-    folder.mkdir()
-    done = project.run("env", f"TMPDIR={folder}", "python", "-m", "stages.baseline")
-    assert "baseline: " in done.stdout
-
-
 def test_a_repository_in_any_folder_keeps_its_store_in_itself(reproduced, tmp_path):
-    """Also where its name has what separates URLs."""
+    """Also where its name has what separates URLs, and that of the temporary folder is long.
+
+    Slurm, Nix, Bazel and others have such: Unix sockets allow 107 bytes.
+    """
     project = reproduced.copy(tmp_path / "a::b")
     project.empty_store()
-    project.stage("baseline")
+    folder = tmp_path / ("long" * 20)
+    folder.mkdir()
+    project.run("env", f"TMPDIR={folder}", "python", "-m", "stages.baseline")
     assert len(list((project.folder / "data/trials").glob("*/*.npz"))) == 5
 
 

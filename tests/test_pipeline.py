@@ -203,15 +203,16 @@ def test_another_budget_of_epochs_is_trained_to_exactly(here, project):
         trained = project.metrics("baseline")
         assert trained["epochs"] == epochs
         assert (trained["train_accuracy"]["mean"] > baseline["train_accuracy"]["mean"]) == (epochs == 3)
-        warm = project.outputs()
-        project.empty_store()
-        here("baseline")
-        assert project.outputs() == warm
+    warm = project.outputs()
+    project.empty_store()
+    here("baseline")
+    assert project.outputs() == warm
 
 
-def test_the_benchmarks_search_is_the_pipelines(project, monkeypatch):
+def test_the_benchmarks_search_is_the_pipelines(project, elsewhere, monkeypatch):
     """And it starts from nothing, whatever is in the store."""
     monkeypatch.setattr(benchmarks.search, "ROOT", project.folder)
+    monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", elsewhere["DASK_SCHEDULER_ADDRESS"])
     result, trials = benchmarks.search.this_project()
     metrics = project.metrics("tune")
     assert (result["trials"], result["epochs"]) == (metrics["trials"], metrics["epochs"])
@@ -437,23 +438,17 @@ def test_an_upgrade_makes_stale_what_uses_the_package_and_other_versions_are_ref
     ), done.stdout
 
 
-def test_control_puts_the_baseline_beside_the_tuned(project, elsewhere):
-    project.environment |= elsewhere
-    project.dvc("exp", "run", "--temp", "--name", "control", "--set-param", "retrain.from=baseline")
-    changes = json.loads(project.dvc("metrics", "diff", "control", "--json"))["metrics/retrain.json"]
-    before, after = (
-        project.metrics(stage)["hyperparameters"][project.searched] for stage in ("baseline", "tune")
-    )
-    assert changes[f"hyperparameters.{project.searched}"] == {
-        "old": before,
-        "new": after,
-        "diff": after - before,
-    }
+def test_control_puts_the_baseline_beside_the_tuned(here, project):
+    here("retrain", {"retrain": {"from": "baseline"}})
+    diff = json.loads(project.dvc("metrics", "diff", "--json"))
+    tuned, baseline = project.metrics("tune"), project.metrics("baseline")
+    name, changes = project.searched, diff["metrics/retrain.json"]
+    old, new = tuned["hyperparameters"][name], baseline["hyperparameters"][name]
+    assert changes[f"hyperparameters.{name}"] == {"old": old, "new": new, "diff": new - old}
     assert "parameters" in changes
-    baseline = project.metrics("baseline")
-    assert changes["test_accuracy.mean"]["old"] == pytest.approx(baseline["test_accuracy"]["mean"])
-    compared = json.loads(project.dvc("metrics", "diff", "control", "--json"))["metrics/comparison.json"]
-    assert compared["test_accuracy.low"]["old"] == compared["test_accuracy.high"]["old"] == 0
+    assert changes["test_accuracy.mean"]["new"] == pytest.approx(baseline["test_accuracy"]["mean"])
+    compared = diff["metrics/comparison.json"]
+    assert compared["test_accuracy.low"]["new"] == compared["test_accuracy.high"]["new"] == 0
     assert "summary" not in compared  # which would make the table as wide as it is
 
 
@@ -473,14 +468,16 @@ def test_what_is_pushed_need_not_be_trained_again(project, tmp_path):
     assert "small" in project.dvc("exp", "list")
 
 
-@pytest.mark.parametrize("stage", ["prepare", "baseline", "tune", "retrain"])
-def test_a_bad_param_stops_every_stage_before_it_writes(project, stage):
+def test_a_bad_param_stops_every_stage_before_it_writes(here, project):
     project.update_params({"tune": {"strategy": "bayes"}})
     before = project.outputs()
-    done = project.stage(stage, check=False)
-    assert done.returncode == 1
     allowed = "'hyperband', 'random', 'bayesian', 'grid' or 'sklearn'"
-    assert done.stdout == f"error: params.yaml: tune.strategy is bayes, but should be {allowed}\n"
+    line = f"params.yaml: tune.strategy is bayes, but should be {allowed}"
+    for stage in ("prepare", "baseline", "tune", "retrain"):
+        with pytest.raises(UserError, match=f"^{line}$"):
+            here(stage)
+    done = project.stage("retrain", check=False)
+    assert (done.returncode, done.stdout) == (1, f"error: {line}\n")
     assert project.outputs() == before
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import confusion_matrix
 
 from stages.base import splits
 from stages.base.console import UserError, decimals
@@ -133,10 +132,10 @@ def predictions() -> pd.DataFrame:
     predicted = np.load("data/retrain/predictions.npy", allow_pickle=False)[0]
     if classes:
         names = np.array(splits.about()["class_names"] or range(classes))
-        matrix = confusion_matrix(labels, predicted, labels=range(classes))
-        actual, predicted = np.indices(matrix.shape).reshape(2, -1)
-        columns = {"actual": names[actual], "predicted": names[predicted], "examples": matrix.ravel()}
-        return pd.DataFrame(columns)
+        pairs, *_ = np.histogram2d(labels, predicted, bins=np.arange(classes + 1) - 0.5)
+        actual, predicted = np.indices(pairs.shape).reshape(2, -1)
+        examples = pairs.ravel().astype(int)
+        return pd.DataFrame({"actual": names[actual], "predicted": names[predicted], "examples": examples})
     chosen = np.unique(np.linspace(0, labels.size - 1, MOST_POINTS).astype(int))
     return pd.DataFrame({"actual": labels.reshape(-1)[chosen], "predicted": predicted.reshape(-1)[chosen]})
 

@@ -6,7 +6,7 @@ SciPy does the arithmetic; the source of each method is in its docstring.
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtr, stdtrit  # scipy.stats has the same in a module that is slow to import
 
 CONFIDENCE = 0.95
 MOST_REPLICATES = 1000  # that `replicates_to_settle` looks at
@@ -72,7 +72,7 @@ def difference_of_scores(baseline: np.ndarray, tuned: np.ndarray, *, same: bool 
     found = Difference(float(mean), 0, 0, float(of_seeds), max(float(of_examples), 0.0), seeds, examples)
     if found.of_seeds + found.of_examples > 0:
         error, freedom = found.spread()
-        half = stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * error
+        half = _quantile(freedom) * error
     else:
         half = 0.0 if same else 3 / examples
     return replace(found, low=float(mean - half), high=float(mean + half))
@@ -97,13 +97,18 @@ def probability_within(difference: Difference, margin: float) -> float:
     error, freedom = difference.spread() if difference.of_seeds + difference.of_examples > 0 else (0.0, 1.0)
     if not error:
         return float(difference.low > -margin)
-    return float(stats.t.cdf((difference.estimate + margin) / error, freedom))
+    return float(stdtr(freedom, (difference.estimate + margin) / error))
 
 
 def replicates_to_settle(difference: Difference, margin: float) -> int | None:
     """Return how many seeds would give a verdict if these estimates were true; None for too many."""
     for seeds in range(difference.seeds, MOST_REPLICATES + 1):
         error, freedom = difference.spread(seeds)
-        if abs(difference.estimate + margin) > stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * error:
+        if abs(difference.estimate + margin) > _quantile(freedom) * error:
             return seeds
     return None
+
+
+def _quantile(freedom: float) -> float:
+    """Of Student's t, for a two-sided interval with `CONFIDENCE`."""
+    return float(stdtrit(freedom, (1 + CONFIDENCE) / 2))
