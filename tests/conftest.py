@@ -23,6 +23,8 @@ import pandas as pd
 import pytest
 import yaml
 
+from stages.base.files import WRITING
+
 ROOT = Path(__file__).parent.parent
 ENVIRONMENT = {
     **os.environ,
@@ -152,10 +154,9 @@ class Project:
         return {name: decided(name, content) for name, content in files.items()}
 
     def files(self, *folders: str) -> dict[str, bytes]:
-        """Return the content of every file below `folders`, by path."""
-        paths = [
-            path for folder in folders for path in sorted((self.folder / folder).rglob("*")) if path.is_file()
-        ]
+        """Return the content of every file below `folders`, by path, but for what killed processes left."""
+        paths = [path for folder in folders for path in sorted((self.folder / folder).rglob("*"))]
+        paths = [path for path in paths if path.is_file() and WRITING not in str(path)]
         return {str(path.relative_to(self.folder)): path.read_bytes() for path in paths}
 
 

@@ -16,7 +16,6 @@ import pytest
 
 from stages.base.console import UserError
 from stages.datasets import catalog, idx, mnist
-from stages.datasets.digits import digits
 from stages.datasets.sources import DebianPackage, IdxDataset, Mirror, NpmPackage, fetch
 
 IMAGES = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
@@ -214,14 +213,6 @@ def test_digits_are_scaled_to_one():
     assert (data.train.inputs.shape, data.test.inputs.shape) == ((1437, 8, 8), (360, 8, 8))
     assert (data.train.inputs.min(), data.train.inputs.max()) == (0, 1)
     assert (data.train.classes, data.test.labels.dtype) == (10, np.int32)
-
-
-def test_digits_of_another_version_of_scikit_learn_are_refused(monkeypatch):
-    monkeypatch.setattr(hashlib, "sha256", lambda _: hashlib.md5(b"other", usedforsecurity=False))
-    with pytest.raises(
-        UserError, match=r"^digits: scikit-learn's digits.csv.gz has a wrong SHA-256; install"
-    ):
-        digits()
 
 
 def test_the_catalog_has_mnist_fashion_mnist_and_digits(tmp_path):

@@ -47,17 +47,14 @@ def test_the_readme_has_the_figures_of_the_metrics():
     interval = f"{score['difference']:+.4f} ({score['low']:+.4f} to {score['high']:+.4f})"
     assert table["difference (95 % interval)"] == ["", interval]
     share = 1 / compared["seconds_per_training"]["ratio"]
-    assert table["time of a training, of the baseline's"] == ["", f"{share:.2f}"]
+    assert table["training time, relative to the baseline"] == ["", f"{share:.2f}"]
     assert f"{tune['trials']} trials and the baseline's, {tune['epochs']} epochs" in readme
     best, before = tune["best"], tune["baseline"]
     assert f"{before['hyperparameters']['units']} units have {before['score']:.4f}" in readme
     said = f"{best['hyperparameters']['units']} units, {best['score']:.4f}, each with a standard error of"
     assert f"{said} {best['standard_error']:.4f}" in readme or f"{before['standard_error']:.4f}" in readme
     units = retrain["hyperparameters"]["units"]
-    assert (
-        f"{units} units do, in the sense that was set before: they lose no more than {-score['low']:.4f}"
-        in readme
-    )
+    assert f"{units} units do: they lose no more than {-score['low']:.4f} (95 % interval)" in readme
 
 
 def test_the_documents_have_the_figures_of_the_metrics():

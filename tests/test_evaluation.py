@@ -133,7 +133,6 @@ def test_a_name_that_cannot_stand_in_files_is_refused(monkeypatch, name):
     ("names", "key", "shown", "choices"),
     [
         ({"objective": "val_f1"}, "objective", "val_f1", [evaluation.SCORE, evaluation.LOSS]),
-        ({"objective": ""}, "objective", "''", [evaluation.SCORE, evaluation.LOSS]),
         (
             {"monitor": "f1"},
             "early_stopping.monitor",

@@ -51,8 +51,8 @@ def test_the_documentations_table_of_experiments(experimented):
     )
     shown = experimented.dvc(*shlex.split(command)[1:], "--csv")
     head, *rows = [line.split(",") for line in shown.splitlines()]
-    assert len(head) == 8
-    assert {"verdict", "tune.strategy", "test_accuracy.low"} <= set(head)
+    assert len(head) == 7
+    assert {"verdict", "tune.strategy", "best.score"} <= set(head)
     assert [row[0] for row in rows[:2]] == ["", ""]  # the workspace and the commit
     assert {row[0] for row in rows[2:]} == set(QUEUED)
 

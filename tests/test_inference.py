@@ -237,8 +237,14 @@ def test_the_confidence_that_a_network_is_within_the_margin_goes_with_the_interv
     found = inference.difference_of_scores(np.zeros(table.shape), table)
     for margin, share in ((-found.low, 0.975), (-found.high, 0.025), (-found.estimate, 0.5)):
         assert inference.probability_within(found, margin) == pytest.approx(share, abs=1e-9)
-    assert inference.probability_within(between(-0.2, 0.2), 0.3) == 1.0
-    assert inference.probability_within(between(-0.2, 0.2), 0.1) == 0.0
+
+
+def test_where_no_score_differs_the_confidence_is_that_of_the_rule_of_three_and_no_training_settles_it():
+    """The lower end of the interval is 3 of 100 examples."""
+    for margin, share in ((0.03, 0.9524), (0.003, 0.2595), (1.0, 1.0), (2.0, 1.0)):
+        found = inference.probability_within(between(-0.03, 0.03), margin)
+        assert found == pytest.approx(share, abs=5e-5)
+    assert inference.replicates_to_settle(between(-0.03, 0.03), 0.003) is None
 
 
 @pytest.mark.parametrize("effect", [-0.7, -0.2])

@@ -527,9 +527,11 @@ def test_a_baseline_of_other_params_is_not_compared_with(here):
     line = r"^data/baseline was trained with .+, train.epochs 2, but params.yaml has .+, train.epochs 3; .+$"
     with pytest.raises(UserError, match=line):
         here("retrain", {"train": {"replicates": 5, "epochs": 3}})
+    with pytest.raises(UserError, match=r"^data/baseline was trained with .+, seed 42, but .+, seed 43; .+$"):
+        here("retrain", {"train": {"epochs": 2}, "seed": 43})
     line = r"^data/baseline was trained with units 512, .+, but params.yaml has units 64, .+$"
     with pytest.raises(UserError, match=line):
-        here("retrain", {"train": {"epochs": 2}, "baseline": {"units": 64}})
+        here("retrain", {"seed": 42, "baseline": {"units": 64}})
 
 
 def test_dvc_shows_the_mistake_in_a_param(project):

@@ -188,7 +188,7 @@ def test_the_scores_are_said_where_nothing_changed(merged):
     for score in (tune["score"], tune["best"]["score"], tune["best"]["standard_error"]):
         assert report.shown(score) in said[3]
     more = abs(tune["best"]["score"] - tune["score"]) > tune["best"]["standard_error"]
-    assert f" apart, {'more' if more else 'no more'} than that; baseline " in said[3]
+    assert f", {'more than' if more else 'within'} one standard error; baseline " in said[3]
     assert said[5:] == ["No param and no metric changed against `HEAD`."]
 
 

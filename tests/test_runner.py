@@ -4,6 +4,7 @@ import pickle
 import time
 from collections import deque
 from concurrent.futures import Future
+from pathlib import Path
 from types import SimpleNamespace
 
 import distributed
@@ -147,8 +148,35 @@ def test_a_training_goes_on_from_each_checkpoint_until_it_is_done(one, dask):
     assert [one._store.load(key, epoch).epoch for epoch in (8, 9)] == [2, 9]
 
 
+def corrupt(path: Path) -> None:
+    """Damage the arrays, which come after the JSON."""
+    path.write_bytes(path.read_bytes().replace(np.ones(3).tobytes(), np.zeros(3).tobytes()))
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, corrupt])
+def test_a_checkpoint_that_is_gone_or_damaged_in_its_arrays_is_made_again(one, dask, monkeypatch, damage):
+    """Only its JSON is read before the training starts."""
+    one._heed("worker", device="CPU")
+    key, load = one.key(TRAINING, 9), one._load
+    one._store.save(key, reached(5))
+    one.stored = {key}
+    (path,) = Path("trials").glob("*/5.npz")
+
+    def damage_and_load(*arguments, arrays=True):
+        if arrays and path.exists():
+            damage(path)
+        return load(*arguments, arrays=arrays)
+
+    monkeypatch.setattr(one, "_load", damage_and_load)
+    dask.answers[key] = [vars(reached(epoch)) for epoch in (3, 9)]
+    [(_, checkpoint, _)] = one.run({TRAINING: 9})
+    assert checkpoint.epoch == 9
+    assert [job["checkpoint"] and job["checkpoint"]["epoch"] for job in dask.submitted] == [None, 3]
+    assert one._store.load(key).epoch == 9
+
+
 def test_a_large_checkpoint_travels_less_often(one, monkeypatch):
-    job = {"key": "key", "epochs": 9}
+    job = {"key": "key", "epochs": 9, "start": 0}
     assert one._with_checkpoint(job)["seconds"] == runner.SECONDS
     one._store.save("key", reached(2, size=998))  # 1,000 numbers of eight bytes, with those of the optimizer
     monkeypatch.setattr(runner, "BYTES_PER_SECOND", 100)
@@ -218,11 +246,32 @@ def test_workers_with_another_python_are_retired(one, dask, capsys):
     ours, retired = one._search.expected["Python"], []
     pythons = {"a": f"{ours}.9.final.0", "b": "3.1.9.final.0"}
     hosts = {worker: {"host": {"python": python}} for worker, python in pythons.items()}
-    dask.get_versions = lambda: {"workers": hosts}
+    dask.get_versions = lambda: {"workers": hosts, "scheduler": hosts["a"]}
     dask.retire_workers = lambda workers, close_workers: retired.extend(workers)
     one._send_other_pythons_away()
     assert retired == ["b"]
     assert capsys.readouterr().err == f"worker b was sent away: Python 3.1 where the client has {ours}\n"
+
+
+def test_a_scheduler_with_another_python_is_one_line(one, dask):
+    ours = one._search.expected["Python"]
+    dask.get_versions = lambda: {"workers": {}, "scheduler": {"host": {"python": "3.1.9.final.0"}}}
+    line = rf"^the scheduler has Python 3.1 where the client has {ours}; start it anew$"
+    with pytest.raises(UserError, match=line):
+        one._send_other_pythons_away()
+
+
+def test_a_mistake_that_a_worker_finds_at_its_start_ends_the_search(one, dask):
+    dask.threads = {"a": 1}
+    one._heed("a", mistake="AttributeError: Denze")
+    with pytest.raises(UserError, match=r"^AttributeError: Denze$"):
+        one.key(TRAINING, 1)
+
+
+def test_a_scheduler_that_dies_before_a_worker_is_ready_is_one_line(one, dask):
+    dask.status = "closed"
+    with pytest.raises(UserError, match=r"^the cluster is gone \(the connection is closed\); run again$"):
+        one.key(TRAINING, 1)
 
 
 def test_the_end_leaves_a_client_alone_that_is_closed(one, dask):

@@ -148,17 +148,14 @@ def test_what_else_is_in_the_folder_is_left_alone(store, folder):
     assert (folder / "mine/empty").exists()
 
 
-def test_a_place_that_no_file_has_is_damage_and_a_disk_that_fails_is_one_line(store, monkeypatch):
+def test_a_file_that_cannot_be_read_is_not_used(store, monkeypatch):
     store.save(KEY, checkpoint())
-    errors = iter([OSError(errno.EINVAL, "Invalid argument"), OSError(errno.EIO, "no disk")])
 
     def load(*_, **__):
-        raise next(errors)
+        raise OSError(errno.EIO, "no disk")
 
     monkeypatch.setattr(trials.np, "load", load)
     assert store.load(KEY) is None
-    with pytest.raises(UserError, match=r"cannot be used: \S+: OSError: \[Errno 5\] no disk$"):
-        store.load(KEY)
 
 
 def test_a_key_depends_on_everything_that_decides():

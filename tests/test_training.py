@@ -19,7 +19,7 @@ from stages.base.splits import Split
 from stages.comparison.measure import keras_file
 from stages.compute.store import Store
 from stages.training import evaluation, model, network, trainer
-from stages.training.backend import keras, tf
+from stages.training.backend import DEVICE, keras, tf
 from stages.training.evaluation import EVALUATED, LOSS, SCORE
 from stages.training.quiet import quiet
 from stages.training.score import NAME
@@ -315,6 +315,7 @@ def test_a_trainer_is_not_started_twice(digits):
         training.run(1)
 
 
+@pytest.mark.skipif(DEVICE == "GPU", reason="a GPU has a copy of its own")
 def test_data_is_not_copied_where_tensorflow_can_use_it_and_else_it_is(tmp_path):
     """An array that begins elsewhere than TensorFlow's vectors would end the process."""
     array = np.arange(64, dtype=np.float32)

@@ -6,13 +6,12 @@ cannot pass for a default. `load` reports every mistake in one line of its own, 
 
 import re
 from collections.abc import Mapping
-from functools import partial
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import yaml
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
+from ruamel.yaml import YAML, YAMLError  # DVC's reader, so that both read the same
 
 from stages.base.console import UserError
 from stages.base.section import LARGEST, PositiveInt, Section, shown
@@ -24,6 +23,8 @@ Epochs = Annotated[int, Field(ge=1, le=10_000)]
 def _plain(value: object) -> object:
     if not isinstance(value, int | float | str) or value != value or value in (float("inf"), -float("inf")):
         raise ValueError("should be a number, text, true or false")
+    if str(value).lower() in ("yes", "no", "on", "off"):
+        raise ValueError("should be true or false, which YAML 1.2 does not take it for")
     return value
 
 
@@ -236,7 +237,7 @@ class Compare(Section):
 class Runtime(Section):
     """How trainings run. Nothing here changes a result, so it is in no stage's params in dvc.yaml.
 
-    `workers: null` is one process a core. `store` is the folder where trainings are kept, at most
+    `workers: null` is one process per core. `store` is the folder where trainings are kept, at most
     `store_gigabytes` (1e9 bytes) of them: in the repository, or an absolute path, such as of a shared disk.
     """
 
@@ -246,12 +247,9 @@ class Runtime(Section):
 
     @field_validator("store")
     @classmethod
-    def _place(cls, store):
-        path = PurePath(store)
-        if not path.parts or "://" in store or ".." in path.parts or path.parts[0][0] == "~":
-            raise ValueError(
-                "should be a folder inside the repository, such as data/trials, or an absolute path"
-            )
+    def _folder(cls, store):
+        if not store or "://" in store:
+            raise ValueError("should be a folder, such as data/trials or, for a shared one, an absolute path")
         return store
 
 
@@ -314,65 +312,6 @@ class Params(Section):
         return self
 
 
-_refused = partial(yaml.MarkedYAMLError, None, None)  # takes the problem and its place
-
-
-class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader where YAML 1.1 and YAML 1.2 (DVC's) agree; it refuses what they read differently.
-
-    Each value means what it looks like, so tags, anchors and aliases are refused, and a key may stand once.
-    """
-
-    def compose_node(self, parent, index):
-        event = self.peek_event()
-        if getattr(event, "anchor", None):
-            raise _refused("anchors and aliases are not allowed; write the value out", event.start_mark)
-        if getattr(event, "tag", None):
-            raise _refused(f"the tag {event.tag} is not allowed; remove it", event.start_mark)
-        self.depth = getattr(self, "depth", 0) + 1
-        if self.depth > _DEEPEST:
-            raise _refused(f"more than {_DEEPEST} levels of nesting", event.start_mark)
-        node = super().compose_node(parent, index)
-        self.depth -= 1
-        return node
-
-    def construct_mapping(self, node, deep=False):
-        seen = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise _refused("a key should be a plain word", key.start_mark)
-            if key.value in seen:
-                raise _refused(f"the key {shown(key.value)} stands twice; remove one", key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep=True)
-
-    def construct_plain(self, node):
-        """A number or truth value, if it is one in YAML 1.2 too."""
-        for form, read in _PLAIN.items():
-            if re.fullmatch(form, node.value):
-                return read(node.value)
-        way_out = "write a plain number, true or false, or put it in quotes"
-        raise _refused(f"{node.value[:40]} is read in more than one way; {way_out}", node.start_mark)
-
-
-_DEEPEST = 20
-_PLAIN = {
-    r"[-+]?(0|[1-9]\d{0,30})": int,
-    r"[-+]?(\d+\.\d*|\.\d+|\d+(?=[eE]))([eE][-+]?\d+)?": float,
-    r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)": lambda text: float(text.replace(".", "")),
-    r"true|True|TRUE": lambda _: True,
-    r"false|False|FALSE": lambda _: False,
-}
-_Loader.yaml_implicit_resolvers = {  # without timestamps and `<<`, which stay text
-    first: [(tag, form) for tag, form in resolvers if not tag.endswith((":timestamp", ":merge", ":value"))]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_exponential = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _exponential, list("-+.0123456789"))
-for _kind in ("int", "float", "bool"):
-    _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", _Loader.construct_plain)
-
-
 def load(path: str | Path = "params.yaml") -> Params:
     """Read and validate `path`.
 
@@ -380,14 +319,14 @@ def load(path: str | Path = "params.yaml") -> Params:
         UserError: it is missing, empty or no YAML, or a key missing, unknown or out of bounds, a line each.
     """
     try:
-        content = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)  # noqa: S506 - _Loader is a safe loader
+        content = YAML(typ="safe", pure=True).load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         way_out = f"run from the top folder of the repository, or `git checkout {path}`"
         raise UserError(f"{path} is missing; {way_out}") from None
     except UnicodeDecodeError as error:
         problem = f"{error.reason} at byte {error.start}"
         raise UserError(f"{path} is not UTF-8 text ({problem}); save it as UTF-8") from None
-    except yaml.YAMLError as error:
+    except (YAMLError, ValueError, KeyError, RecursionError) as error:  # no date, no truth value, too deep
         mark = getattr(error, "problem_mark", None)
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         problem = getattr(error, "problem", None) or str(error)

@@ -34,8 +34,9 @@ def check(settings: Params) -> None:
             "data/baseline/scores.npy is missing or damaged; `dvc repro baseline` makes it"
         ) from None
     baseline = read_json(Path("data/baseline/network.json"))
-    trained = {**baseline["hyperparameters"], "train.epochs": baseline["epochs"]}
-    if trained != (wanted := {**settings.baseline, "train.epochs": settings.train.epochs}):
+    trained = {**baseline["hyperparameters"], "train.epochs": baseline["epochs"], "seed": baseline["seed"]}
+    wanted = {**settings.baseline, "train.epochs": settings.train.epochs, "seed": settings.seed}
+    if trained != wanted:
         raise UserError(
             f"data/baseline was trained with {listed(trained)}, but params.yaml has {listed(wanted)}; "
             "`dvc repro baseline` makes it again"
@@ -69,14 +70,10 @@ def compare(settings: Params, tuned: dict[str, object], epochs: int, runner: Run
     measured = runner.ask("compare", networks=networks)
     sizes, margin = measured.pop("parameters"), settings.compare.margin
     verdict = inference.verdict(difference, margin)
-    settled = (
-        {}
-        if verdict != "inconclusive"
-        else {
-            "probability_within_margin": round(inference.probability_within(difference, margin), 3),
-            "replicates_to_settle": inference.replicates_to_settle(difference, margin),
-        }
-    )
+    settled: dict = {}
+    if verdict == "inconclusive":
+        settled["probability_within_margin"] = round(inference.probability_within(difference, margin), 3)
+        settled["replicates_to_settle"] = inference.replicates_to_settle(difference, margin)
     compared: dict = {
         "verdict": verdict,
         "superior": "yes" if difference.low > 0 else "no",

@@ -94,14 +94,16 @@ def probability_within(difference: Difference, margin: float) -> float:
 
     That is the confidence distribution (Schweder & Hjort 2016, "Confidence, Likelihood, Probability").
     """
-    error, freedom = difference.spread() if difference.of_seeds + difference.of_examples > 0 else (0.0, 1.0)
-    if not error:
-        return float(difference.low > -margin)
+    if not difference.of_seeds + difference.of_examples:  # as for the interval where no score differs
+        return 1 - max(0.0, 1 - margin) ** difference.examples
+    error, freedom = difference.spread()
     return float(stdtr(freedom, (difference.estimate + margin) / error))
 
 
 def replicates_to_settle(difference: Difference, margin: float) -> int | None:
     """Return how many seeds would give a verdict if these estimates were true; None for too many."""
+    if not difference.of_seeds + difference.of_examples:
+        return None
     for seeds in range(difference.seeds, MOST_REPLICATES + 1):
         error, freedom = difference.spread(seeds)
         if abs(difference.estimate + margin) > _quantile(freedom) * error:

@@ -13,6 +13,7 @@ import numpy as np
 
 from stages.base.console import one_line
 from stages.compute.worker import Session, train
+from stages.training import evaluation
 from stages.training.backend import keras, tf
 from stages.training.checkpoint import Checkpoint
 from stages.training.network import predictor, restore
@@ -27,8 +28,8 @@ ROUNDS = 15
 def test(session: Session, job: dict) -> dict:
     """Return what `train` returns and, at the end of a training, `test`: what comes of the test examples.
 
-    Their `loss`, `outputs`, (examples, ...) float32, and of a job with "model" a `.keras` file's bytes and
-    why Keras cannot load it, None if it can.
+    Their `loss`, `outputs`, (examples, ...) float32, `scores`, which are `evaluation.values`, and of a job
+    with "model" a `.keras` file's bytes and why Keras cannot load it, None if it can.
     """
     result = train(session, job)
     if "failure" in result or not (reached := Checkpoint(**result)).done(job["epochs"]):
@@ -38,10 +39,13 @@ def test(session: Session, job: dict) -> dict:
     network, evaluate = session.evaluator(job)
     restore(network, reached)
     loss, _, outputs = evaluate(session.tensors["test"])
-    if not np.isfinite(loss):
-        return {"failure": f"test_loss is {loss} after epoch {reached.epoch}"}
+    scores = evaluation.values(session.data["test"].labels, outputs)
+    for name, figures in (("test_loss", loss), (f"test_{NAME}", scores)):
+        if not np.isfinite(figures).all():
+            return {"failure": f"{name} is not finite after epoch {reached.epoch}"}
     model, unloadable = keras_file(network) if job["model"] else (None, None)
-    return result | {"test": {"loss": loss, "outputs": outputs, "model": model, "unloadable": unloadable}}
+    test = {"loss": loss, "outputs": outputs, "scores": scores, "model": model, "unloadable": unloadable}
+    return result | {"test": test}
 
 
 def compare(session: Session, job: dict) -> dict:

@@ -16,7 +16,6 @@ from stages.base.files import replacing, write_csv, write_json
 from stages.base.params import Params
 from stages.base.section import listed
 from stages.compute.runner import Runner, Training
-from stages.training import evaluation
 from stages.training.checkpoint import Checkpoint
 from stages.training.score import NAME
 
@@ -49,7 +48,7 @@ def train_and_test(
     checkpoints, tests = train(name, hyperparameters, epochs, settings, runner)
     labels, classes = splits.load(splits.TEST).labels, splits.load(splits.TRAINING).classes
     outputs = np.stack([test["outputs"] for test in tests])
-    scores = np.stack([evaluation.values(labels, output) for output in outputs]).astype(np.float32)
+    scores = np.stack([test["scores"] for test in tests]).astype(np.float32)
     metrics = figures(hyperparameters, checkpoints, scores, [test["loss"] for test in tests])
     metrics["kept"]["seed"] = settings.seeds("final", 1)[0]
     folder = Path("data") / name
@@ -63,7 +62,10 @@ def train_and_test(
             "put @keras.saving.register_keras_serializable() above what is its own, or see docs/sharing.md"
         )
         console.say(f"warning: {folder}/model.keras cannot be loaded ({reason}); {way_out}")
-    write_json(folder / "network.json", {"hyperparameters": dict(hyperparameters), "epochs": epochs})
+    write_json(
+        folder / "network.json",
+        {"hyperparameters": dict(hyperparameters), "epochs": epochs, "seed": settings.seed},
+    )
     histories = [
         pd.DataFrame({"replicate": number, "epoch": range(1, checkpoint.epoch + 1), **checkpoint.history})
         for number, checkpoint in enumerate(checkpoints, start=1)

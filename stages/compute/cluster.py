@@ -68,9 +68,13 @@ def dask_setup(_worker) -> None:
 def _start(workers: int) -> Iterator[Client]:
     if len(tempfile.gettempdir().encode()) > SOCKET_PATH:
         tempfile.tempdir = "/tmp"  # noqa: S108 - for this process; files in it are made with names of their own
-    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    if files < 64 + 16 * workers:  # twice what was counted
-        raise UserError(f"this machine cannot start workers ({files} open files at most); `ulimit -n 1024`")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    files = max(soft, 64 + 16 * workers)  # twice what was counted
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
+    except (ValueError, OSError):
+        line = f"this machine cannot start workers ({soft} open files at most); `ulimit -n {files}`"
+        raise UserError(line) from None
     with dask.config.set(_LOCAL):
         try:
             if _METHOD == "forkserver":

@@ -62,12 +62,14 @@ class Search(WorkerPlugin):
             await asyncio.to_thread(self._start)
             self.tell(device=self.session.device, takes_epochs=self.session.takes_epochs)
         except Exception as error:
-            if not self.ended:
+            if isinstance(error, (ImportError, OSError, MemoryError)) and not self.ended:
                 self.send_away(_one_line(error))
+            elif not self.ended:  # other workers would say the same
+                self.tell(mistake=_one_line(error))
 
     def teardown(self, worker) -> None:
         """Free the memory, once the training that runs is done."""
-        self.ended, self.session, self.arguments = True, None, b""
+        self.ended, self.session = True, None
 
     def _start(self) -> None:
         with self.lock:  # code that trains is not changed under it
@@ -75,6 +77,7 @@ class Search(WorkerPlugin):
                 (self._folder / path).parent.mkdir(parents=True, exist_ok=True)
                 (self._folder / path).write_bytes(content)
             self.session = self.activate().Session(**pickle.loads(self.arguments))  # noqa: S301 - its client's
+            self.arguments = b""
 
     def activate(self):
         """Return the module of the tasks; `import` finds the code of this search from now on."""

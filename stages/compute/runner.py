@@ -16,6 +16,7 @@ from concurrent.futures import CancelledError
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import cloudpickle
@@ -94,12 +95,13 @@ class Runner:
     ):
         self._client, self._max_epochs, self._tests = client, max_epochs, tests
         self.progress: Callable[[int], object] = lambda epochs: None
-        self._store = Store(shared_root() / settings.runtime.store)
+        self._store = Store(shared_root() / Path(settings.runtime.store).expanduser())
         self._store.prune(settings.runtime.store_gigabytes * 1e9)
         self.stored = self._store.keys()
         self.epochs: dict[Training, int] = {}
         self.epochs_reused = 0
         self._reasons: dict[str, str] = {}  # why workers were sent away
+        self._mistake = ""  # of the user, as a worker found it
         self._devices: set[str] = set()  # of workers that are ready
         self._takes_epochs = False  # whether the network depends on how many epochs its training has
         self._ready = threading.Event()
@@ -113,8 +115,8 @@ class Runner:
         self._last_seen = time.monotonic() + WORKERS_TIMEOUT  # a worker that is ready; the first has longer
         self._client.subscribe_topic(self._name, lambda event: self._heed(**event[1]))
         try:
-            self._client.run_on_scheduler(plugin.end_the_dead)
             self._send_other_pythons_away()
+            self._client.run_on_scheduler(plugin.end_the_dead)
             with suppress(OSError):  # of a worker that dies at it; the others, and those that come, have it
                 self._client.register_plugin(self._search)
         except BaseException as error:
@@ -158,10 +160,18 @@ class Runner:
         return plugin.Search(self._name, versions, works, code.digest(works), tasks, sent)
 
     def _send_other_pythons_away(self) -> None:
-        """Have workers leave that could not even read what is sent to check them; a later one cannot join."""
+        """Have workers leave that could not even read what is sent to check them; a later one cannot join.
+
+        UserError if the scheduler could not.
+        """
         versions: Any = self._client.get_versions()
-        for worker, about in versions["workers"].items():
-            theirs, ours = ".".join(about["host"]["python"].split(".")[:2]), self._search.expected["Python"]
+        ours = self._search.expected["Python"]
+        for worker, about in {"scheduler": versions["scheduler"], **versions["workers"]}.items():
+            theirs = ".".join(about["host"]["python"].split(".")[:2])
+            if theirs != ours and worker == "scheduler":
+                raise UserError(
+                    f"the scheduler has Python {theirs} where the client has {ours}; start it anew"
+                )
             if theirs != ours:
                 self._heed(worker, left=f"Python {theirs} where the client has {ours}")
                 self._client.retire_workers([worker], close_workers=True)
@@ -169,8 +179,11 @@ class Runner:
     @cached_property
     def _device(self) -> str:
         """What the workers compute on, as soon as one is ready: a GPU, if one has it."""
-        while not self._ready.wait(1):
-            self._check_workers()
+        try:
+            while not self._ready.wait(1):
+                self._check_workers()
+        except OSError as error:
+            raise UserError(f"the cluster is gone ({error}); run again") from None
         return max(self._devices)
 
     @cached_property
@@ -272,6 +285,7 @@ class Runner:
         if "epochs" not in job:
             return job
         checkpoint = self._load(job["key"], job["epochs"])
+        job["start"] = min(job["start"], checkpoint.epoch if checkpoint else 0)  # it may be gone, or damaged
         size = sum(array.nbytes for array in checkpoint.weights + checkpoint.optimizer) if checkpoint else 0
         seconds = max(SECONDS, size / BYTES_PER_SECOND)
         return {**job, "checkpoint": checkpoint and vars(checkpoint), "seconds": seconds}
@@ -291,6 +305,8 @@ class Runner:
 
     def _check_workers(self) -> None:
         """Raise UserError if there are no workers and none can be expected, OSError if no scheduler."""
+        if self._mistake:
+            raise UserError(self._mistake)
         if self._client.status == "closed":
             raise OSError("the connection is closed")
         threads = self._client.nthreads()
@@ -304,9 +320,13 @@ class Runner:
             mend = f"start one with `dask worker {address}`" if address else "run again to go on"
             raise UserError(f"there are no workers{f' ({reason})' if reason else ''}; {mend}")
 
-    def _heed(self, worker: str, device: str = "", takes_epochs: bool = False, left: str = "") -> None:
-        """Take in that a worker is ready, or why it was sent away; in a thread of Dask's."""
-        if device:
+    def _heed(
+        self, worker: str, device: str = "", takes_epochs: bool = False, left: str = "", mistake: str = ""
+    ) -> None:
+        """Take in that a worker is ready, or why it was sent away or cannot be; in a thread of Dask's."""
+        if mistake:
+            self._mistake = mistake
+        elif device:
             self._last_seen = max(self._last_seen, time.monotonic())
             self._takes_epochs = takes_epochs
             self._devices.add(device)

@@ -10,7 +10,6 @@ more, of all else as JSON. Zip's checksums tell a damaged file, which is ignored
 """
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
@@ -97,19 +96,15 @@ class Store:
 
 
 def _read(path: Path, arrays: bool) -> Checkpoint | None:
-    """The checkpoint in `path`, None if it is damaged or another process has deleted it."""
+    """The checkpoint in `path`, None if it cannot be read or another process has deleted it."""
     try:
         with np.load(path, allow_pickle=False) as archive:
             about = json.loads(archive["json"].tobytes())
             for name in _ARRAYS:
                 about[name] = [archive[f"{name}{i}"] for i in range(about[name])] if arrays else []
         checkpoint = Checkpoint(**about)
-    except (FileNotFoundError, *_DAMAGE):
+    except (OSError, *_DAMAGE):
         return None
-    except OSError as error:
-        if error.errno == errno.EINVAL:  # a damaged place in it, where no file has one
-            return None
-        raise _unusable(path, error) from None
     with contextlib.suppress(OSError):
         os.utime(path)  # what was not used for longest goes first
     return checkpoint

@@ -29,7 +29,7 @@ class Session:
     A job is what the client asks for: {"key", its name in the store; "hyperparameters" and "seed"; "subset",
     the name of the rows; "epochs", to which one; "all_epochs", how many the training has if nothing stops it;
     "checkpoint", the attributes of the one to go on from, None at the start; "seconds", after which it ends
-    with the epoch that is being trained}.
+    with the epoch that is being trained; "model", whether a model file is wanted at its end}.
 
     Args:
         data: the parts of the data by name: the folder that each is in, or its arrays by name.

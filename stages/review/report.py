@@ -37,7 +37,9 @@ HEADLINES: dict[str, int | str] = {
 }
 WORST_FIRST = ("inferior", "inconclusive", "non_inferior", "no", "yes")
 MARKER = "<!-- metrics report -->"
-ONE_LOOK = "Among several branches, choose by the scores in the search: test figures would favour the lucky."
+ONE_LOOK = (
+    "To choose among several branches, compare the scores in the search: the best test score is partly luck."
+)
 
 
 @dataclass
@@ -183,10 +185,12 @@ def scores() -> Iterator[str]:
                 verdict = f"margin {shown(compared['margin'])}: {compared['verdict']}"
                 yield f"{name}: {networks}, difference {more} (95 % interval {low} to {high}), {verdict}"
         score, best, error = tune["score"], tune["best"]["score"], tune["best"]["standard_error"]
-        apart = f"{shown(abs(best - score))} apart, {'more' if abs(best - score) > error else 'no more'}"
+        apart = (
+            f"difference {shown(abs(best - score))}, {'more than' if abs(best - score) > error else 'within'}"
+        )
         networks = f"chosen network {shown(score)}, best trial {shown(best)} (standard error {shown(error)})"
         before = shown(tune["baseline"]["score"])
-        yield f"{tune['objective']} in the search: {networks}, {apart} than that; baseline {before}"
+        yield f"{tune['objective']} in the search: {networks}, {apart} one standard error; baseline {before}"
     except (LookupError, TypeError, AttributeError):
         raise console.UserError("a file in metrics/ is not whole; `dvc repro` makes it") from None
 

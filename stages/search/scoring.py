@@ -129,8 +129,14 @@ class CrossValidation:
         return float(by_fold.std(ddof=1) * np.sqrt(1 / self.folds + 1 / (self.folds - 1)))
 
 
-def evaluate(scoring: Holdout | CrossValidation, checkpoints: list[Checkpoint], epochs: int) -> Evaluation:
-    """Return what a trial of `epochs` epochs comes to; its trainings reached `checkpoints`, maybe further."""
+def evaluate(scoring: Holdout | CrossValidation, results: list[Checkpoint | str], epochs: int) -> Evaluation:
+    """Return what a trial of `epochs` epochs comes to, from its trainings' checkpoints or why they failed.
+
+    Checkpoints may be further than that.
+    """
+    if failure := next((result for result in results if isinstance(result, str)), None):
+        return Evaluation(failure=failure)
+    checkpoints = [result for result in results if not isinstance(result, str)]
     histories = [
         {name: values[:epochs] for name, values in checkpoint.history.items()} for checkpoint in checkpoints
     ]
@@ -173,8 +179,8 @@ def scoring_of(settings: Params) -> Holdout | CrossValidation:
             problem = (
                 "tune.strategy is sklearn, but its folds would mix the data set's own validation part in"
             )
-        elif tune.sklearn.cv > (fewest := _fewest(data)):
-            problem = f"tune.sklearn.cv is {tune.sklearn.cv}, but the data allows {fewest} folds at most"
+        elif tune.sklearn.cv > (most := _most_folds(data)):
+            problem = f"tune.sklearn.cv is {tune.sklearn.cv}, but the data allows {most} folds at most"
         if problem:
             raise UserError(f"params.yaml: {problem}")
         return CrossValidation(data, tune.sklearn.cv, settings.seed, seeds)
@@ -187,7 +193,7 @@ def scoring_of(settings: Params) -> Holdout | CrossValidation:
     )
 
 
-def _fewest(data: Split) -> int:
+def _most_folds(data: Split) -> int:
     """How many folds there can be: no more than groups, or than examples of a class."""
     if data.groups is not None:
         return len(np.unique(data.groups))

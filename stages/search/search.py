@@ -18,6 +18,9 @@ from stages.search.scoring import CrossValidation, Evaluation, Holdout, evaluate
 from stages.training.checkpoint import Checkpoint
 from stages.training.evaluation import SCORE
 
+# Of the Gaussian process of a Bayesian oracle; nothing that a user can mend
+warnings.filterwarnings("ignore", category=ConvergenceWarning)
+
 Run = Callable[[Mapping[Training, int]], Iterable[tuple[Training, Checkpoint | str, dict]]]
 
 
@@ -132,14 +135,7 @@ def _evaluate(
         for i in trials_of[training]:
             if results.keys() >= set(trainings[i]):
                 reached = [results[training] for training in trainings[i]]
-                failure = next((result for result in reached if isinstance(result, str)), None)
-                checkpoints = [result for result in reached if not isinstance(result, str)]
-                evaluation = (
-                    Evaluation(failure=failure)
-                    if failure
-                    else evaluate(scoring, checkpoints, planned[i].budget)
-                )
-                done[i] = replace(planned[i], evaluation=evaluation)
+                done[i] = replace(planned[i], evaluation=evaluate(scoring, reached, planned[i].budget))
                 report(done[i])
     return done
 
@@ -147,13 +143,7 @@ def _evaluate(
 def _ask(oracle: keras_tuner.Oracle, most: int | None) -> list[keras_tuner.engine.trial.Trial]:
     batch: list[keras_tuner.engine.trial.Trial] = []
     while most is None or len(batch) < most:
-        with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", ConvergenceWarning
-            )  # of the Gaussian process, and nothing a user can mend
-            trial = oracle.create_trial(
-                f"worker-{len(batch)}"
-            )  # an oracle gives a worker its running trial again
+        trial = oracle.create_trial(f"worker-{len(batch)}")  # a worker gets its running trial again
         if trial.status != "RUNNING":
             break
         batch.append(trial)

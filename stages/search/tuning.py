@@ -140,7 +140,6 @@ class Choice:
         reference: the best of those that the rule takes for as good.
         top: the best of all.
         by_rule: what each rule takes for as good, smallest first.
-        count: how many the rule of params.yaml takes for as good.
         near: how near to the reference that is, in words.
         limit: the worst score that is as good; None where the rule is not about the objective.
     """
@@ -149,7 +148,6 @@ class Choice:
     reference: Trial
     top: Trial
     by_rule: dict[str, list[Trial]]
-    count: int
     near: str
     limit: float | None
 
@@ -188,7 +186,7 @@ def choose(trials: list[Trial], tune: Tune, objective: oracles.keras_tuner.Objec
     }[tune.selection]
     worse = -1 if objective.direction == "max" else 1
     limit = None if width is None else reference.evaluation.scores[tune.objective] + worse * width
-    return Choice(as_good_trials[0], reference, top, by_rule, len(as_good_trials), near, limit)
+    return Choice(as_good_trials[0], reference, top, by_rule, near, limit)
 
 
 def plan(tune: Tune, scoring: Holdout | CrossValidation, seed: int) -> tuple[int, int]:
@@ -279,7 +277,8 @@ def reason(choice: Choice, tune: Tune, form: str) -> str:
 
     why = "the best" if choice.reference is choice.top else "the best with the full budget"
     if choice.trial is not choice.reference:
-        why = f"the smallest of {choice.count} within {choice.near} of {why} ({named(choice.reference)})"
+        count = len(choice.by_rule[tune.selection])
+        why = f"the smallest of {count} within {choice.near} of {why} ({named(choice.reference)})"
     return f"{named(choice.trial)}, {why}"
 
 

@@ -2,12 +2,11 @@
 
 import re
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from stages.base.console import UserError
-from stages.base.params import Tune
-from stages.base.section import shown
 from stages.training.score import NAME, score
 
 GROUPS = 50  # into which examples are divided for the jackknife
@@ -15,7 +14,7 @@ SCORE, LOSS = f"val_{NAME}", "val_loss"
 EVALUATED = (SCORE, f"{SCORE}_error", LOSS, f"{LOSS}_error")
 
 
-def check_names(tune: Tune) -> None:
+def check_names(tune: Any) -> None:
     """Raise UserError unless NAME can stand in files, and `tune` of params.yaml names what there is."""
     monitor = tune.early_stopping.monitor if tune.early_stopping else None
     if not re.fullmatch("[a-z][a-z0-9_]*", NAME):
@@ -26,7 +25,7 @@ def check_names(tune: Tune) -> None:
     ):
         if value is not None and value not in choices:
             raise UserError(
-                f"tune.{key} in params.yaml is {shown(value)}, but NAME in stages/training/score.py is "
+                f"tune.{key} in params.yaml is {value}, but NAME in stages/training/score.py is "
                 f"{NAME}: use {' or '.join(choices)}, or change NAME"
             )
 
