@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
 os.environ["OPENBLAS_NUM_THREADS"] = (
@@ -319,10 +319,9 @@ def client(elsewhere):
     """Of the same two workers, for what runs in the tests' own process."""
     from stages.compute.cluster import connect
 
-    with (
-        dask.config.set({"scheduler-address": elsewhere["DASK_SCHEDULER_ADDRESS"]}),
-        connect(None) as started,
-    ):
+    with ExitStack() as stack:
+        with dask.config.set({"scheduler-address": elsewhere["DASK_SCHEDULER_ADDRESS"]}):
+            started = stack.enter_context(connect(None))
         yield started
 
 

@@ -65,16 +65,23 @@ def test_a_long_name_of_the_temporary_folder_is_not_used(no_cluster, monkeypatch
     assert (tempfile.tempdir == "/tmp") == short  # noqa: S108
 
 
-def test_only_a_worker_that_could_not_start_says_why():
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ("<Nanny>: ImportError: no AVX", ": ImportError: no AVX"),
+        ("<Nanny>: it died", ", perhaps for want of memory: it died"),
+    ],
+)
+def test_only_a_worker_that_could_not_start_says_why(said, reason):
     def start():
-        raise RuntimeError("<Nanny>: no memory")
+        raise RuntimeError(said)
 
     nannies = {
         number: SimpleNamespace(status=SimpleNamespace(name=name), start=start)
         for number, name in enumerate(["running", "failed"])
     }
     client = SimpleNamespace(cluster=SimpleNamespace(workers=nannies), sync=lambda function: function())
-    assert cluster.failure(client) == "their processes do not start: no memory"
+    assert cluster.failure(client) == f"their processes do not start{reason}"
     del nannies[1]
     assert cluster.failure(client) is None
     assert cluster.failure(SimpleNamespace(cluster=None)) is None
@@ -178,6 +185,7 @@ def test_a_worker_with_other_versions_is_one_line(project, by_hand, request, mon
     assert project.outputs() == before
 
 
+@pytest.mark.weekly
 def test_late_workers_with_other_versions_are_sent_away_and_the_search_goes_on(
     project, by_hand, another_keras
 ):

@@ -53,7 +53,7 @@ def example(request, unchanged, elsewhere):
     return project
 
 
-@pytest.mark.figures
+@pytest.mark.weekly
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_it_comes_to_the_figures_of_its_readme(unchanged, name):
     """Within the margin: the last digits, and so the choice, depend on the processor."""

@@ -110,6 +110,7 @@ def test_a_network_that_kills_its_worker_is_a_failed_trial_and_the_others_go_on(
     assert project.metrics("tune")["failed_trials"] == 1
 
 
+@pytest.mark.weekly
 @pytest.mark.parametrize(
     ("before", "said"),
     [
@@ -129,6 +130,7 @@ def test_a_machine_that_cannot_start_workers_is_one_line(project, before, said):
     assert "Traceback" not in done.stdout
 
 
+@pytest.mark.weekly
 def test_a_repository_in_any_folder_keeps_its_store_in_itself(reproduced, tmp_path):
     """Also where its name has what separates URLs, and that of the temporary folder is long.
 
@@ -163,6 +165,7 @@ def test_the_only_worker_that_goes_before_the_first_training_is_no_traceback(pro
     assert project.outputs() == before
 
 
+@pytest.mark.weekly
 def test_a_worker_that_cannot_import_tensorflow_is_one_line(project, tmp_path):
     """A process that dies at it, as with a wrong kind of processor, and one that raises."""
     packages = tmp_path / "packages/tensorflow"

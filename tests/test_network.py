@@ -17,6 +17,8 @@ from stages.base.params import load
 from stages.comparison.replicates import runner
 from stages.compute.cluster import connect
 
+pytestmark = pytest.mark.weekly
+
 
 def commands(section: str) -> str:
     """The shell lines of a section of docs/cluster.md."""

@@ -108,7 +108,10 @@ def test_a_worker_whose_session_cannot_be_made_is_sent_away(worker, join):
 def test_a_mistake_in_the_code_is_told_and_the_worker_stays(worker, join):
     """Else it would empty a cluster, whose workers all have the same code."""
     join(code={"tasks_of_a_test.py": b"raise NameError('Denze')"}, digest="3")
-    assert (worker.events, worker.left) == ([told(mistake="NameError: Denze")], [])
+    assert (worker.events, worker.left) == (
+        [told(mistake="tasks_of_a_test.py, line 1: NameError: Denze")],
+        [],
+    )
 
 
 def test_a_search_that_ends_while_it_makes_a_worker_ready_sends_nobody_away(worker, join, monkeypatch):

@@ -324,6 +324,7 @@ def test_what_is_printed_is_plain(merged):
     assert "`tune.strategy`" in told
 
 
+@pytest.mark.weekly
 def test_a_project_in_a_sub_folder_and_python_without_docstrings(merged, tmp_path):
     project = type(merged)(tmp_path / "top/project")
     shutil.copytree(merged.folder, project.folder, ignore=shutil.ignore_patterns(".git", "cache", "trials"))

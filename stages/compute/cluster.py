@@ -55,7 +55,9 @@ def failure(client: Client) -> str | None:
             try:
                 client.sync(nanny.start)  # says again why it failed
             except Exception as error:
-                return f"their processes do not start: {_reason(error)}"
+                reason = _reason(error)  # one that died by itself has no error to tell
+                memory = "" if "Error" in reason else ", perhaps for want of memory"
+                return f"their processes do not start{memory}: {reason}"
     return None
 
 

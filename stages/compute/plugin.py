@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from traceback import extract_tb
 from typing import Any
 
 from distributed import Reschedule, WorkerPlugin, get_worker
@@ -65,7 +66,7 @@ class Search(WorkerPlugin):
             if isinstance(error, (ImportError, OSError, MemoryError)) and not self.ended:
                 self.send_away(_one_line(error))
             elif not self.ended:  # other workers would say the same
-                self.tell(mistake=_one_line(error))
+                self.tell(mistake=self._place(error) + _one_line(error))
 
     def teardown(self, worker) -> None:
         """Free the memory, once the training that runs is done."""
@@ -78,6 +79,14 @@ class Search(WorkerPlugin):
                 (self._folder / path).write_bytes(content)
             self.session = self.activate().Session(**pickle.loads(self.arguments))  # noqa: S301 - its client's
             self.arguments = b""
+
+    def _place(self, error: Exception) -> str:
+        """The last line of the code that was sent which led to `error`; none if it says itself what to do."""
+        if type(error).__name__ == "UserError":
+            return ""
+        frames = [(Path(frame.filename), frame.lineno) for frame in extract_tb(error.__traceback__)]
+        own = [(path, line) for path, line in frames if path.is_relative_to(self._folder)]
+        return "".join(f"{path.relative_to(self._folder)}, line {line}: " for path, line in own[-1:])
 
     def activate(self):
         """Return the module of the tasks; `import` finds the code of this search from now on."""
