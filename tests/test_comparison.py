@@ -235,6 +235,22 @@ def test_a_model_file_that_keras_cannot_load_is_written_with_the_reason(tmp_path
 
 
 @pytest.mark.usefixtures("engine")
+def test_a_score_of_the_test_examples_that_is_no_number_fails_the_training(monkeypatch):
+    """As an AUC may be without positives; what is trained has no such score of its own."""
+    parts = dict(zip(("training", "test"), trainings.digits(), strict=True))
+    digests = {name: splits.digest(part) for name, part in parts.items()}
+    rows = np.arange(500)
+    data = {name: part.arrays for name, part in parts.items()}
+    session = Session(data, digests, {"rows": (rows, rows[:0])}, early_stopping=None)
+    job = {"key": "key", "hyperparameters": HYPERPARAMETERS, "seed": 1, "subset": "rows", "epochs": 1}
+    job |= {"all_epochs": 1, "checkpoint": None, "seconds": 100, "model": False}
+    tested = measure.test(session, job)["test"]
+    assert tested["scores"].shape == (len(parts["test"].labels),)
+    monkeypatch.setattr(measure.evaluation, "values", lambda *_: np.array([1.0, np.nan]))
+    assert measure.test(session, job) == {"failure": f"test_{NAME} is not finite after epoch 1"}
+
+
+@pytest.mark.usefixtures("engine")
 def test_times_and_sizes_of_both_networks_are_measured(monkeypatch):
     """Predictions are of 1000 examples, also where the test part has fewer; batches are each network's."""
     parts = dict(zip(("training", "test"), trainings.digits(), strict=True))
