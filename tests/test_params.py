@@ -419,13 +419,13 @@ def test_a_mistake_in_a_condition_is_one_line(path, baseline, space, message):
     assert mistake(path) == f"params.yaml: {message}"
 
 
-@pytest.mark.parametrize("store", ["data/trials", "a@b", "/mnt/shared/trials", "~/trials"])
+@pytest.mark.parametrize("store", ["data/trials", "..data/trials", "a@b", "/mnt/shared/trials", "~/trials"])
 def test_a_store_is_a_folder(path, store):
     set_key(path, "runtime.store", store)
     assert load(path).runtime.store == store
 
 
-@pytest.mark.parametrize("store", ["", "s3://bucket/trials"])
+@pytest.mark.parametrize("store", ["", ".", "data/../..", "s3://bucket/trials"])
 def test_a_store_that_is_no_folder_is_refused(path, store):
     set_key(path, "runtime.store", store)
     assert "should be a folder, such as data/trials" in mistake(path)

@@ -114,6 +114,13 @@ def test_a_mistake_in_the_code_is_told_and_the_worker_stays(worker, join):
     )
 
 
+def test_a_worker_whose_gpu_is_full_is_sent_away(worker, join):
+    error = b"type('InternalError', (Exception,), {'__module__': 'tensorflow.python.framework.errors_impl'})"
+    join(code={"tasks_of_a_test.py": b"raise " + error + b"('out of memory')"}, digest="4")
+    said = "InternalError: out of memory"
+    assert (worker.events, worker.left) == ([told(left=said)], [said])
+
+
 def test_a_search_that_ends_while_it_makes_a_worker_ready_sends_nobody_away(worker, join, monkeypatch):
     def end(search: Search) -> None:
         search.teardown(worker)

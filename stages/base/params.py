@@ -6,7 +6,7 @@ cannot pass for a default. `load` reports every mistake in one line of its own, 
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -24,7 +24,7 @@ def _plain(value: object) -> object:
     if not isinstance(value, int | float | str) or value != value or value in (float("inf"), -float("inf")):
         raise ValueError("should be a number, text, true or false")
     if str(value).lower() in ("yes", "no", "on", "off"):
-        raise ValueError("should be true or false, which YAML 1.2 does not take it for")
+        raise ValueError("should be true or false; in YAML 1.2 this word is text")
     return value
 
 
@@ -248,7 +248,8 @@ class Runtime(Section):
     @field_validator("store")
     @classmethod
     def _folder(cls, store):
-        if not store or "://" in store:
+        parts = PurePath(store).parts
+        if not parts or "://" in store or ".." in parts:
             raise ValueError("should be a folder, such as data/trials or, for a shared one, an absolute path")
         return store
 

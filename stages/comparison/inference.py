@@ -32,6 +32,11 @@ class Difference:
     seeds: int
     examples: int
 
+    @property
+    def varies(self) -> bool:
+        """Whether scores differ from seed to seed or from example to example."""
+        return self.of_seeds + self.of_examples > 0
+
     def spread(self, seeds: int | None = None) -> tuple[float, float]:
         """Return the standard error of the mean and its degrees of freedom, with so many seeds."""
         seeds = seeds or self.seeds
@@ -70,7 +75,7 @@ def difference_of_scores(baseline: np.ndarray, tuned: np.ndarray, *, same: bool 
     of_seeds = (by_seed**2).sum() / (seeds - 1)
     of_examples = (by_example**2).sum() / (examples - 1) / examples - residual / difference.size
     found = Difference(float(mean), 0, 0, float(of_seeds), max(float(of_examples), 0.0), seeds, examples)
-    if found.of_seeds + found.of_examples > 0:
+    if found.varies:
         error, freedom = found.spread()
         half = _quantile(freedom) * error
     else:
@@ -94,7 +99,7 @@ def probability_within(difference: Difference, margin: float) -> float:
 
     That is the confidence distribution (Schweder & Hjort 2016, "Confidence, Likelihood, Probability").
     """
-    if not difference.of_seeds + difference.of_examples:  # as for the interval where no score differs
+    if not difference.varies:  # as for the interval where no score differs
         return 1 - max(0.0, 1 - margin) ** difference.examples
     error, freedom = difference.spread()
     return float(stdtr(freedom, (difference.estimate + margin) / error))
@@ -102,7 +107,7 @@ def probability_within(difference: Difference, margin: float) -> float:
 
 def replicates_to_settle(difference: Difference, margin: float) -> int | None:
     """Return how many seeds would give a verdict if these estimates were true; None for too many."""
-    if not difference.of_seeds + difference.of_examples:
+    if not difference.varies:
         return None
     for seeds in range(difference.seeds, MOST_REPLICATES + 1):
         error, freedom = difference.spread(seeds)

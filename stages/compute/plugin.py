@@ -63,9 +63,15 @@ class Search(WorkerPlugin):
             await asyncio.to_thread(self._start)
             self.tell(device=self.session.device, takes_epochs=self.session.takes_epochs)
         except Exception as error:
-            if isinstance(error, (ImportError, OSError, MemoryError)) and not self.ended:
+            if self.ended:
+                return
+            # Of this worker; TensorFlow's own errors are of a GPU without memory, or the like
+            if (
+                isinstance(error, (ImportError, OSError, MemoryError))
+                or "tensorflow" in type(error).__module__
+            ):
                 self.send_away(_one_line(error))
-            elif not self.ended:  # other workers would say the same
+            else:  # other workers would say the same
                 self.tell(mistake=self._place(error) + _one_line(error))
 
     def teardown(self, worker) -> None:

@@ -185,9 +185,8 @@ def scores() -> Iterator[str]:
                 verdict = f"margin {shown(compared['margin'])}: {compared['verdict']}"
                 yield f"{name}: {networks}, difference {more} (95 % interval {low} to {high}), {verdict}"
         score, best, error = tune["score"], tune["best"]["score"], tune["best"]["standard_error"]
-        apart = (
-            f"difference {shown(abs(best - score))}, {'more than' if abs(best - score) > error else 'within'}"
-        )
+        difference = abs(best - score)
+        apart = f"difference {shown(difference)}, {'more than' if difference > error else 'within'}"
         networks = f"chosen network {shown(score)}, best trial {shown(best)} (standard error {shown(error)})"
         before = shown(tune["baseline"]["score"])
         yield f"{tune['objective']} in the search: {networks}, {apart} one standard error; baseline {before}"

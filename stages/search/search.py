@@ -18,9 +18,6 @@ from stages.search.scoring import CrossValidation, Evaluation, Holdout, evaluate
 from stages.training.checkpoint import Checkpoint
 from stages.training.evaluation import SCORE
 
-# Of the Gaussian process of a Bayesian oracle; nothing that a user can mend
-warnings.filterwarnings("ignore", category=ConvergenceWarning)
-
 Run = Callable[[Mapping[Training, int]], Iterable[tuple[Training, Checkpoint | str, dict]]]
 
 
@@ -143,7 +140,8 @@ def _evaluate(
 def _ask(oracle: keras_tuner.Oracle, most: int | None) -> list[keras_tuner.engine.trial.Trial]:
     batch: list[keras_tuner.engine.trial.Trial] = []
     while most is None or len(batch) < most:
-        trial = oracle.create_trial(f"worker-{len(batch)}")  # a worker gets its running trial again
+        with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):  # of the Gaussian process
+            trial = oracle.create_trial(f"worker-{len(batch)}")  # a worker gets its running trial again
         if trial.status != "RUNNING":
             break
         batch.append(trial)
