@@ -4,12 +4,16 @@ import sys
 
 
 def _one_line(kind, error, traceback) -> None:
-    """Show in one line what can happen before a stage has begun: Ctrl-C, a package that is not installed."""
+    """Show in one line what can happen before a stage begins: Ctrl-C, a package that is not installed."""
     if issubclass(kind, KeyboardInterrupt):
         print("interrupted; `dvc repro` goes on from here", file=sys.stderr)
     elif issubclass(kind, ModuleNotFoundError) and not (error.name or "stages").startswith("stages"):
         way_out = "activate the virtual environment, or `pip install -r requirements.txt`"
         print(f"error: the package {error.name} is not installed; {way_out}", file=sys.stderr)
+    elif issubclass(kind, SyntaxError):
+        print(
+            f"error: {error.filename} is not valid Python: {error.msg}, line {error.lineno}", file=sys.stderr
+        )
     else:
         sys.__excepthook__(kind, error, traceback)
 

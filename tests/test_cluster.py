@@ -87,14 +87,6 @@ def test_only_a_worker_that_could_not_start_says_why(said, reason):
     assert cluster.failure(SimpleNamespace(cluster=None)) is None
 
 
-def test_the_certificates_to_accept_are_named_where_there_are_any():
-    files = {"ca-file": "-----BEGIN-----\ntext", "client.cert": "cert.pem", "client.key": "key.pem"}
-    with dask.config.set({f"distributed.comm.tls.{key}": file for key, file in files.items()}):
-        named = "ca-file -----BEGIN-----, client.cert cert.pem, client.key key.pem"
-        assert cluster._certificates("tls://a:1") == f" that accepts these of distributed.comm.tls: {named}"
-        assert cluster._certificates("tcp://a:1") == ""
-
-
 @pytest.fixture
 def its_code(project, monkeypatch):
     """A function to add a line to what builds `project`'s network; this process sends its code to workers."""

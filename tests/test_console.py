@@ -1,6 +1,7 @@
 """How a stage ends: one line for a mistake, nothing lost in silence."""
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -51,3 +52,26 @@ def test_what_a_user_can_mend_is_one_line(code, line):
     done = end(code)
     assert done.stderr == line
     assert done.returncode == (130 if "Keyboard" in code else 1)
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "status"),
+    [
+        ("def score(:", "error: {} is not valid Python: invalid syntax, line 1\n", 1),
+        (
+            "import no_such_package",
+            "error: the package no_such_package is not installed; activate the virtual environment, or "
+            "`pip install -r requirements.txt`\n",
+            1,
+        ),
+        ("raise KeyboardInterrupt", "interrupted; `dvc repro` goes on from here\n", -2),
+    ],
+)
+def test_what_goes_wrong_before_a_stage_begins_is_one_line(tmp_path, content, line, status):
+    shutil.copytree(ROOT / "stages", tmp_path / "stages")
+    file = tmp_path / "stages/training/score.py"
+    file.write_text(content)
+    done = subprocess.run(
+        [sys.executable, "-m", "stages.training.score"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (status, "", line.format(file))

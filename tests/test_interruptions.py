@@ -147,7 +147,7 @@ def test_a_repository_in_any_folder_keeps_its_store_in_itself(reproduced, tmp_pa
 def test_the_only_worker_that_goes_before_the_first_training_is_no_traceback(project, by_hand, monkeypatch):
     project.empty_store()
     before = project.outputs()
-    monkeypatch.setattr("stages.compute.runner.WORKERS_TIMEOUT", 2)
+    monkeypatch.setattr("stages.compute.workers.TIMEOUT", 2)
     monkeypatch.chdir(project.folder)
     address, _, start_worker = by_hand
     worker = start_worker()

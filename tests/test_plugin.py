@@ -126,7 +126,7 @@ def test_a_search_that_ends_while_it_makes_a_worker_ready_sends_nobody_away(work
         search.teardown(worker)
         raise OSError("no")
 
-    monkeypatch.setattr(Search, "activate", end)
+    monkeypatch.setattr(Search, "_start", end)
     join()
     assert worker.events == worker.left == []
 

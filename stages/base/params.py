@@ -64,6 +64,15 @@ class Conditional(Section):
         """Whether a network with these hyperparameters has this one."""
         return all(hyperparameters.get(name) in values for name, values in self.when.items())
 
+    def holds(self, value: object) -> bool:
+        """Whether `value` is of the type of its values, as the baseline's has to be; 1 is a float too."""
+        types = {type(value), type(self.ends[0])}
+        return len(types) == 1 or (types == {int, float} and not isinstance(self, IntRange))
+
+    def has(self, value: object) -> bool:
+        """Whether `value` is one of its values."""
+        return self.holds(value)
+
 
 class Range(Conditional):
     """Base of `int` and `float`: bounds included; with `sampling: log`, `step` is a factor."""
@@ -82,7 +91,6 @@ class Range(Conditional):
         return self
 
     def has(self, value):
-        """Whether `value` is in the range, as the baseline's need not be."""
         return self.holds(value) and self.min <= value <= self.max
 
 
@@ -94,10 +102,6 @@ class IntRange(Range):
     max: Int
     step: PositiveInt | None = None
 
-    def holds(self, value: object) -> bool:
-        """Whether `value` is an integer."""
-        return type(value) is int
-
 
 class FloatRange(Range):
     """KerasTuner's `HyperParameters.Float`."""
@@ -106,10 +110,6 @@ class FloatRange(Range):
     min: float
     max: float
     step: Annotated[float, Field(gt=0)] | None = None
-
-    def holds(self, value: object) -> bool:
-        """Whether `value` is a number."""
-        return type(value) in (int, float)
 
 
 class Choice(Conditional):
@@ -126,12 +126,7 @@ class Choice(Conditional):
             raise ValueError(f"values {shown(self.values)} should differ from each other")
         return self
 
-    def holds(self, value: object) -> bool:
-        """Whether `value` is of the type of its values."""
-        return isinstance(value, type(self.values[0])) or {type(value), type(self.values[0])} == {int, float}
-
-    def has(self, value: object) -> bool:
-        """Whether it is one of its values."""
+    def has(self, value):
         return value in self.values
 
 
@@ -139,12 +134,6 @@ class Boolean(Conditional):
     """KerasTuner's `HyperParameters.Boolean`."""
 
     type: Literal["boolean"]
-
-    def holds(self, value: object) -> bool:
-        """Whether `value` is true or false."""
-        return isinstance(value, bool)
-
-    has = holds
 
 
 Dimension = Annotated[IntRange | FloatRange | Choice | Boolean, Field(discriminator="type")]

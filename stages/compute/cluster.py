@@ -111,8 +111,7 @@ def _reach(address: str) -> Iterator[Client]:
     except (OSError, ValueError, TypeError, RuntimeError) as error:  # the last two: certificates are missing
         raise UserError(
             f"DASK_SCHEDULER_ADDRESS is {address}, but no scheduler answers there within {CONNECT_TIMEOUT} s "
-            f"({_reason(error)}); start one with `dask scheduler`{_certificates(address)}, or unset the "
-            "variable to use this machine"
+            f"({_reason(error)}); start one, see docs/cluster.md, or unset the variable to use this machine"
         ) from None
     with silence_logging_cmgr(logging.CRITICAL), client:
         yield client
@@ -123,14 +122,6 @@ async def _greet(address: str) -> None:
     arguments = Security().get_connection_args("client")
     opened = comm.connect(address, timeout=CONNECT_TIMEOUT, **arguments)
     await (await asyncio.wait_for(opened, CONNECT_TIMEOUT)).close()
-
-
-def _certificates(address: str) -> str:
-    """Which certificates a scheduler at `address` has to accept; of one that is text, only its first line."""
-    keys = ("ca-file", "client.cert", "client.key")
-    files = {key: str(dask.config.get(f"distributed.comm.tls.{key}")) for key in keys}
-    named = ", ".join(f"{key} {file.partition(chr(10))[0]}" for key, file in files.items())
-    return f" that accepts these of distributed.comm.tls: {named}" if address.startswith("tls:") else ""
 
 
 def _reason(error: Exception) -> str:

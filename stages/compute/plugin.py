@@ -79,11 +79,18 @@ class Search(WorkerPlugin):
         self.ended, self.session = True, None
 
     def _start(self) -> None:
-        with self.lock:  # code that trains is not changed under it
+        """Import the code in place of another search's, which keeps the modules that it has, and use it."""
+        with self.lock:
             for path, content in self.code.items():
                 (self._folder / path).parent.mkdir(parents=True, exist_ok=True)
                 (self._folder / path).write_bytes(content)
-            self.session = self.activate().Session(**pickle.loads(self.arguments))  # noqa: S301 - its client's
+            names = {path.partition("/")[0].removesuffix(".py") for path in self.code}
+            for module in [module for module in sys.modules if module.partition(".")[0] in names]:
+                del sys.modules[module]
+            sys.path[:] = [str(self._folder), *(path for path in sys.path if path != str(self._folder))]
+            importlib.invalidate_caches()
+            self.module = importlib.import_module(self.tasks)
+            self.session = self.module.Session(**pickle.loads(self.arguments))  # noqa: S301 - its client's
             self.arguments = b""
 
     def _place(self, error: Exception) -> str:
@@ -93,16 +100,6 @@ class Search(WorkerPlugin):
         frames = [(Path(frame.filename), frame.lineno) for frame in extract_tb(error.__traceback__)]
         own = [(path, line) for path, line in frames if path.is_relative_to(self._folder)]
         return "".join(f"{path.relative_to(self._folder)}, line {line}: " for path, line in own[-1:])
-
-    def activate(self):
-        """Return the module of the tasks; `import` finds the code of this search from now on."""
-        if str(self._folder / "stages") not in getattr(sys.modules.get("stages"), "__path__", []):
-            names = {path.partition("/")[0].removesuffix(".py") for path in self.code}
-            for module in [module for module in sys.modules if module.partition(".")[0] in names]:
-                del sys.modules[module]
-            sys.path[:] = [str(self._folder), *(path for path in sys.path if path != str(self._folder))]
-            importlib.invalidate_caches()
-        return importlib.import_module(self.tasks)
 
     def tell(self, **event: object) -> None:
         """Tell the client; `event` is what MessagePack can hold."""
@@ -132,7 +129,7 @@ def call(name: str, task: str, job: dict, device: str) -> dict:
             search.send_away(f"device {search.session.device} where the search has {device}")
             raise Reschedule
         try:
-            return getattr(search.activate(), task)(search.session, job)
+            return getattr(search.module, task)(search.session, job)
         except Exception as error:
             if type(error).__name__ == "UserError":
                 return {"mistake": str(error)}

@@ -1,0 +1,205 @@
+"""On the client: the workers of one search. They are made ready, and each is given one task at a time."""
+
+import pickle
+import queue
+import threading
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import cloudpickle
+import distributed
+from distributed import Client, Future
+from distributed.client import ClosedClientError
+
+from stages.base import console
+from stages.base.console import UserError
+from stages.compute import cluster, code, plugin
+
+TIMEOUT = 60  # seconds to wait for a worker, at the start and when all were lost
+POLL = 0.2  # seconds between two looks for a worker that has nothing to do
+RETRIES = 2  # after a worker could not do a task, for a lack of memory, a broken package or the like
+LARGEST_MESSAGE = 4.2e9  # bytes: one of Dask holds 2**32 at most
+KEPT = "finished epochs are kept, run again to go on"
+
+cloudpickle.register_pickle_by_value(plugin)
+# A copy that pickle does not find by name: Dask's scheduler, without this repository's code, reads it too
+_call = cloudpickle.loads(cloudpickle.dumps(plugin.call))
+
+
+class Workers:
+    """All workers of a client, and those that come later, for one search. A context manager.
+
+    Args:
+        client: of Dask.
+        files: the code for the workers, by path.
+        tasks: the module in it with a class `Session` and functions of one, the tasks.
+        session: the arguments of `Session`; each worker makes one.
+
+    Attributes:
+        versions: `plugin.versions` of this process, which all workers must have.
+        waiting: called about once a second while a result is awaited.
+
+    Raises:
+        UserError: the arguments are too large to be sent.
+    """
+
+    def __init__(self, client: Client, files: dict[str, bytes], tasks: str, session: dict[str, Any]):
+        self._client, self.versions = client, plugin.versions()
+        self.waiting: Callable[[], object] = lambda: None
+        self._name = f"{plugin.PREFIX}{client.id}-{uuid.uuid4().hex[:8]}"
+        arguments = pickle.dumps(session)
+        if len(arguments) > LARGEST_MESSAGE:
+            raise UserError(
+                f"data/prepared has {len(arguments) / 1e9:.1f} GB, but {LARGEST_MESSAGE / 1e9} at most can "
+                "be sent to the workers of DASK_SCHEDULER_ADDRESS; unset it to train on this machine"
+            )
+        self._search = plugin.Search(self._name, self.versions, files, code.digest(files), tasks, arguments)
+        self._devices: set[str] = set()  # of workers that are ready
+        self._takes_epochs = False
+        self._ready = threading.Event()
+        self._reasons: dict[str, str] = {}  # why workers were sent away
+        self._mistake = ""  # of the user, as a worker found it
+        self._last_seen = 0.0  # when a worker last told anything, by the clock `time.monotonic`
+
+    def __enter__(self) -> "Workers":
+        """Have all workers, and those that come later, made ready."""
+        self._last_seen = time.monotonic() + TIMEOUT  # a worker that is ready; the first has longer
+        self._client.subscribe_topic(self._name, lambda event: self._heed(**event[1]))
+        try:
+            with _loss_in_one_line():
+                self._send_other_pythons_away()
+                self._client.run_on_scheduler(plugin.end_the_dead)
+                with suppress(
+                    OSError
+                ):  # of a worker that dies at it; the others, and those that come, have it
+                    self._client.register_plugin(self._search)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self._client.status == "running":
+            with suppress(Exception):  # what has failed before is what counts
+                self._client.unregister_worker_plugin(self._name)
+
+    def _send_other_pythons_away(self) -> None:
+        """Have workers leave that could not even read what is sent to check them; a later one cannot join.
+
+        UserError if the scheduler could not.
+        """
+        versions: Any = self._client.get_versions()
+        ours = self.versions["Python"]
+        for worker, about in {"scheduler": versions["scheduler"], **versions["workers"]}.items():
+            theirs = ".".join(about["host"]["python"].split(".")[:2])
+            if theirs == ours:
+                continue
+            reason = f"Python {theirs} where the client has {ours}"
+            if worker == "scheduler":
+                raise UserError(f"the scheduler has {reason}; start it anew")
+            self._heed(worker, left=reason)
+            self._client.retire_workers([worker], close_workers=True)
+
+    def wait(self) -> tuple[str, bool]:
+        """Wait for a worker that is ready, and return the device, a GPU if one has it, and `takes_epochs`.
+
+        UserError as for `results`.
+        """
+        with _loss_in_one_line():
+            while not self._ready.wait(1):
+                self._check()
+        return max(self._devices), self._takes_epochs
+
+    def results(
+        self, task: str, jobs: deque[dict], prepare: Callable[[dict], dict] = lambda job: job
+    ) -> Iterator[tuple[dict, dict]]:
+        """Have the workers do `task` for each of `jobs`, in their order; yield each job with its result.
+
+        Those that the caller adds before it asks for the next result are done too. None waits in a worker's
+        queue, where Dask would take it for the cause of the worker's death.
+
+        Args:
+            prepare: makes of a job, when it starts, what is sent.
+
+        Raises:
+            UserError: the workers are lost for good or cannot do it, or found a mistake of the user.
+        """
+        running: dict[Future, dict] = {}
+        done: queue.SimpleQueue[Future] = queue.SimpleQueue()
+        device, _ = self.wait()
+        self._last_seen = time.monotonic()
+        with _loss_in_one_line():
+            while jobs or running:
+                while jobs and len(running) < max(1, len(self._client.nthreads())):
+                    job = jobs.popleft()
+                    arguments = self._name, task, prepare(job), device
+                    future = self._client.submit(_call, *arguments, retries=RETRIES, pure=False)
+                    running[future] = job
+                    future.add_done_callback(done.put)
+                try:
+                    future = done.get(timeout=POLL if jobs else 1)
+                except queue.Empty:
+                    self.waiting()
+                    self._check()
+                    continue
+                self._last_seen = time.monotonic()
+                yield running.pop(future), self._result(future)
+
+    def _result(self, future: Future) -> dict:
+        """Return what came of a task."""
+        try:
+            result = future.result()
+        except distributed.KilledWorker as error:
+            died = f"the worker died {error.allowed_failures + 1} times while training it"
+            return {"failure": f"{died}, as for want of memory"}
+        except RuntimeError as error:
+            raise UserError(f"{error}, after {RETRIES + 1} tries; mend or stop the worker; {KEPT}") from None
+        if "mistake" in result:
+            raise UserError(result["mistake"])
+        return result
+
+    def _check(self) -> None:
+        """Raise UserError if there are no workers and none can be expected, OSError if no scheduler."""
+        if self._mistake:
+            raise UserError(self._mistake)
+        if self._client.status == "closed":
+            raise OSError("the connection is closed")
+        threads = self._client.nthreads()
+        if threads and self._ready.is_set():
+            self._last_seen = time.monotonic()
+            return
+        reason = next(filter(None, [cluster.failure(self._client), *self._reasons.values()]), None)
+        hopeless = reason and not threads and not self._ready.is_set()
+        if hopeless or time.monotonic() - self._last_seen > TIMEOUT:
+            address = "" if self._client.cluster else self._client.scheduler.address
+            mend = f"start one with `dask worker {address}`" if address else "run again to go on"
+            raise UserError(f"there are no workers{f' ({reason})' if reason else ''}; {mend}")
+
+    def _heed(
+        self, worker: str, device: str = "", takes_epochs: bool = False, left: str = "", mistake: str = ""
+    ) -> None:
+        """Take in that a worker is ready, or why it was sent away or cannot be; in a thread of Dask's."""
+        if mistake:
+            self._mistake = mistake
+        elif device:
+            self._last_seen = max(self._last_seen, time.monotonic())
+            self._takes_epochs = takes_epochs
+            self._devices.add(device)
+            self._ready.set()
+        elif left not in self._reasons:  # such workers may be started again and again
+            console.say(f"worker {worker} was sent away: {left}")
+            self._reasons[left] = f"{worker}: {left}"
+
+
+@contextmanager
+def _loss_in_one_line() -> Iterator[None]:
+    """Turn what Dask raises where there is no scheduler any more into a UserError."""
+    try:
+        yield
+    except (OSError, CancelledError, ClosedClientError) as error:
+        raise UserError(f"the cluster is gone ({' '.join(str(error).split())}); {KEPT}") from None
