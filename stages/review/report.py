@@ -195,13 +195,11 @@ def changes(commit: str) -> Iterator[list[Change]]:
 
 def tables(base: str, params: list[Change], metrics: list[Change], objective: object = None) -> Iterator[str]:
     """Yield what changed against `base`: params, headlines and, folded, other metrics; each figure once."""
-    if not params and not metrics:
-        yield f"No param and no metric changed against {code(base)}."
-        return
     headlines = [change for pattern in HEADLINES for change in metrics if change.headline == pattern]
     if any("comparison.test_" in change.headline for change in headlines):
         yield ONE_LOOK
-    yield f"Compared with {code(base)}:"
+    changed = f"Compared with {code(base)}:"
+    yield changed if params or metrics else f"No param and no metric changed against {code(base)}."
     directions = HEADLINES | ({"tune.best.score": -1} if objective == "val_loss" else {})
     for key, headline in (("margin", "comparison.verdict"), ("objective", "tune.best.score")):
         if any(change.key == key and change.new is not None for change in metrics):
