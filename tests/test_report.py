@@ -14,7 +14,7 @@ from conftest import ENVIRONMENT
 from markdown_it import MarkdownIt
 
 from stages.review import pictures, report
-from stages.review.report import Change, Report
+from stages.review.report import Change
 
 ROOT = Path(__file__).parent.parent
 WORKFLOWS = ROOT / ".github/workflows"
@@ -249,9 +249,8 @@ HOSTILE = [
 
 @pytest.mark.parametrize("value", HOSTILE)
 def test_a_table_survives_what_users_write(value):
-    page = html(
-        report.markdown(Report("main", summary=value, params=[Change("params.yaml", value, value, value)]))
-    )
+    tables = report.tables("main", [Change("params.yaml", value, value, value)], [])
+    page = html("\n\n".join([f"**{report.escaped(value)}**", *tables]))
     shown = " ".join(value.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     assert page.count("<td>") == 6
     assert page.count(f"<td><code>{shown}</code></td>") == 3
@@ -292,7 +291,7 @@ def test_each_figure_is_said_once():
     rows += [Change("metrics/tune.json", "strategy", "random", "grid")]
     rows += [Change("metrics/tune.json", f"{rule}.candidates", 1, 2) for rule in ("best", "tolerance")]
     params = [Change("params.yaml", "tune.strategy", "random", "grid")]
-    told = report.markdown(Report("main", params=params, metrics=rows))
+    told = "\n\n".join(report.tables("main", params, rows))
     for figure in ("`144`", "`114490`", "`0.9776`", "`grid`"):
         assert told.count(figure) == 1
     assert "Other metrics (2)" in told  # the candidates, which are two counts
@@ -364,6 +363,14 @@ def test_what_cannot_be_read_is_noted_and_the_rest_is_said(merged):
     assert "params.yaml" in told
     assert "retrain.json" in told
     assert "Traceback" not in told
+
+
+def test_a_missing_file_of_metrics_is_noted_once(merged):
+    (merged.folder / "metrics/tune.json").unlink()
+    told = run_report(merged, "HEAD")
+    assert told.count("metrics/tune.json is missing") == 1
+    row = next(line for line in told.splitlines() if line.startswith("| `tune.json` | `best.score` |"))
+    assert row.endswith("| not in both |")
 
 
 def test_the_job_that_may_write_runs_no_code_of_the_repository():

@@ -11,7 +11,7 @@ import yaml
 from dvc.utils.serialize import modify_yaml
 
 from stages.compute.code import imported
-from stages.review.report import stale_stages
+from stages.review.commands import stale_stages
 
 ROOT = Path(__file__).parent.parent
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())

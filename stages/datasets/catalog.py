@@ -39,12 +39,11 @@ def load(name: str, raw: Path) -> Dataset:
         raise UserError(f"params.yaml: prepare.dataset is {shown(name)}, but should be one of {names}")
     try:
         dataset = DATASETS[name](raw)
-    except FileNotFoundError as error:
-        way_out = "bring it, or mend its function in stages/datasets"
-        raise UserError(f"{name}: {error.filename} is missing; {way_out}") from None
-    except _DAMAGE as error:
-        way_out = "bring it again, or mend its function in stages/datasets"
-        raise UserError(f"{name}: a file is damaged ({one_line(error)}); {way_out}") from None
+    except (FileNotFoundError, *_DAMAGE) as error:
+        mistake = f"a file is damaged ({one_line(error)}); bring it again"
+        if isinstance(error, FileNotFoundError):
+            mistake = f"{error.filename} is missing; bring it"
+        raise UserError(f"{name}: {mistake}, or mend its function in stages/datasets") from None
     if problem := next(dataset.problems(), None):
         raise UserError(f"{name}: {problem}; mend the data, or its function in stages/datasets")
     return dataset

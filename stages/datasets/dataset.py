@@ -34,10 +34,9 @@ class Dataset:
         parts = {"train": self.train, **optional, "test": self.test}
         for part, split in parts.items():
             yield from (f"the {part} part {problem}" for problem in _problems(split))
-        wanted = _form(self.train)
         for part, split in parts.items():
-            if (form := _form(split)) != wanted:
-                yield f"the train part has {wanted}, but the {part} part {form}"
+            if _form(split) != _form(self.train):
+                yield f"the train part has {_form(self.train)}, but the {part} part {_form(split)}"
         if self.validation and (self.train.weights is None) != (self.validation.weights is None):
             yield "the train or the validation part has weights, but the other has none"
         labels, classes = self.train.labels, self.train.classes
@@ -45,11 +44,10 @@ class Dataset:
             yield "all labels of the train part are the same"
         if not classes:
             return
-        fewest = 1 if self.validation else 2
-        if (counts := np.bincount(labels)).min() < fewest:
-            few = f"{counts.min()} examples of class {counts.argmin()}"
-            needs = "1" if self.validation else "2, one of them for validation"
-            yield f"the train part has {few}, but needs {needs}"
+        counts = np.bincount(labels)
+        fewest, needs = (1, "1") if self.validation else (2, "2, one of them for validation")
+        if counts.min() < fewest:
+            yield f"the train part has {counts.min()} examples of class {counts.argmin()}, but needs {needs}"
         for part, split in parts.items():
             if split.classes and split.classes > classes:
                 last = f"the train part only classes up to {classes - 1}"

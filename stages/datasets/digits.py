@@ -10,7 +10,7 @@ from stages.base.splits import Split
 from stages.datasets.dataset import Dataset
 
 
-def digits(_raw: Path | None = None) -> Dataset:
+def digits(_raw: Path) -> Dataset:
     """Scikit-learn's 1,797 handwritten 8x8 digits (UCI; Alpaydin and Kaynak, 1998), the last 360 to test."""
     from sklearn.datasets import load_digits
 

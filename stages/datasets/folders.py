@@ -8,7 +8,7 @@ import hashlib
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from stages.base.console import UserError
 from stages.base.splits import Split
@@ -47,5 +47,5 @@ def _image(path: Path, size: tuple[int, int], mode: str) -> np.ndarray:
     try:
         with Image.open(path) as image:
             return np.asarray(image.convert(mode).resize(size[::-1], Image.Resampling.BILINEAR))
-    except (UnidentifiedImageError, OSError) as error:
+    except OSError as error:
         raise UserError(f"{path} is no image ({error}); remove it from the folder") from None

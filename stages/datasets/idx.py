@@ -7,15 +7,14 @@ import numpy as np
 
 _TRAIN_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
 FILES = (*_TRAIN_FILES, "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
-_UNSIGNED_BYTE = 8  # the format's code of the element type
+_UNSIGNED_BYTES = b"\0\0\x08"  # how the magic number of such a file begins
 
 
 def read(path: Path) -> np.ndarray:
     """Return the uint8 array of an IDX file (http://yann.lecun.com/exdb/mnist); ValueError if it is none."""
     content = path.read_bytes()
-    dimensions = content[3] if len(content) > 3 else 0
-    start = 4 + 4 * dimensions  # four bytes of magic number, four for each dimension
-    if content[:3] != bytes([0, 0, _UNSIGNED_BYTE]) or len(content) < start:
+    start = 4 + 4 * int.from_bytes(content[3:4])  # four bytes of magic number, four for each dimension
+    if not content.startswith(_UNSIGNED_BYTES) or len(content) < start:
         raise ValueError("no IDX file of unsigned bytes")
     shape = tuple(np.frombuffer(content[4:start], ">u4").tolist())
     if len(content) - start != math.prod(shape):

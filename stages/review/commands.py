@@ -1,8 +1,12 @@
-"""Git and DVC as the commands that a user types."""
+"""What Git and DVC know of the repository, by the commands that a user types."""
 
+import json
 import subprocess
 import sys
-from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import yaml
 
 from stages.base.console import UserError
 
@@ -12,16 +16,45 @@ def dvc(*arguments: str) -> str:
     return run(sys.executable, "-m", "dvc", *arguments)
 
 
-def run(*command: str) -> str:
-    """Return what `command` prints; UserError if it fails."""
+def run(*command: str, check: bool = True) -> str:
+    """Return what `command` prints; if it fails, UserError or, without `check`, an empty text."""
     done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
+    if done.returncode and check:
         raise UserError(f"`{' '.join(command[-4:])}` failed: {' '.join(done.stderr.split())[-300:]}")
-    return done.stdout.strip()
+    return "" if done.returncode else done.stdout.strip()
 
 
-def asked(*command: str) -> str:
-    """Return what `command` prints, nothing if it fails."""
-    with suppress(UserError):
-        return run(*command)
-    return ""
+def resolve(base: str | None) -> tuple[str, str]:
+    """Return name and commit of `base`, else main; of a branch, where this one left it; UserError if none."""
+    git = partial(run, "git", check=False)
+    verified = partial(git, "rev-parse", "--verify", "--quiet", "--end-of-options")
+    name = base or next(filter(verified, ("origin/main", "main")), "main")
+    commit, full = verified(f"{name}^{{commit}}"), git("rev-parse", "--symbolic-full-name", name)
+    if full.startswith(("refs/heads/", "refs/remotes/")) and name != "HEAD":
+        # What the branch has got since would look like a change that is taken back here
+        commit, name = git("merge-base", full, "HEAD"), f"the merge base with {name}"
+    found = (commit or git("for-each-ref", "--format=%(objectname)", f"refs/exps/*/*/{name}")).split()
+    if len(found) != 1:
+        way_out = "`git fetch`, in a shallow clone with --unshallow, or name another revision"
+        raise UserError(f"nothing to compare with: {name} is not known here; {way_out}")
+    return name, found[0]
+
+
+def stale_stages() -> list[str]:
+    """Return the stages whose code, params or committed outputs are not those of dvc.lock.
+
+    Data may be missing or another branch's; dvc.lock has to agree with itself on what was made and used.
+    """
+    stale = []
+    for stage, entries in json.loads(dvc("status", "--json")).items():
+        for entry in entries:  # a text such as "changed command", or the files of one kind
+            files = next(iter(entry.values())) if isinstance(entry, dict) else [entry]
+            if not all(file.startswith("data/") for file in files):
+                stale.append(stage)
+    lock = Path("dvc.lock")
+    stages = yaml.safe_load(lock.read_text(encoding="utf-8"))["stages"] if lock.is_file() else {}
+    made = {out["path"]: out.get("md5") for stage in stages.values() for out in stage.get("outs", [])}
+    for stage, locked in stages.items():
+        if any(made.get(dep["path"], dep.get("md5")) != dep.get("md5") for dep in locked.get("deps", [])):
+            stale.append(stage)
+    return list(dict.fromkeys(stale))

@@ -23,13 +23,11 @@ PICTURES = {
 # Plots of a network each, which "training loss" has in one
 IN_ONE = {f"metrics/plots/{network}.csv" for network in ("baseline", "retrain")}
 PAGE = "dvc_plots/offline.html"
-_TEMPLATE = Path(".dvc/plots/page.html")
 _VEGA_LITE = "5.20"
-_SCALE = 1.5
 
 
 def main() -> None:
-    specifications = plots("show")
+    specifications = plots(dvc("plots", "show", "--json"))
     drawn = draw(specifications)
     if missing := sorted(set(PICTURES) - set(drawn)):
         way_out = "`dvc repro` makes it, in the repository's top folder"
@@ -42,22 +40,27 @@ def main() -> None:
     print(f"pictures: {PAGE} shows all plots, in any browser, without a network")
 
 
-def plots(*command: str) -> dict[str, dict]:
-    """Return the Vega-Lite specification of each plot that `dvc plots COMMAND` has but `IN_ONE`, by its name.
+def plots(printed: str) -> dict[str, dict]:
+    """Return the Vega-Lite specification of each plot but `IN_ONE` by its name, those of `PICTURES` first.
 
-    Those of `PICTURES` come first.
-
-    Raises:
-        UserError: DVC could not make them.
+    `printed` is what `dvc plots show --json` or `dvc plots diff --json` prints.
     """
     specifications: dict[str, dict] = {}
-    for name, entries in json.loads(dvc("plots", *command, "--json")).get("data", {}).items():
+    for name, entries in json.loads(printed).get("data", {}).items():
         vega = [entry["content"] for entry in entries if entry["type"] == "vega"]
         specifications.update((name, content) for content in vega if name not in IN_ONE)
     for specification in specifications.values():
         if len({row.get("rev") for row in specification.get("data", {}).get("values", [])}) == 1:
             _without_names_of_revisions(specification)
     return {name: specifications[name] for name in PICTURES if name in specifications} | specifications
+
+
+def of_change(commit: str, summary: str) -> dict[str, bytes]:
+    """Return by file name the pictures of what changed from `commit` to the working tree, and their page."""
+    printed = dvc("plots", "diff", commit, "--json").replace(commit, "before").replace('"workspace"', '"now"')
+    specifications = plots(printed)
+    drawn = {file_name(plot): picture for plot, picture in draw(specifications).items()}
+    return {**drawn, "plots.html": page(specifications, summary).encode()}
 
 
 def conclusion() -> str:
@@ -69,19 +72,20 @@ def conclusion() -> str:
 
 def page(specifications: dict[str, dict], summary: str) -> str:
     """Return one HTML page with each specification as an interactive plot; it loads nothing else."""
+    template = Path(".dvc/plots/page.html").read_text(encoding="utf-8")
     content = json.dumps({"summary": summary, "plots": specifications})
     content = content.replace("<", "\\u003c")  # no end of the script
     libraries = vl_convert.javascript_bundle(vl_version=_VEGA_LITE)  # type: ignore[call-arg] # its stub lacks a default
-    return Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(libraries=libraries, content=content)
+    return Template(template).substitute(libraries=libraries, content=content)
 
 
 def draw(specifications: dict[str, dict]) -> dict[str, bytes]:
     """Return each specification as a PNG picture on white, so that it can be read on a dark page too."""
-    drawn = {}
-    for name, specification in specifications.items():
-        framed = specification | {"background": "white", "padding": 12}
-        drawn[name] = vl_convert.vegalite_to_png(framed, vl_version=_VEGA_LITE, scale=_SCALE)
-    return drawn
+    frame = {"background": "white", "padding": 12}
+    return {
+        name: vl_convert.vegalite_to_png(specification | frame, vl_version=_VEGA_LITE, scale=1.5)
+        for name, specification in specifications.items()
+    }
 
 
 def _without_names_of_revisions(part: object) -> None:

@@ -1,16 +1,8 @@
 """JSON Schema of params.yaml, for editors to complete and check it, by `python -m stages.review.schema`."""
 
-from pathlib import Path
-
 from stages.base import console
 from stages.base.files import write_json
 from stages.base.params import Params
-
-PATH = Path("params.schema.json")
-
-
-def main() -> None:
-    write_json(PATH, schema())
 
 
 def schema() -> dict:
@@ -19,4 +11,4 @@ def schema() -> dict:
 
 
 if __name__ == "__main__":
-    console.run(main)
+    console.run(lambda: write_json("params.schema.json", schema()))
