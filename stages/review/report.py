@@ -112,8 +112,13 @@ def written(base: str | None, *, draw: bool, pictures_url: str | None) -> tuple[
 
     It shows the pictures, or links to `pictures_url`. What cannot be had is left out, with a note.
     """
-    warnings, decided, notes, changed = (list[str]() for _ in range(4))
-    summary, tune, files = pictures.conclusion(), dict[str, Any](), dict[str, bytes]()
+    warnings: list[str] = []
+    decided: list[str] = []
+    notes: list[str] = []
+    changed: list[str] = []
+    tune: dict[str, Any] = {}
+    files: dict[str, bytes] = {}
+    summary = pictures.conclusion()
     with noted(notes):
         if stale := ", ".join(stale_stages()):
             warnings.append(f"Metrics of {stale} are out of date: run `dvc repro`, and commit.")
@@ -204,12 +209,11 @@ def tables(base: str, params: list[Change], metrics: list[Change], objective: ob
     for key, headline in (("margin", "comparison.verdict"), ("objective", "tune.best.score")):
         if any(change.key == key and change.new is not None for change in metrics):
             directions[headline] = f"of another {key}"
-    others, machine = list[Change](), list[Change]()
-    figures = {change.figure for change in [*params, *headlines]}
-    for change in metrics:
-        if not change.headline and change.figure not in figures:
-            figures.add(change.figure)
-            (machine if "seconds" in change.key else others).append(change)
+    folded = [change for change in metrics if not change.headline]
+    first = {change.figure: change for change in reversed([*params, *headlines, *folded])}
+    folded = [change for change in folded if first[change.figure] is change]
+    others = [change for change in folded if "seconds" not in change.key]
+    machine = [change for change in folded if "seconds" in change.key]
     titles = ("", "", "Other metrics", "Decided by the machine that ran it")
     for title, rows in zip(titles, (params, headlines, others, machine), strict=True):
         lines = ["| File | Name | Before | Now | Change |  |", f"|{' --- |' * 6}"]
@@ -217,9 +221,10 @@ def tables(base: str, params: list[Change], metrics: list[Change], objective: ob
             cells = (Path(row.file).name, row.key, shown(row.old), shown(row.new), shown(row.difference, "+"))
             lines.append(f"| {' | '.join(map(code, cells))} | {row.meaning(directions)} |")
         text = "\n".join(lines)
-        folded = f"<details><summary>{title} ({len(rows)})</summary>\n\n{text}\n\n</details>"
+        if rows and title:
+            text = f"<details><summary>{title} ({len(rows)})</summary>\n\n{text}\n\n</details>"
         if rows:
-            yield folded if title else text
+            yield text
 
 
 def shown(value: object, sign: str = "") -> str:
