@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from stages.base import params
+from stages.base.console import UserError
 from stages.base.params import Tune
 from stages.base.splits import Split
 from stages.search import oracles, tuning
@@ -518,3 +519,15 @@ def test_conditions_of_a_parent_and_of_its_parent_hold_both():
         asked.values = {"layers": layers, "width": width}
         active = dimensions["skip"].active(asked.values)
         assert asked.is_active("skip") == active == ((layers, width) == (3, 1))
+
+
+def test_a_condition_that_can_never_hold_is_one_line():
+    integers = {"type": "int", "min": 1, "max": 3}
+    space = {
+        "layers": integers,
+        "width": {**integers, "when": {"layers": [1]}},
+        "skip": {"type": "boolean", "when": {"layers": [2], "width": [1]}},
+    }
+    line = "^params.yaml: tune.space.skip is never active: .+ no value of layers in common$"
+    with pytest.raises(UserError, match=line):
+        oracles.search_space(tune(space=space).space)
