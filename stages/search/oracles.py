@@ -61,8 +61,8 @@ def search_space(space: dict[str, Dimension]) -> keras_tuner.HyperParameters:
         conditions = _conditions(name, space)
         if never := [parent for parent, values in conditions.items() if not values]:
             raise UserError(
-                f"params.yaml: tune.space.{name} is never active: its `when` and those of its parents have no "
-                f"value of {never[0]} in common"
+                f"params.yaml: tune.space.{name} is never active: its `when` and those of its parents "
+                f"have no value of {never[0]} in common"
             )
         config = {"name": name, **dimension.model_dump(exclude={"type", "when"})}
         config["conditions"] = [
