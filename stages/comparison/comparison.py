@@ -21,7 +21,6 @@ from stages.compute.runner import Runner
 from stages.training.evaluation import GROUPS
 from stages.training.score import NAME
 
-NETWORKS = ("baseline", "retrain")
 MOST_POINTS = 10_000  # in the picture of predictions
 
 
@@ -59,14 +58,13 @@ def compare(settings: Params, tuned: dict[str, object], epochs: int, runner: Run
     A ratio is the baseline's figure to the tuned one's. What the machine decides has `seconds` in its name,
     except for the time in `summary`.
     """
-    scores = [np.load(f"data/{name}/scores.npy", allow_pickle=False) for name in NETWORKS]
-    trained_for = {"baseline": settings.train.epochs, "tuned": epochs}
-    same = tuned == settings.baseline and epochs == settings.train.epochs
-    difference = inference.difference_of_scores(*scores, same=same)
-    hyperparameters = {"baseline": settings.baseline, "tuned": tuned}
+    scores = [np.load(f"data/{name}/scores.npy", allow_pickle=False) for name in ("baseline", "retrain")]
     networks = {
-        name: {"hyperparameters": hyperparameters[name], "epochs": trained_for[name]} for name in trained_for
+        "baseline": {"hyperparameters": settings.baseline, "epochs": settings.train.epochs},
+        "tuned": {"hyperparameters": tuned, "epochs": epochs},
     }
+    same = networks["baseline"] == networks["tuned"]
+    difference = inference.difference_of_scores(*scores, same=same)
     measured = runner.ask("compare", networks=networks)
     sizes, margin = measured.pop("parameters"), settings.compare.margin
     verdict = inference.verdict(difference, margin)
@@ -87,7 +85,7 @@ def compare(settings: Params, tuned: dict[str, object], epochs: int, runner: Run
             "low": difference.low,
             "high": difference.high,
         },
-        "epochs": trained_for,
+        "epochs": {name: network["epochs"] for name, network in networks.items()},
         "parameters": {**sizes, "ratio": float(f"{sizes['baseline'] / sizes['tuned']:.4g}")},
         **measured,
     }
