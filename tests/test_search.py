@@ -73,14 +73,7 @@ def holdout(objective=SCORE, **changes) -> Holdout:
 def run(settings: Tune, seed=0, function=formula, baseline=None, **changes):
     """The trials that an oracle asks for, and the oracle."""
     oracle, own = oracles.create(settings, seed), {"units": 512, "fixed": 1, **(baseline or {})}
-    trials = search(
-        oracle,
-        function,
-        holdout(settings.objective, **changes),
-        baseline=own,
-        max_epochs=settings.max_epochs,
-        trials_at_once=getattr(getattr(settings, settings.strategy), "trials_at_once", None),
-    )
+    trials = search(oracle, function, holdout(settings.objective, **changes), settings, own)
     assert (trials[0].number, trials[0].hyperparameters, trials[0].budget) == (0, own, settings.max_epochs)
     return trials[1:], oracle
 

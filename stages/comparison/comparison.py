@@ -160,22 +160,18 @@ def sentence(compared: dict, before: Mapping[str, object], after: Mapping[str, o
 
 def conclusion(compared: dict) -> str:
     """Return the verdict in words, what is certain first."""
-    margin, score = compared["margin"], compared[f"test_{NAME}"]
-    form = decimals(margin)
+    verdict, score, form = compared["verdict"], compared[f"test_{NAME}"], decimals(compared["margin"])
+    by_margin = f"by more than {compared['margin']}"
     loss = f"worse by {-score['high']:{form}} to {-score['low']:{form}}" if compared["worse"] == "yes" else ""
-    if compared["verdict"] == "non_inferior":
+    if verdict == "inferior":
+        return f"inferior {by_margin}"
+    if verdict == "non_inferior":
         more = ", and superior" if compared["superior"] == "yes" else f", but {loss}" if loss else ""
-        return f"not inferior by more than {margin}{more}"
-    if compared["verdict"] == "inferior":
-        return f"inferior by more than {margin}"
-    opened = (
-        f"{loss}; open whether by more than {margin}" if loss else f"open whether worse by more than {margin}"
-    )
-    count = compared["replicates_to_settle"]
-    way_out = (
-        f"about {count} trainings of each would settle it" if count else "more trainings would not settle it"
-    )
-    return f"{opened} ({100 * compared['probability_within_margin']:.0f} % likely not; {way_out})"
+        return f"not inferior {by_margin}{more}"
+    open_ = f"{loss}; open whether {by_margin}" if loss else f"open whether worse {by_margin}"
+    count, likely = compared["replicates_to_settle"], 100 * compared["probability_within_margin"]
+    more = f"about {count} trainings of each would" if count else "more trainings would not"
+    return f"{open_} ({likely:.0f} % likely not; {more} settle it)"
 
 
 def duration(seconds: Mapping[str, float]) -> str:

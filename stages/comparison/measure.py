@@ -62,21 +62,19 @@ def compare(session: Session, job: dict) -> dict:
     predictions = [
         partial(timeit.timeit, partial(predictor(network), inputs), number=1) for network in networks.values()
     ]
-
-    seconds = partial(compare_seconds, list(networks), rounds=ROUNDS)
-    epoch = seconds(epochs, len(training.labels) / size)
+    epoch = compare_seconds(list(networks), epochs, len(training.labels) / size)
     lengths = {name: asked["epochs"] for name, asked in job["networks"].items()}
     factors = {name: lengths.get(name, lengths["baseline"] / lengths["tuned"]) for name in epoch}
     return {
         "parameters": {name: network.count_params() for name, network in networks.items()},
         "seconds_per_epoch": epoch,
         "seconds_per_training": {name: float(f"{epoch[name] * factors[name]:.4g}") for name in epoch},
-        f"milliseconds_per_{BATCH}_predictions": seconds(predictions, 1000),
+        f"milliseconds_per_{BATCH}_predictions": compare_seconds(list(networks), predictions, 1000),
     }
 
 
 def compare_seconds(
-    names: list[str], functions: Sequence[Callable[[], float]], factor: float, *, rounds: int
+    names: list[str], functions: Sequence[Callable[[], float]], factor: float, rounds: int = ROUNDS
 ) -> dict[str, float]:
     """Return the seconds that two functions return, after a first round that warms up.
 
@@ -85,10 +83,10 @@ def compare_seconds(
     """
     seconds = [[function() for function in functions] for _ in range(rounds + 1)]
     first, second = np.transpose(seconds[1:]) * factor
-    low, middle, high = np.percentile(first / second, [25, 50, 75])
-    figures = {"ratio": middle, "ratio_low": low, "ratio_high": high}
-    medians = {name: np.median(values) for name, values in zip(names, (first, second), strict=True)}
-    return {name: float(f"{figure:.4g}") for name, figure in {**medians, **figures}.items()}
+    medians = np.median(first), np.median(second)
+    ratios = np.percentile(first / second, [50, 25, 75])
+    keys = *names, "ratio", "ratio_low", "ratio_high"
+    return {key: float(f"{figure:.4g}") for key, figure in zip(keys, (*medians, *ratios), strict=True)}
 
 
 def keras_file(network: keras.Model) -> tuple[bytes, str | None]:

@@ -37,35 +37,25 @@ def search(
     oracle: keras_tuner.Oracle,
     run: Run,
     scoring: Holdout | CrossValidation,
-    *,
+    tune: Tune,
     baseline: Mapping[str, object],
-    max_epochs: int,
-    trials_at_once: int | None,
     report: Callable[[Trial], None] = lambda trial: None,
 ) -> list[Trial]:
     """Return the trial of the baseline, number 0, and those that `oracle` asks for, evaluated, in its order.
 
     Args:
         run: a function that trains: see `runner.Runner.run`.
-        scoring: which trainings a trial consists of and how they are scored.
-        baseline: hyperparameters; those that are not in the oracle's space are in each trial. The oracle is
-            not told of their own trial.
-        max_epochs: of a trial whose epochs the oracle does not decide.
-        trials_at_once: asked for before the first of them is told; None for as many as the oracle has.
+        baseline: hyperparameters; those that are not in `tune.space` are in each trial. The oracle is not
+            told of their own trial.
         report: called with each trial as soon as it is done, in any order.
     """
     trials: list[Trial] = []
-    searched = {dimension.name for dimension in oracle.get_space().space}
-
-    def hyperparameters(asked: keras_tuner.engine.trial.Trial) -> dict[str, object]:
-        values = oracles.values(asked)
-        return {n: v for n, v in {**baseline, **values}.items() if n in values or n not in searched}
-
-    while batch := _ask(oracle, trials_at_once):
-        planned = [] if trials else [Trial(0, dict(baseline), max_epochs, Evaluation())]
+    while batch := _ask(oracle, getattr(getattr(tune, tune.strategy), "trials_at_once", None)):
+        planned = [] if trials else [Trial(0, dict(baseline), tune.max_epochs, Evaluation())]
         for asked in batch:
-            number, budget = len(trials) + len(planned), oracles.epochs(asked, max_epochs)
-            planned.append(Trial(number, hyperparameters(asked), budget, Evaluation()))
+            values, number = oracles.values(asked), len(trials) + len(planned)
+            tried = {n: v for n, v in {**baseline, **values}.items() if n in values or n not in tune.space}
+            planned.append(Trial(number, tried, oracles.epochs(asked, tune.max_epochs), Evaluation()))
         done = _evaluate(planned, run, scoring, report)
         for asked, trial in zip(batch, done[-len(batch) :], strict=True):
             _tell(oracle, asked, trial.evaluation)

@@ -207,15 +207,8 @@ def tune(settings: Params, scoring: Holdout | CrossValidation, runner: Runner) -
         runner.progress = partial(console.advance, bar)
         stored = f"{len(runner.stored)} trainings in {settings.runtime.store}"
         bar.write(f"tune: up to {count} trials, one of the baseline, {epochs} epochs; {stored}")
-        trials = search(
-            oracle,
-            runner.run,
-            scoring,
-            baseline=baseline,
-            max_epochs=tune.max_epochs,
-            trials_at_once=getattr(getattr(tune, tune.strategy), "trials_at_once", None),
-            report=reporter(bar, count, tune, oracle.objective),
-        )
+        report = reporter(bar, count, tune, oracle.objective)
+        trials = search(oracle, runner.run, scoring, tune, baseline, report)
         choice = choose(trials, tune, oracle.objective)
     for note in filter(None, (doubt(choice, tune), edge(choice.top, tune))):
         console.say(note)
