@@ -1,8 +1,7 @@
 """Baseline and tuned network compared: is the tuned one as good, smaller, faster?
 
-Both were trained by the same function on the same data over the same seeds, each for the epochs that it was
-chosen for: see replicates.py. The statistics are in inference.py. How long both take is measured on a worker,
-in turn.
+Both were trained by the same function on the same data with the same seeds: see replicates.py. The statistics
+are in inference.py. How long both take is measured on a worker, in turn: see measure.py.
 """
 
 from collections.abc import Mapping
@@ -52,11 +51,9 @@ def check(settings: Params) -> None:
 def compare(settings: Params, tuned: dict[str, object], epochs: int, runner: Runner) -> dict:
     """Return the comparison, from data/baseline, data/retrain and what `retrain` trained for how many epochs.
 
-    Writes it to metrics/comparison.json and, to be drawn, metrics/plots/answer.csv, and
-    metrics/plots/confusion.csv: how many test examples of each class the kept tuned network takes for which
-    class or, where labels are numbers, labels and predictions.
-    A ratio is the baseline's figure to the tuned one's. What the machine decides has `seconds` in its name,
-    except for the time in `summary`.
+    Writes it to metrics/comparison.json and, to be drawn, the tables of `answer` and `predictions` to
+    metrics/plots/answer.csv and confusion.csv. A ratio is the baseline's figure to the tuned one's. What the
+    machine decides has `seconds` in its name, except for the time in `summary`.
     """
     scores = [np.load(f"data/{name}/scores.npy", allow_pickle=False) for name in ("baseline", "retrain")]
     networks = {
@@ -102,18 +99,22 @@ def answer(compared: dict) -> pd.DataFrame:
     First the difference of scores with `margin` and `verdict`, then the tuned network's size and times in
     percent of the baseline's. What the machine decides has `seconds` in the name of its figure.
     """
-    difference = compared[f"test_{NAME}"]
+    score = compared[f"test_{NAME}"]
     rows = [
-        {"figure": f"test_{NAME}", "value": difference["difference"]}
-        | {end: difference[end] for end in ("low", "high")}
-        | {name: compared[name] for name in ("margin", "verdict")}
+        {
+            "figure": f"test_{NAME}",
+            "value": score["difference"],
+            "low": score["low"],
+            "high": score["high"],
+            "margin": compared["margin"],
+            "verdict": compared["verdict"],
+        }
     ]
+    columns = {"ratio": "value", "ratio_high": "low", "ratio_low": "high"}
     for name, figures in compared.items():
         if isinstance(figures, dict) and "ratio" in figures and name != "seconds_per_epoch":
-            ends = {"value": "ratio", "low": "ratio_high", "high": "ratio_low"}
-            percent = {
-                end: float(f"{100 / figures[ratio]:.4g}") for end, ratio in ends.items() if ratio in figures
-            }
+            ratios = {column: figures[ratio] for ratio, column in columns.items() if ratio in figures}
+            percent = {column: float(f"{100 / ratio:.4g}") for column, ratio in ratios.items()}
             rows.append({"figure": name, **percent})
     return pd.DataFrame(rows)
 

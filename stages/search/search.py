@@ -65,7 +65,7 @@ def search(
 
 def best(trials: list[Trial], objective: keras_tuner.Objective) -> Trial | None:
     """Return the best trial, the first of equals, as KerasTuner's `get_best_trials`; None if all failed."""
-    scored = [trial for trial in trials if not trial.evaluation.failure]
+    scored = (trial for trial in trials if not trial.evaluation.failure)
     return max(scored, key=lambda trial: goodness(trial, objective), default=None)
 
 
@@ -139,13 +139,13 @@ def _ask(oracle: keras_tuner.Oracle, most: int | None) -> list[keras_tuner.engin
 
 
 def _tell(oracle: keras_tuner.Oracle, asked: keras_tuner.engine.trial.Trial, evaluation: Evaluation) -> None:
-    score = evaluation.scores[oracle.objective.name]
-    if evaluation.failure:  # to Hyperband the worst score: it would promote a good trial less for each failed
-        score = -math.inf if oracle.objective.direction == "max" else math.inf
+    objective, score = oracle.objective, evaluation.scores[oracle.objective.name]
     if evaluation.failure and not isinstance(oracle, keras_tuner.oracles.HyperbandOracle):
         asked.status, asked.message = "FAILED", evaluation.failure
     else:
-        oracle.update_trial(asked.trial_id, {oracle.objective.name: score})
+        if evaluation.failure:  # Hyperband would promote a good trial less for each that failed
+            score = -math.inf if objective.direction == "max" else math.inf
+        oracle.update_trial(asked.trial_id, {objective.name: score})
         asked.status = "COMPLETED"
     oracle.end_trial(asked)
 
@@ -168,7 +168,6 @@ def rehearse(tune: Tune, seed: int) -> tuple[list[int], int]:
             budgets.append(oracles.epochs(asked, tune.max_epochs))
             values = tuple(oracles.values(asked).items())
             longest[values] = max(longest[values], budgets[-1])
-        for asked in batch:
             _tell(oracle, asked, Evaluation({tune.objective: 0.0}))
     if max(budgets) < tune.max_epochs:
         raise UserError(

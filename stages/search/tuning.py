@@ -55,9 +55,8 @@ def choose(trials: list[Trial], tune: Tune, objective: keras_tuner.Objective) ->
     """Return what `tune.selection` takes; UserError if all trials failed."""
     top = best(trials, objective)
     if top is None:
-        raise console.UserError(
-            f"all trials ({len(trials)}) failed; the first: {trials[0].evaluation.failure}"
-        )
+        why = trials[0].evaluation.failure
+        raise console.UserError(f"all trials ({len(trials)}) failed; the first: {why}")
     by_rule = {
         "tolerance": as_good(trials, objective, tune.tolerance),
         "one_standard_error": as_good(trials, objective),
@@ -70,10 +69,8 @@ def choose(trials: list[Trial], tune: Tune, objective: keras_tuner.Objective) ->
         "one_standard_error": reference.evaluation.standard_error,
         "best": 0.0,
     }[tune.selection]
-    limit = None
-    if width is not None:
-        score = reference.evaluation.scores[tune.objective]
-        limit = score - width if objective.direction == "max" else score + width
+    worse = -1 if objective.direction == "max" else 1
+    limit = None if width is None else reference.evaluation.scores[tune.objective] + worse * width
     return Choice(good[0], reference, top, by_rule, limit)
 
 
@@ -103,29 +100,26 @@ def space_rows(trials: list[Trial], chosen: Trial, tune: Tune) -> pd.DataFrame:
     `least` and `greatest` are the values at the ends of the space, `score` is that of `objective`.
     """
     space = oracles.search_space(tune.space).space
-    rows = []
-    for trial in trials:
-        for dimension in space:
-            value, range_ = trial.hyperparameters.get(dimension.name), tune.space[dimension.name]
-            if trial.evaluation.failure or not range_.has(value):
-                continue
-            least, greatest = range_.ends
-            rows.append(
-                {
-                    "trial": trial.number,
-                    "hyperparameter": dimension.name,
-                    "value": str(value),  # no column of floats, in which 32 is 32.0
-                    "position": round(dimension.value_to_prob(value), 6),
-                    "least": str(least),
-                    "greatest": str(greatest),
-                    "dimensions": len(space),
-                    "budget": trial.budget,
-                    "objective": tune.objective,
-                    "score": trial.evaluation.scores[tune.objective],
-                    "standard_error": trial.evaluation.standard_error,
-                    "chosen": "yes" if trial is chosen else "no",
-                }
-            )
+    rows = [
+        {
+            "trial": trial.number,
+            "hyperparameter": dimension.name,
+            "value": str(value),  # no column of floats, in which 32 is 32.0
+            "position": round(dimension.value_to_prob(value), 6),
+            "least": str(tune.space[dimension.name].ends[0]),
+            "greatest": str(tune.space[dimension.name].ends[1]),
+            "dimensions": len(space),
+            "budget": trial.budget,
+            "objective": tune.objective,
+            "score": trial.evaluation.scores[tune.objective],
+            "standard_error": trial.evaluation.standard_error,
+            "chosen": "yes" if trial is chosen else "no",
+        }
+        for trial in trials
+        if not trial.evaluation.failure
+        for dimension in space
+        if tune.space[dimension.name].has(value := trial.hyperparameters.get(dimension.name))
+    ]
     return with_importance(pd.DataFrame(rows)) if rows else pd.DataFrame()
 
 
@@ -267,11 +261,8 @@ def edge(top: Trial, tune: Tune) -> str | None:
             position = dimension.value_to_prob(value)
             if value in (range_.min, range_.max) or min(position, 1 - position) < EDGE:
                 at_end.append(f"{dimension.name} {value:.4g}")
-    if not at_end:
-        return None
-    return (
-        f"note: the best trial is at the edge of the space ({', '.join(at_end)}); a wider one may hold better"
-    )
+    where = f"the edge of the space ({', '.join(at_end)})"
+    return f"note: the best trial is at {where}; a wider one may hold better" if at_end else None
 
 
 def doubt(choice: Choice, tune: Tune) -> str | None:
