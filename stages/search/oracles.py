@@ -49,12 +49,9 @@ class _GridSearchOracle(keras_tuner.oracles.GridSearchOracle):
 
 
 def search_space(space: dict[str, Dimension]) -> keras_tuner.HyperParameters:
-    """Return `tune.space` as KerasTuner's `HyperParameters`.
+    """Return `tune.space` as KerasTuner's `HyperParameters`; UserError if one of them can never be active.
 
-    It is made of configurations, since a `conditional_scope` cannot be of two parents side by side.
-
-    Raises:
-        UserError: a hyperparameter can never be active.
+    They are made from configurations, since a `conditional_scope` cannot have two parents side by side.
     """
     hyperparameters = keras_tuner.HyperParameters()
     for name, dimension in space.items():

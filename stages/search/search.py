@@ -155,9 +155,7 @@ def rehearse(tune: Tune, seed: int) -> tuple[list[int], int]:
 
     How many there are does not depend on how good they are: the oracle is told that all are equally good.
     Which hyperparameters a Gaussian process asks for does, and they may come again: it is not rehearsed.
-
-    Raises:
-        UserError: the space is too small.
+    UserError if the space is too small.
     """
     if isinstance(block := getattr(tune, tune.strategy), Bayesian):
         return [tune.max_epochs] * block.max_trials, tune.max_epochs * block.max_trials

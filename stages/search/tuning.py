@@ -18,7 +18,7 @@ from stages.compute.runner import Runner
 from stages.search import oracles
 from stages.search.oracles import keras_tuner
 from stages.search.scoring import CrossValidation, Evaluation, Holdout, trainings
-from stages.search.search import Trial, as_good, best, rehearse, search
+from stages.search.search import Trial, as_good, best, goodness, rehearse, search
 from stages.training.evaluation import SCORE
 
 EDGE = 0.05  # of a range, from either end
@@ -63,7 +63,7 @@ def choose(trials: list[Trial], tune: Tune, objective: keras_tuner.Objective) ->
         "best": [top],
     }
     good = by_rule[tune.selection]
-    reference = best(sorted(good, key=lambda trial: trial.number), objective) or top
+    reference = max(good, key=lambda trial: (goodness(trial, objective), -trial.number))
     width = {
         "tolerance": tune.tolerance if tune.objective == SCORE else None,  # it is of that score
         "one_standard_error": reference.evaluation.standard_error,
@@ -155,7 +155,7 @@ def brief(trial: Trial, tune: Tune) -> dict:
     }
 
 
-def shown(trial: Trial, tune: Tune) -> str:
+def shown_score(trial: Trial, tune: Tune) -> str:
     """Return the score of `trial` with the digits that the tolerance asks for."""
     return f"{trial.evaluation.scores[tune.objective]:{console.decimals(tune.tolerance)}}"
 
@@ -173,12 +173,12 @@ def reporter(bar: tqdm, count: int, tune: Tune, objective: keras_tuner.Objective
         in_order = sorted(trials, key=lambda trial: trial.number)
         write_csv(TRIALS, pd.DataFrame(row(each, objective.name) for each in in_order))
         top = best(trials, objective)
-        so_far = f"best={shown(top, tune)}" if top else "no score yet"
+        so_far = f"best={shown_score(top, tune)}" if top else "no score yet"
         bar.set_postfix_str(so_far, refresh=False)
         if bar.disable:
             evaluation = trial.evaluation
             tried = " ".join(f"{n}={value}" for n, value in trial.hyperparameters.items() if n in tune.space)
-            score = f"{objective.name}={evaluation.failure or shown(trial, tune)}"
+            score = f"{objective.name}={evaluation.failure or shown_score(trial, tune)}"
             done = f"{len(trials)}/{count} trial {trial.number}"
             print(f"{done}: {tried} epochs={evaluation.epochs} {score} {so_far}", flush=True)
 
@@ -195,8 +195,8 @@ def tune(settings: Params, scoring: Holdout | CrossValidation, runner: Runner) -
     if taken := row(Trial(0, {}, 0, Evaluation()), "").keys() & {*baseline, *tune.space}:
         what = f"{min(taken)} is a column of metrics/plots/trials.csv; give the hyperparameter another name"
         raise console.UserError(f"params.yaml: baseline.{what}")
-    oracle, (budgets, of_trials) = oracles.create(tune, settings.seed), rehearse(tune, settings.seed)
-    count, epochs = 1 + len(budgets), (tune.max_epochs + of_trials) * len(trainings(scoring, {}))
+    oracle, (budgets, epochs) = oracles.create(tune, settings.seed), rehearse(tune, settings.seed)
+    count, epochs = 1 + len(budgets), (tune.max_epochs + epochs) * len(trainings(scoring, {}))
     with console.progress_bar("tune", epochs) as bar:
         runner.progress = partial(console.advance, bar)
         stored = f"{len(runner.stored)} trainings in {settings.runtime.store}"
@@ -240,7 +240,7 @@ def reason(choice: Choice, tune: Tune) -> str:
 
     def named(trial: Trial) -> str:
         searched = listed(brief(trial, tune)["hyperparameters"])
-        return f"{searched} with {tune.objective} {shown(trial, tune)}"
+        return f"{searched} with {tune.objective} {shown_score(trial, tune)}"
 
     why = "the best" if choice.reference is choice.top else "the best with the full budget"
     if choice.trial is not choice.reference:
@@ -273,6 +273,6 @@ def doubt(choice: Choice, tune: Tune) -> str | None:
         return None
     return (
         f"warning: trial {choice.top.number}, after {top.epochs} epochs, has {tune.objective} "
-        f"{shown(choice.top, tune)}, far better than the one that is chosen from those with the "
+        f"{shown_score(choice.top, tune)}, far better than the one that is chosen from those with the "
         "full budget; see metrics/plots/trials.csv, and narrow tune.space or raise tune.max_epochs"
     )
