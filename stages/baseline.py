@@ -4,7 +4,7 @@ Reads `seed`, `baseline` and `train`; writes metrics/baseline.json, metrics/plot
 """
 
 from stages.base import console, packages, params
-from stages.comparison.replicates import result_line, runner, train_and_test
+from stages.comparison.replicates import final_runner, result_line, train_and_test
 from stages.compute.cluster import connect
 from stages.training.evaluation import check_names
 
@@ -13,8 +13,8 @@ def main() -> None:
     settings = params.load()
     packages.check("numerics", "training")
     check_names(settings.tune)
-    with connect(settings.runtime.workers) as client, runner(client, settings) as trainings:
-        trained = train_and_test("baseline", settings.baseline, settings.train.epochs, settings, trainings)
+    with connect(settings.runtime.workers) as client, final_runner(client, settings) as runner:
+        trained = train_and_test("baseline", settings.baseline, settings.train.epochs, settings, runner)
     console.result(result_line("baseline", trained))
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from stages.base import console, packages, params
 from stages.base.files import read_json
 from stages.comparison import comparison
-from stages.comparison.replicates import result_line, runner, train_and_test
+from stages.comparison.replicates import final_runner, result_line, train_and_test
 from stages.compute.cluster import connect
 
 ROWS = "verdict|parameters.ratio|best.score"  # of all metrics, to see what changed
@@ -24,9 +24,9 @@ def main() -> None:
     if settings.retrain.from_ == "tune" and settings.retrain.epochs:
         epochs = network["epochs"] if settings.retrain.epochs == "best" else settings.retrain.epochs
     comparison.check(settings)
-    with connect(settings.runtime.workers) as client, runner(client, settings) as trainings:
-        trained = train_and_test("retrain", tuned, epochs, settings, trainings)
-        compared = comparison.compare(settings, tuned, epochs, trainings)
+    with connect(settings.runtime.workers) as client, final_runner(client, settings) as runner:
+        trained = train_and_test("retrain", tuned, epochs, settings, runner)
+        compared = comparison.compare(settings, tuned, epochs, runner)
     console.result(result_line("retrain", trained))
     console.result(f"comparison: {' '.join(compared['summary'])}")
     console.result(f"what changed since the last commit: dvc metrics diff | grep -E '{ROWS}'")

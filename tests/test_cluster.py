@@ -23,7 +23,7 @@ from searches import start, wait_for_store
 import stages.tune
 from stages.base.console import UserError
 from stages.base.params import load
-from stages.comparison.replicates import runner
+from stages.comparison.replicates import final_runner
 from stages.compute import cluster, code
 from stages.compute.cluster import connect
 from stages.compute.store import Store
@@ -290,7 +290,7 @@ def test_what_a_killed_search_left_on_workers_goes_with_the_next_and_what_has_en
         search.communicate()
         while client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.clients)) > 2:
             time.sleep(0.1)
-        with runner(client, load(Path("params.yaml"))):
+        with final_runner(client, load(Path("params.yaml"))):
             assert len(searches()) == 1
             assert not set(left) & set(searches())
         assert searches() == []

@@ -23,9 +23,8 @@ def test_seconds_are_compared_in_turn():
     def function(name, seconds):
         return lambda: (order.append(name), seconds)[1]
 
-    seconds = measure.compare_seconds(
-        ["baseline", "tuned"], [function("baseline", 0.02), function("tuned", 0.01)], 1000, rounds=5
-    )
+    timed = {"baseline": function("baseline", 0.02), "tuned": function("tuned", 0.01)}
+    seconds = measure.compare_seconds(timed, 1000, rounds=5)
     assert order == ["baseline", "tuned"] * 6
     assert seconds == {"baseline": 20, "tuned": 10, "ratio": 2, "ratio_low": 2, "ratio_high": 2}
 

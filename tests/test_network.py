@@ -14,7 +14,7 @@ from searches import cluster_by_hand, start, wait_for_store
 
 from stages.base.console import UserError
 from stages.base.params import load
-from stages.comparison.replicates import runner
+from stages.comparison.replicates import final_runner
 from stages.compute.cluster import connect
 
 pytestmark = pytest.mark.weekly
@@ -92,7 +92,7 @@ def test_without_the_right_certificates_one_line_says_so(project, tmp_path, monk
                 dask.config.set({**named, "scheduler-address": there}),
                 pytest.raises(UserError, match=said.format(there)),
                 connect(None) as client,
-                runner(client, load()) as trainings,
+                final_runner(client, load()) as trainings,
             ):
                 trainings.ask("compare")
     assert project.outputs() == before

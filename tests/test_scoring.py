@@ -14,24 +14,20 @@ from stages.base.splits import Split
 from stages.search import scoring
 from stages.search.scoring import LOSS, SCORE
 
+PARAMS = Path(__file__).parent.parent / "params.yaml"
 CLASSES = np.repeat(np.array([2, 0, 1], np.int32), [12, 6, 3])
 NUMBERS = CLASSES.astype(np.float32)
 
 
 def holdout(**changes) -> scoring.Holdout:
-    settings = {
-        "train_size": 3,
-        "size": 7,
-        "objective": SCORE,
-        "seeds": [5],
-        "early_stopping": None,
-    }
+    subsets = {"holdout": (np.arange(3), np.arange(3, 7))}
+    settings = {"subsets": subsets, "objective": SCORE, "seeds": [5], "early_stopping": None}
     return scoring.Holdout(**{**settings, **changes})
 
 
-def folds(labels=CLASSES, groups=None, **changes) -> scoring.CrossValidation:
+def folds(labels=CLASSES, groups=None, count=3, seed=5, seeds=(5,)) -> scoring.CrossValidation:
     data = Split(np.zeros((len(labels), 1)), labels, groups=groups)
-    return scoring.CrossValidation(data, **{"folds": 3, "seed": 5, "seeds": [5], **changes})
+    return scoring.CrossValidation(scoring.folds(data, count, seed), list(seeds))
 
 
 def checkpoint(scores, losses=None, error=0.0, seconds=None) -> scoring.Checkpoint:
@@ -45,14 +41,8 @@ def rows(subsets) -> list[tuple[list[int], list[int]]]:
     return [(train.tolist(), held_out.tolist()) for train, held_out in subsets]
 
 
-def test_the_holdout_trains_on_the_first_rows_and_scores_on_all_others():
-    subsets = holdout().subsets
-    assert list(subsets) == ["holdout"]
-    assert rows(subsets.values()) == [([0, 1, 2], [3, 4, 5, 6])]
-
-
 def test_a_holdout_has_a_training_for_each_seed():
-    asked = holdout(seeds=[5, 9, 7]).trainings({"units": 16})
+    asked = scoring.trainings(holdout(seeds=[5, 9, 7]), {"units": 16})
     assert asked == [scoring.Training({"units": 16}, seed, "holdout") for seed in (5, 9, 7)]
 
 
@@ -109,7 +99,7 @@ def test_folds_of_several_labels_an_example_are_drawn_whatever_they_are(seed):
 def test_each_fold_has_a_training_for_each_seed():
     scored = folds(seeds=[5, 6])
     assert list(scored.subsets) == ["fold 1 of 3", "fold 2 of 3", "fold 3 of 3"]
-    asked = scored.trainings({"units": 16})
+    asked = scoring.trainings(scored, {"units": 16})
     assert asked == [
         scoring.Training({"units": 16}, seed, name) for seed in (5, 6) for name in scored.subsets
     ]
@@ -162,7 +152,7 @@ def test_the_standard_error_of_folds_is_of_each_folds_mean_over_the_seeds():
     scores = [{SCORE: score} for score in (0.6, 0.9, 0.8, 0.8, 0.7, 1.0)]
     assert folds(seeds=[5, 6]).standard_error(scores) == pytest.approx(0.1 * THREE_FOLDS, rel=1e-12)
     of_two = math.sqrt(0.045 * (1 / 2 + 1))
-    assert folds(folds=2).standard_error(scores[:2]) == pytest.approx(of_two, rel=1e-12)
+    assert folds(count=2).standard_error(scores[:2]) == pytest.approx(of_two, rel=1e-12)
 
 
 def test_a_trial_comes_to_the_means_at_its_trainings_best_epochs():
@@ -210,7 +200,7 @@ def test_a_trial_that_came_to_nothing_has_no_scores():
 @pytest.fixture
 def scoring_of(tmp_path, monkeypatch):
     """A function that returns how trials are scored on a data set, with changes to `tune` in params.yaml."""
-    settings = load(Path(__file__).parent.parent / "params.yaml")
+    settings = load(PARAMS)
     monkeypatch.chdir(tmp_path)
 
     def of(labels=CLASSES, groups=None, own_validation=False, cv=3, **changes):
@@ -226,11 +216,12 @@ def scoring_of(tmp_path, monkeypatch):
 
 def test_a_search_is_scored_on_the_validation_part_and_with_sklearn_on_folds(scoring_of):
     one = scoring_of(own_validation=True, executions_per_trial=3)
-    assert rows(one.subsets.values()) == [(list(range(16)), list(range(16, 21)))]
+    assert list(one.subsets) == ["holdout"]
+    assert rows(one.subsets.values()) == [(list(range(16)), list(range(16, 21)))]  # first, and all others
     assert len(set(one.seeds)) == 3
     many = scoring_of(strategy="sklearn", groups=GROUPS, cv=11, executions_per_trial=2)
-    assert len(many.subsets) == 11
-    assert many.splitter.__class__ is GroupKFold
+    by_group = GroupKFold(11, shuffle=True, random_state=load(PARAMS).seed).split(CLASSES, groups=GROUPS)
+    assert rows(many.subsets.values()) == rows(by_group)
     assert many.seeds == one.seeds[:2]
 
 

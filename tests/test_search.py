@@ -8,10 +8,11 @@ import pandas as pd
 import pytest
 
 from stages.base import params
+from stages.base.console import UserError
 from stages.base.params import Tune
 from stages.base.splits import Split
 from stages.search import oracles, tuning
-from stages.search.scoring import CrossValidation, Evaluation, Holdout, evaluate
+from stages.search.scoring import CrossValidation, Evaluation, Holdout, evaluate, folds, trainings
 from stages.search.search import Trial, as_good, best, rehearse, search
 from stages.training.checkpoint import Checkpoint
 from stages.training.evaluation import EVALUATED, LOSS, SCORE
@@ -65,21 +66,14 @@ def formula(asked):
 
 
 def holdout(objective=SCORE, **changes) -> Holdout:
-    settings = {"train_size": 3, "size": 5, "seeds": [0], "early_stopping": None}
+    settings = {"subsets": {"holdout": (np.arange(3), np.arange(3, 5))}, "seeds": [0], "early_stopping": None}
     return Holdout(objective=objective, **{**settings, **changes})
 
 
 def run(settings: Tune, seed=0, function=formula, baseline=None, **changes):
     """The trials that an oracle asks for, and the oracle."""
     oracle, own = oracles.create(settings, seed), {"units": 512, "fixed": 1, **(baseline or {})}
-    trials = search(
-        oracle,
-        function,
-        holdout(settings.objective, **changes),
-        baseline=own,
-        max_epochs=settings.max_epochs,
-        trials_at_once=getattr(getattr(settings, settings.strategy), "trials_at_once", None),
-    )
+    trials = search(oracle, function, holdout(settings.objective, **changes), settings, own)
     assert (trials[0].number, trials[0].hyperparameters, trials[0].budget) == (0, own, settings.max_epochs)
     return trials[1:], oracle
 
@@ -279,7 +273,7 @@ def test_a_condition_on_what_has_a_condition_holds_with_both(strategy):
     assert all(hyperparameters in tried for hyperparameters in wanted)
     if strategy == "grid":
         assert len(tried) == 4
-    table = tuning.lines(trials, trials[0], settings)
+    table = tuning.space_rows(trials, trials[0], settings)
     assert len(table) == sum(map(len, tried))
     ends = {"optimizer": ("adam", "sgd"), "nesterov": ("False", "True"), "strength": ("0.5", "0.9")}
     for name, rows in table.groupby("hyperparameter"):
@@ -394,11 +388,11 @@ def test_a_choice_that_scores_far_worse_than_a_trial_of_a_smaller_budget_is_said
     objective = keras_tuner.Objective(SCORE, "max")
     for low, warned in ((0.13, True), (0.95, False)):
         trials = [trial(1, 2, 0.97, 10), trial(2, 10, low, 30)]
-        warning = tuning.doubt(tuning.choose(trials, tune(), objective), tune(), ".4f")
+        warning = tuning.doubt(tuning.choose(trials, tune(), objective), tune())
         assert bool(warning) is warned
-    assert tuning.doubt(tuning.choose(trials[1:], tune(), objective), tune(), ".4f") is None
+    assert tuning.doubt(tuning.choose(trials[1:], tune(), objective), tune()) is None
     trials = [trial(1, 2, 0.97, 10), trial(2, 10, 0.13, 30)]
-    assert tuning.doubt(tuning.choose(trials, tune(), objective), tune(), ".4f").startswith(
+    assert tuning.doubt(tuning.choose(trials, tune(), objective), tune()).startswith(
         f"warning: trial 1, after 2 epochs, has {SCORE} 0.9700, far better than the one that is chosen"
     )
 
@@ -420,20 +414,17 @@ def checkpoint(*accuracies):
 
 
 def test_the_standard_error_is_of_the_images_and_of_the_executions():
-    scoring = holdout(train_size=0, size=100)
-    assert evaluate(scoring, [checkpoint(0.5, 0.9)], epochs=2).standard_error == pytest.approx(
+    assert evaluate(holdout(), [checkpoint(0.5, 0.9)], epochs=2).standard_error == pytest.approx(
         np.sqrt(0.9 * 0.1 / 100)
     )
-    by_loss = holdout(LOSS, train_size=0, size=100)
-    assert evaluate(by_loss, [checkpoint(0.9, 0.5)], epochs=2).standard_error == pytest.approx(0.3 / 10)
-    two = evaluate(
-        holdout(train_size=0, size=100, seeds=[0, 1]), [checkpoint(0.8), checkpoint(0.9)], epochs=1
-    )
+    assert evaluate(holdout(LOSS), [checkpoint(0.9, 0.5)], epochs=2).standard_error == pytest.approx(0.3 / 10)
+    two = evaluate(holdout(seeds=[0, 1]), [checkpoint(0.8), checkpoint(0.9)], epochs=1)
     assert two.standard_error == pytest.approx(np.sqrt((0.16 + 0.09) / 2 / 100 + 0.05**2))
     data = Split(np.zeros((18, 1)), np.repeat([0, 1], 9))
-    folds = CrossValidation(data, folds=3, seed=0, seeds=[0])
     assert evaluate(
-        folds, [checkpoint(0.8), checkpoint(0.9), checkpoint(0.7)], epochs=1
+        CrossValidation(folds(data, 3, seed=0), [0]),
+        [checkpoint(0.8), checkpoint(0.9), checkpoint(0.7)],
+        epochs=1,
     ).standard_error == pytest.approx(0.1 * np.sqrt(1 / 3 + 1 / 2))
 
 
@@ -480,7 +471,7 @@ def test_a_score_is_the_mean_of_each_executions_best_epoch():
     assert evaluation.scores[SCORE] == np.mean([0.6, 0.4])
     assert (evaluation.epochs, evaluation.parameters, evaluation.best_epoch) == (3, 7, 3)
     assert evaluation.seconds_per_epoch == 2
-    assert [training.seed for training in holdout(seeds=[0, 1]).trainings({})] == [0, 1]
+    assert [training.seed for training in trainings(holdout(seeds=[0, 1]), {})] == [0, 1]
 
 
 def test_the_oracles_are_kerastuners_own_and_write_nothing(tmp_path, monkeypatch, capsys):
@@ -518,3 +509,15 @@ def test_conditions_of_a_parent_and_of_its_parent_hold_both():
         asked.values = {"layers": layers, "width": width}
         active = dimensions["skip"].active(asked.values)
         assert asked.is_active("skip") == active == ((layers, width) == (3, 1))
+
+
+def test_a_condition_that_can_never_hold_is_one_line():
+    integers = {"type": "int", "min": 1, "max": 3}
+    space = {
+        "layers": integers,
+        "width": {**integers, "when": {"layers": [1]}},
+        "skip": {"type": "boolean", "when": {"layers": [2], "width": [1]}},
+    }
+    line = "^params.yaml: tune.space.skip is never active: .+ no value of layers in common$"
+    with pytest.raises(UserError, match=line):
+        oracles.search_space(tune(space=space).space)

@@ -1,8 +1,7 @@
 """Baseline and tuned network compared: is the tuned one as good, smaller, faster?
 
-Both were trained by the same function on the same data over the same seeds, each for the epochs that it was
-chosen for: see replicates.py. The statistics are in inference.py. How long both take is measured on a worker,
-in turn.
+Both were trained by the same function on the same data with the same seeds: see replicates.py. The statistics
+are in inference.py. How long both take is measured on a worker, in turn: see measure.py.
 """
 
 from collections.abc import Mapping
@@ -21,7 +20,6 @@ from stages.compute.runner import Runner
 from stages.training.evaluation import GROUPS
 from stages.training.score import NAME
 
-NETWORKS = ("baseline", "retrain")
 MOST_POINTS = 10_000  # in the picture of predictions
 
 
@@ -53,20 +51,17 @@ def check(settings: Params) -> None:
 def compare(settings: Params, tuned: dict[str, object], epochs: int, runner: Runner) -> dict:
     """Return the comparison, from data/baseline, data/retrain and what `retrain` trained for how many epochs.
 
-    Writes it to metrics/comparison.json and, to be drawn, metrics/plots/answer.csv, and
-    metrics/plots/confusion.csv: how many test examples of each class the kept tuned network takes for which
-    class or, where labels are numbers, labels and predictions.
-    A ratio is the baseline's figure to the tuned one's. What the machine decides has `seconds` in its name,
-    except for the time in `summary`.
+    Writes it to metrics/comparison.json and, to be drawn, the tables of `answer` and `predictions` to
+    metrics/plots/answer.csv and confusion.csv. A ratio is the baseline's figure to the tuned one's. What the
+    machine decides has `seconds` in its name, except for the time in `summary`.
     """
-    scores = [np.load(f"data/{name}/scores.npy", allow_pickle=False) for name in NETWORKS]
-    trained_for = {"baseline": settings.train.epochs, "tuned": epochs}
-    same = tuned == settings.baseline and epochs == settings.train.epochs
-    difference = inference.difference_of_scores(*scores, same=same)
-    hyperparameters = {"baseline": settings.baseline, "tuned": tuned}
+    scores = [np.load(f"data/{name}/scores.npy", allow_pickle=False) for name in ("baseline", "retrain")]
     networks = {
-        name: {"hyperparameters": hyperparameters[name], "epochs": trained_for[name]} for name in trained_for
+        "baseline": {"hyperparameters": settings.baseline, "epochs": settings.train.epochs},
+        "tuned": {"hyperparameters": tuned, "epochs": epochs},
     }
+    same = networks["baseline"] == networks["tuned"]
+    difference = inference.difference_of_scores(*scores, same=same)
     measured = runner.ask("compare", networks=networks)
     sizes, margin = measured.pop("parameters"), settings.compare.margin
     verdict = inference.verdict(difference, margin)
@@ -87,7 +82,7 @@ def compare(settings: Params, tuned: dict[str, object], epochs: int, runner: Run
             "low": difference.low,
             "high": difference.high,
         },
-        "epochs": trained_for,
+        "epochs": {name: network["epochs"] for name, network in networks.items()},
         "parameters": {**sizes, "ratio": float(f"{sizes['baseline'] / sizes['tuned']:.4g}")},
         **measured,
     }
@@ -104,18 +99,22 @@ def answer(compared: dict) -> pd.DataFrame:
     First the difference of scores with `margin` and `verdict`, then the tuned network's size and times in
     percent of the baseline's. What the machine decides has `seconds` in the name of its figure.
     """
-    difference = compared[f"test_{NAME}"]
+    score = compared[f"test_{NAME}"]
     rows = [
-        {"figure": f"test_{NAME}", "value": difference["difference"]}
-        | {end: difference[end] for end in ("low", "high")}
-        | {name: compared[name] for name in ("margin", "verdict")}
+        {
+            "figure": f"test_{NAME}",
+            "value": score["difference"],
+            "low": score["low"],
+            "high": score["high"],
+            "margin": compared["margin"],
+            "verdict": compared["verdict"],
+        }
     ]
+    columns = {"ratio": "value", "ratio_high": "low", "ratio_low": "high"}
     for name, figures in compared.items():
         if isinstance(figures, dict) and "ratio" in figures and name != "seconds_per_epoch":
-            ends = {"value": "ratio", "low": "ratio_high", "high": "ratio_low"}
-            percent = {
-                end: float(f"{100 / figures[ratio]:.4g}") for end, ratio in ends.items() if ratio in figures
-            }
+            ratios = {column: figures[ratio] for ratio, column in columns.items() if ratio in figures}
+            percent = {column: float(f"{100 / ratio:.4g}") for column, ratio in ratios.items()}
             rows.append({"figure": name, **percent})
     return pd.DataFrame(rows)
 
@@ -162,22 +161,18 @@ def sentence(compared: dict, before: Mapping[str, object], after: Mapping[str, o
 
 def conclusion(compared: dict) -> str:
     """Return the verdict in words, what is certain first."""
-    margin, score = compared["margin"], compared[f"test_{NAME}"]
-    form = decimals(margin)
+    verdict, score, form = compared["verdict"], compared[f"test_{NAME}"], decimals(compared["margin"])
+    by_margin = f"by more than {compared['margin']}"
     loss = f"worse by {-score['high']:{form}} to {-score['low']:{form}}" if compared["worse"] == "yes" else ""
-    if compared["verdict"] == "non_inferior":
+    if verdict == "inferior":
+        return f"inferior {by_margin}"
+    if verdict == "non_inferior":
         more = ", and superior" if compared["superior"] == "yes" else f", but {loss}" if loss else ""
-        return f"not inferior by more than {margin}{more}"
-    if compared["verdict"] == "inferior":
-        return f"inferior by more than {margin}"
-    opened = (
-        f"{loss}; open whether by more than {margin}" if loss else f"open whether worse by more than {margin}"
-    )
-    count = compared["replicates_to_settle"]
-    way_out = (
-        f"about {count} trainings of each would settle it" if count else "more trainings would not settle it"
-    )
-    return f"{opened} ({100 * compared['probability_within_margin']:.0f} % likely not; {way_out})"
+        return f"not inferior {by_margin}{more}"
+    open_ = f"{loss}; open whether {by_margin}" if loss else f"open whether worse {by_margin}"
+    count, likely = compared["replicates_to_settle"], 100 * compared["probability_within_margin"]
+    more = f"about {count} trainings of each would" if count else "more trainings would not"
+    return f"{open_} ({likely:.0f} % likely not; {more} settle it)"
 
 
 def duration(seconds: Mapping[str, float]) -> str:

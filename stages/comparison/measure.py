@@ -5,7 +5,7 @@ import json
 import tempfile
 import timeit
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -54,41 +54,35 @@ def compare(session: Session, job: dict) -> dict:
     size = -(-len(training.labels) // EPOCH_PART)
     part, rows = session.tensors["training"].at(np.arange(size)), np.arange(BATCH) % len(test.labels)
     inputs = tf.nest.map_structure(lambda array: array[rows], test.inputs)
-    networks, epochs = {}, []
+    networks, epochs = {}, {}
     for name, asked in job["networks"].items():
         networks[name] = session.build(**asked, seed=0, examples=len(training.labels))
         trainer = Trainer(networks[name], part, batch_size=asked["hyperparameters"]["batch_size"], seed=0)
-        epochs.append(partial(trainer.train_epoch, 0, {NAME: [], "loss": []}))
-    predictions = [
-        partial(timeit.timeit, partial(predictor(network), inputs), number=1) for network in networks.values()
-    ]
-
-    seconds = partial(compare_seconds, list(networks), rounds=ROUNDS)
-    epoch = seconds(epochs, len(training.labels) / size)
+        epochs[name] = partial(trainer.train_epoch, 0, {NAME: [], "loss": []})
+    predictors = {name: partial(predictor(network), inputs) for name, network in networks.items()}
+    predictions = {name: partial(timeit.timeit, predict, number=1) for name, predict in predictors.items()}
+    epoch = compare_seconds(epochs, len(training.labels) / size)
     lengths = {name: asked["epochs"] for name, asked in job["networks"].items()}
     factors = {name: lengths.get(name, lengths["baseline"] / lengths["tuned"]) for name in epoch}
     return {
         "parameters": {name: network.count_params() for name, network in networks.items()},
         "seconds_per_epoch": epoch,
         "seconds_per_training": {name: float(f"{epoch[name] * factors[name]:.4g}") for name in epoch},
-        f"milliseconds_per_{BATCH}_predictions": seconds(predictions, 1000),
+        f"milliseconds_per_{BATCH}_predictions": compare_seconds(predictions, 1000),
     }
 
 
-def compare_seconds(
-    names: list[str], functions: Sequence[Callable[[], float]], factor: float, *, rounds: int
-) -> dict[str, float]:
+def compare_seconds(timed: Mapping[str, Callable[[], float]], factor: float, rounds: int = ROUNDS) -> dict:
     """Return the seconds that two functions return, after a first round that warms up.
 
-    Each round calls both in turn. Under `names` are medians, in seconds times `factor`; `ratio` is the median
-    of the rounds' ratios of the first to the second, `ratio_low` and `ratio_high` are their quartiles.
+    Each round calls both in turn. Under their names are medians, in seconds times `factor`; `ratio` is the
+    median of the rounds' ratios of the first to the second, `ratio_low` and `ratio_high` are their quartiles.
     """
-    seconds = [[function() for function in functions] for _ in range(rounds + 1)]
+    seconds = [[function() for function in timed.values()] for _ in range(rounds + 1)]
     first, second = np.transpose(seconds[1:]) * factor
-    low, middle, high = np.percentile(first / second, [25, 50, 75])
-    figures = {"ratio": middle, "ratio_low": low, "ratio_high": high}
-    medians = {name: np.median(values) for name, values in zip(names, (first, second), strict=True)}
-    return {name: float(f"{figure:.4g}") for name, figure in {**medians, **figures}.items()}
+    figures = np.median(first), np.median(second), *np.percentile(first / second, [50, 25, 75])
+    names = *timed, "ratio", "ratio_low", "ratio_high"
+    return {name: float(f"{figure:.4g}") for name, figure in zip(names, figures, strict=True)}
 
 
 def keras_file(network: keras.Model) -> tuple[bytes, str | None]:
@@ -105,23 +99,21 @@ def keras_file(network: keras.Model) -> tuple[bytes, str | None]:
             entry["shared_object_id"] = numbers.setdefault(entry["shared_object_id"], len(numbers))
         return entry
 
+    content, unloadable = io.BytesIO(), None
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.keras"
         keras.saving.save_model(network, path)
         try:
             keras.saving.load_model(path)
-            unloadable = None
         except Exception as error:
             cause: BaseException = error
             while cause.__context__:  # whose message names what is missing
                 cause = cause.__context__
             unloadable = one_line(cause)
-        with zipfile.ZipFile(path) as archive:
-            contents = {name: archive.read(name) for name in archive.namelist()}
-    content = io.BytesIO()
-    with zipfile.ZipFile(content, "w") as archive:
-        for name, member in contents.items():
-            if name.endswith(".json"):
-                member = json.dumps(json.loads(member, object_hook=reproducible)).encode()
-            archive.writestr(zipfile.ZipInfo(name), member)
+        with zipfile.ZipFile(path) as saved, zipfile.ZipFile(content, "w") as archive:
+            for name in saved.namelist():
+                member = saved.read(name)
+                if name.endswith(".json"):
+                    member = json.dumps(json.loads(member, object_hook=reproducible)).encode()
+                archive.writestr(zipfile.ZipInfo(name), member)
     return content.getvalue(), unloadable

@@ -3,7 +3,7 @@
 Their seeds are not those of the search, whose scores would flatter a network that was lucky with its seed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from stages.training.checkpoint import Checkpoint
 from stages.training.score import NAME
 
 
-def runner(client: Client, settings: Params) -> Runner:
+def final_runner(client: Client, settings: Params) -> Runner:
     """Return the runner of the final trainings: on all of train and validation, none left to score on."""
     rows = np.arange(len(splits.load(splits.TRAINING).labels))
     return Runner(client, settings, {"everything": (rows, rows[:0])}, tests="stages.comparison.measure")
@@ -32,10 +32,9 @@ def train_and_test(
     """Train the network once for each seed for `epochs`, then touch the test examples once.
 
     Writes metrics/NAME.json, metrics/plots/NAME.csv (a row an epoch of each replicate) and, below data/NAME,
-    network.json, model.keras, predictions.npy ((replicates, test examples, ...), see `predicted`)
-    and scores.npy ((replicates, test examples) float32: the score of each, or pseudo-values of a score of
-    them all, see `evaluation.values`). The model is that of replicate 1, good or
-    bad: to keep the best by its test score would be to train on the test examples.
+    network.json, model.keras, predictions.npy ((replicates, test examples, ...), see `predicted`) and
+    scores.npy ((replicates, test examples) float32, see `evaluation.values`). The model is that of replicate
+    1, good or bad: to keep the best by its test score would be to train on the test examples.
 
     Returns:
         What is in metrics/NAME.json. Those of training are of the last epoch's running means with dropout on,
@@ -45,34 +44,53 @@ def train_and_test(
     Raises:
         UserError: a training failed.
     """
-    checkpoints, tests = train(name, hyperparameters, epochs, settings, runner)
-    labels, classes = splits.load(splits.TEST).labels, splits.load(splits.TRAINING).classes
-    outputs = np.stack([test["outputs"] for test in tests])
+    trained = train_replicates(name, hyperparameters, epochs, settings, runner)
+    checkpoints, tests = zip(*trained, strict=True)
     scores = np.stack([test["scores"] for test in tests]).astype(np.float32)
-    metrics = figures(hyperparameters, checkpoints, scores, [test["loss"] for test in tests])
-    metrics["kept"]["seed"] = settings.seeds("final", 1)[0]
+    labels, classes = splits.load(splits.TEST).labels, splits.load(splits.TRAINING).classes
+    predictions = predicted(np.stack([test["outputs"] for test in tests]), labels, classes)
     folder = Path("data") / name
     with replacing(folder / "model.keras") as temporary:
         temporary.write_bytes(tests[0]["model"])
-    for file, array in (("predictions", predicted(outputs, labels, classes)), ("scores", scores)):
+    for file, array in (("predictions", predictions), ("scores", scores)):
         with replacing(folder / f"{file}.npy") as temporary:
             np.save(temporary, array, allow_pickle=False)
     if reason := tests[0]["unloadable"]:
-        way_out = (
-            "put @keras.saving.register_keras_serializable() above what is its own, or see docs/sharing.md"
+        console.say(
+            f"warning: {folder}/model.keras cannot be loaded ({reason}); put "
+            "@keras.saving.register_keras_serializable() above what is its own, or see docs/sharing.md"
         )
-        console.say(f"warning: {folder}/model.keras cannot be loaded ({reason}); {way_out}")
-    write_json(
-        folder / "network.json",
-        {"hyperparameters": dict(hyperparameters), "epochs": epochs, "seed": settings.seed},
-    )
+    network = {"hyperparameters": dict(hyperparameters), "epochs": epochs, "seed": settings.seed}
+    write_json(folder / "network.json", network)
     histories = [
         pd.DataFrame({"replicate": number, "epoch": range(1, checkpoint.epoch + 1), **checkpoint.history})
         for number, checkpoint in enumerate(checkpoints, start=1)
     ]
     write_csv(Path("metrics/plots") / f"{name}.csv", pd.concat(histories).rename(columns={NAME: "score"}))
+    losses, [seed] = [test["loss"] for test in tests], settings.seeds("final", 1)
+    metrics = {"hyperparameters": hyperparameters, **figures(checkpoints, scores, losses, seed)}
     write_json(Path("metrics") / f"{name}.json", metrics)
     return metrics
+
+
+def train_replicates(
+    name: str, hyperparameters: Mapping[str, object], epochs: int, settings: Params, runner: Runner
+) -> list[tuple[Checkpoint, dict]]:
+    """Return the checkpoint and the test of each replicate, in the seeds' order; UserError if one failed."""
+    seeds = settings.seeds("final", settings.train.replicates)
+    trainings = [Training(hyperparameters, seed, "everything") for seed in seeds]
+    results: dict[Training, tuple[Checkpoint, dict]] = {}
+    with console.progress_bar(name, len(seeds) * epochs) as bar:
+        runner.progress = partial(console.advance, bar)
+        stored = f"{len(runner.stored)} trainings in {settings.runtime.store}"
+        bar.write(f"{name}: {len(seeds)} trainings of {epochs} epochs; {stored}")
+        for training, checkpoint, test in runner.run(dict.fromkeys(trainings, epochs)):
+            if isinstance(checkpoint, str):
+                raise console.UserError(
+                    f"{name}: the network cannot be trained with {listed(hyperparameters)}: {checkpoint}"
+                )
+            results[training] = checkpoint, test
+    return [results[training] for training in trainings]
 
 
 def predicted(outputs: np.ndarray, labels: np.ndarray, classes: int | None) -> np.ndarray:
@@ -87,17 +105,11 @@ def predicted(outputs: np.ndarray, labels: np.ndarray, classes: int | None) -> n
     return (first > 0.5).astype(np.int32) if classes else first
 
 
-def figures(
-    hyperparameters: Mapping[str, object],
-    checkpoints: list[Checkpoint],
-    scores: np.ndarray,
-    losses: list[float],
-) -> dict:
-    """Return the metrics of trained networks, from their scores (networks, examples) and losses."""
+def figures(checkpoints: Sequence[Checkpoint], scores: np.ndarray, losses: list[float], seed: int) -> dict:
+    """Return the metrics of networks from their scores (networks, examples); `seed` is that of the first."""
     means = scores.mean(1, dtype=np.float64).tolist()
     seconds = np.concatenate([checkpoint.seconds for checkpoint in checkpoints])
     return {
-        "hyperparameters": hyperparameters,
         "parameters": checkpoints[0].parameters,
         "epochs": checkpoints[0].epoch,
         "replicates": len(checkpoints),
@@ -105,31 +117,9 @@ def figures(
         "train_loss": mean_and_std([checkpoint.history["loss"][-1] for checkpoint in checkpoints]),
         f"test_{NAME}": mean_and_std(means),
         "test_loss": mean_and_std(losses),
-        "kept": {"replicate": 1, "seed": 0, f"test_{NAME}": means[0], "test_loss": losses[0]},
+        "kept": {"replicate": 1, "seed": seed, f"test_{NAME}": means[0], "test_loss": losses[0]},
         "seconds_per_epoch": round(float(np.median(seconds)), 3),
     }
-
-
-def train(
-    name: str, hyperparameters: Mapping[str, object], epochs: int, settings: Params, runner: Runner
-) -> tuple[list[Checkpoint], list[dict]]:
-    """Return the checkpoint and the test of each replicate, in the seeds' order; UserError if one failed."""
-    replicates = settings.train.replicates
-    seeds = settings.seeds("final", replicates)
-    trainings = [Training(hyperparameters, seed, "everything") for seed in seeds]
-    results: dict[Training, tuple[Checkpoint, dict]] = {}
-    with console.progress_bar(name, replicates * epochs) as bar:
-        runner.progress = partial(console.advance, bar)
-        stored = f"{len(runner.stored)} trainings in {settings.runtime.store}"
-        bar.write(f"{name}: {replicates} trainings of {epochs} epochs; {stored}")
-        for training, checkpoint, test in runner.run(dict.fromkeys(trainings, epochs)):
-            if isinstance(checkpoint, str):
-                raise console.UserError(
-                    f"{name}: the network cannot be trained with {listed(hyperparameters)}: {checkpoint}"
-                )
-            results[training] = checkpoint, test
-    checkpoints, tests = zip(*(results[training] for training in trainings), strict=True)
-    return list(checkpoints), list(tests)
 
 
 def mean_and_std(values: list[float]) -> dict[str, float]:

@@ -6,7 +6,8 @@ An oracle is used without KerasTuner's tuners: asked with `create_trial`, told w
 
 import math
 
-from stages.base.params import Boolean, Choice, Dimension, IntRange, Tune
+from stages.base.console import UserError
+from stages.base.params import Dimension, FloatRange, Range, Tune
 from stages.training.quiet import quiet
 
 with quiet():  # it imports TensorFlow
@@ -48,27 +49,30 @@ class _GridSearchOracle(keras_tuner.oracles.GridSearchOracle):
 
 
 def search_space(space: dict[str, Dimension]) -> keras_tuner.HyperParameters:
-    """Return `tune.space` as KerasTuner's `HyperParameters`."""
+    """Return `tune.space` as KerasTuner's `HyperParameters`; UserError if one of them can never be active.
+
+    They are made from configurations, since a `conditional_scope` cannot have two parents side by side.
+    """
     hyperparameters = keras_tuner.HyperParameters()
     for name, dimension in space.items():
-        _add(hyperparameters, name, dimension)
-        added = hyperparameters.space[-1]
-        added.conditions = [_condition(*each, space) for each in _conditions(name, space).items()]
-        if not hyperparameters.is_active(added):
-            del hyperparameters.values[name]
+        conditions = _conditions(name, space)
+        if never := [parent for parent, values in conditions.items() if not values]:
+            raise UserError(
+                f"params.yaml: tune.space.{name} is never active: its `when` and those of its parents "
+                f"have no value of {never[0]} in common"
+            )
+        config = {"name": name, **dimension.model_dump(exclude={"type", "when"})}
+        config["conditions"] = [
+            {"class_name": "Parent", "config": {"name": parent, "values": values}}
+            for parent, values in conditions.items()
+        ]
+        if isinstance(dimension, Range):
+            slack = _slack(dimension) if isinstance(dimension, FloatRange) else 0
+            config |= {"min_value": config.pop("min") - slack, "max_value": config.pop("max") + slack}
+        kind = dimension.type.capitalize()
+        made = keras_tuner.engine.hyperparameters.deserialize({"class_name": kind, "config": config})
+        hyperparameters.merge([made])
     return hyperparameters
-
-
-def _condition(parent: str, active: list, space: dict[str, Dimension]):
-    """KerasTuner's condition that `parent` has one of the values `active`.
-
-    It has conditions from a `conditional_scope` only, and these cannot be of two parents side by side.
-    """
-    scratch = keras_tuner.HyperParameters()
-    _add(scratch, parent, space[parent])
-    with scratch.conditional_scope(parent, active):
-        scratch.Boolean(f"child of {parent}")
-    return scratch.space[-1].conditions[0]
 
 
 def _conditions(name: str, space: dict[str, Dimension]) -> dict[str, list]:
@@ -78,19 +82,6 @@ def _conditions(name: str, space: dict[str, Dimension]) -> dict[str, list]:
         for other, values in (_conditions(parent, space) | {parent: active}).items():
             conditions[other] = [value for value in values if value in conditions.get(other, values)]
     return conditions
-
-
-def _add(hyperparameters: keras_tuner.HyperParameters, name: str, dimension: Dimension) -> None:
-    if isinstance(dimension, Choice):
-        hyperparameters.Choice(name, dimension.values)
-    elif isinstance(dimension, Boolean):
-        hyperparameters.Boolean(name)
-    elif isinstance(dimension, IntRange):
-        steps = {"step": dimension.step, "sampling": dimension.sampling}
-        hyperparameters.Int(name, dimension.min, dimension.max, **steps)
-    else:
-        bounds = dimension.min - _slack(dimension), dimension.max + _slack(dimension)
-        hyperparameters.Float(name, *bounds, step=dimension.step, sampling=dimension.sampling)
 
 
 def _slack(dimension) -> float:

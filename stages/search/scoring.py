@@ -5,7 +5,7 @@ validation examples put one after the other, and name rows of them.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from scipy import stats
@@ -18,6 +18,8 @@ from stages.base.splits import Split
 from stages.compute.runner import Training
 from stages.training.checkpoint import Checkpoint
 from stages.training.evaluation import EVALUATED, LOSS, SCORE, check_names
+
+Rows = tuple[np.ndarray, np.ndarray]  # to train on, to score on
 
 
 @dataclass(frozen=True)
@@ -45,34 +47,25 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Holdout:
-    """Train on the first `train_size` rows with each of `seeds`, score on the others at each best epoch.
+    """Score on the validation examples, at the best epoch of each training.
 
-    Best is by `objective`, as in KerasTuner's `Tuner` with `executions_per_trial`.
+    Best is by `objective`, as in KerasTuner's `Tuner` with `executions_per_trial`. A trial has a training for
+    each of `seeds`. `subsets` has the one (rows to train on, rows to score on) by its name.
     """
 
-    train_size: int
-    size: int
-    objective: str
+    subsets: Mapping[str, Rows]
     seeds: list[int]
+    objective: str
     early_stopping: Mapping[str, object] | None
 
-    @property
-    def subsets(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """(rows to train on, rows to score on) by name."""
-        return {"holdout": (np.arange(self.train_size), np.arange(self.train_size, self.size))}
-
-    def trainings(self, hyperparameters: Mapping[str, object]) -> list[Training]:
-        """The trainings of a trial."""
-        return [Training(hyperparameters, seed, "holdout") for seed in self.seeds]
-
     def best_epoch(self, history: Mapping[str, list[float]]) -> int:
-        """The epoch, from 1, that a training is scored at."""
+        """Return the epoch, from 1, that a training is scored at."""
         return 1 + int((np.argmin if self.objective == LOSS else np.argmax)(history[self.objective]))
 
     def standard_error(self, scores: list[dict[str, float]]) -> float:
-        """The mean score's standard error for other validation examples and, with several executions, seeds.
+        """Return the mean score's standard error for other validation examples and, with several, seeds.
 
-        With one execution, the luck of its seed is left out.
+        With one seed, its luck is left out.
         """
         of_examples = np.mean([score[f"{self.objective}_error"] ** 2 for score in scores])
         of_seeds = stats.sem([score[self.objective] for score in scores]) ** 2 if len(scores) > 1 else 0
@@ -81,52 +74,34 @@ class Holdout:
 
 @dataclass(frozen=True)
 class CrossValidation:
-    """Train for each of `folds` folds, to the last epoch, on the others; score on it.
+    """Score on each of several folds, after the last epoch of a training on the others.
 
-    Folds are stratified for classes; with groups, each of these is in one fold. `seed` draws them, and each
-    is trained with each of `seeds`. This is KerasTuner's `SklearnTuner`. A fold has no validation examples of
-    its own, so no early stopping.
+    This is KerasTuner's `SklearnTuner`. A trial has a training for each of `seeds` and of `subsets`, which
+    has (rows to train on, rows to score on) by the fold's name. A fold has no validation examples of its own,
+    so there is no early stopping.
     """
 
-    data: Split
-    folds: int
-    seed: int
+    subsets: Mapping[str, Rows]
     seeds: list[int]
     early_stopping: None = None
 
-    @property
-    def splitter(self) -> KFold | StratifiedKFold | GroupKFold:
-        """The folds, for scikit-learn's own functions too."""
-        of_labels = StratifiedKFold if self.data.classes else KFold
-        folds = of_labels if self.data.groups is None else GroupKFold
-        return folds(self.folds, shuffle=True, random_state=self.seed)
-
-    @property
-    def subsets(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """(rows to train on, rows to score on) by name."""
-        labels = self.data.labels
-        folds = self.splitter.split(np.empty(len(labels)), labels, self.data.groups)
-        return dict(zip(self._names, folds, strict=True))
-
-    def trainings(self, hyperparameters: Mapping[str, object]) -> list[Training]:
-        """The trainings of a trial."""
-        return [Training(hyperparameters, seed, name) for seed in self.seeds for name in self._names]
-
-    @property
-    def _names(self) -> list[str]:
-        return [f"fold {number} of {self.folds}" for number in range(1, self.folds + 1)]
-
     def best_epoch(self, history: Mapping[str, list[float]]) -> int:
-        """The epoch, from 1, that a training is scored at."""
+        """Return the epoch, from 1, that a training is scored at."""
         return len(history[SCORE])
 
     def standard_error(self, scores: list[dict[str, float]]) -> float:
-        """The standard error of the mean score, from the folds, whose trainings share most examples.
+        """Return the standard error of the mean score, from the folds, whose trainings share most examples.
 
         With the correction of Nadeau and Bengio (2003), "Inference for the generalization error".
         """
-        by_fold = np.reshape([score[SCORE] for score in scores], (len(self.seeds), self.folds)).mean(0)
-        return float(by_fold.std(ddof=1) * np.sqrt(1 / self.folds + 1 / (self.folds - 1)))
+        folds = len(self.subsets)
+        by_fold = np.reshape([score[SCORE] for score in scores], (len(self.seeds), folds)).mean(0)
+        return float(by_fold.std(ddof=1) * np.sqrt(1 / folds + 1 / (folds - 1)))
+
+
+def trainings(scoring: Holdout | CrossValidation, hyperparameters: Mapping[str, object]) -> list[Training]:
+    """Return the trainings of a trial."""
+    return [Training(hyperparameters, seed, name) for seed in scoring.seeds for name in scoring.subsets]
 
 
 def evaluate(scoring: Holdout | CrossValidation, results: list[Checkpoint | str], epochs: int) -> Evaluation:
@@ -134,30 +109,31 @@ def evaluate(scoring: Holdout | CrossValidation, results: list[Checkpoint | str]
 
     Checkpoints may be further than that.
     """
-    if failure := next((result for result in results if isinstance(result, str)), None):
-        return Evaluation(failure=failure)
-    checkpoints = [result for result in results if not isinstance(result, str)]
-    histories = [
-        {name: values[:epochs] for name, values in checkpoint.history.items()} for checkpoint in checkpoints
-    ]
-    reached, parameters = max(len(history["loss"]) for history in histories), checkpoints[0].parameters
-    for checkpoint, history in zip(checkpoints, histories, strict=True):
-        if checkpoint.failure and len(history["loss"]) == checkpoint.epoch:
-            return Evaluation(epochs=reached, parameters=parameters, failure=checkpoint.failure)
-    best_epochs = [scoring.best_epoch(history) for history in histories]
+    checkpoints = []
+    for result in results:
+        if isinstance(result, str):
+            return Evaluation(failure=result)
+        history = {name: values[:epochs] for name, values in result.history.items()}
+        checkpoints.append(replace(result, history=history, seconds=result.seconds[:epochs]))
+    found = Evaluation(
+        epochs=max(len(checkpoint.history["loss"]) for checkpoint in checkpoints),
+        parameters=checkpoints[0].parameters,
+        failure=next((checkpoint.failure for checkpoint in checkpoints if checkpoint.failure), None),
+    )
+    if found.failure:
+        return found
+    best_epochs = [scoring.best_epoch(checkpoint.history) for checkpoint in checkpoints]
     scores = [
-        {name: history[name][epoch - 1] for name in EVALUATED}
-        for history, epoch in zip(histories, best_epochs, strict=True)
+        {name: checkpoint.history[name][epoch - 1] for name in EVALUATED}
+        for checkpoint, epoch in zip(checkpoints, best_epochs, strict=True)
     ]
-    return Evaluation(
-        {name: float(np.mean([score[name] for score in scores])) for name in (SCORE, LOSS)},
+    seconds = np.concatenate([checkpoint.seconds for checkpoint in checkpoints])
+    return replace(
+        found,
+        scores={name: float(np.mean([score[name] for score in scores])) for name in (SCORE, LOSS)},
         standard_error=scoring.standard_error(scores),
-        epochs=reached,
         best_epoch=max(best_epochs),
-        seconds_per_epoch=float(
-            np.median(np.concatenate([checkpoint.seconds[:epochs] for checkpoint in checkpoints]))
-        ),
-        parameters=parameters,
+        seconds_per_epoch=float(np.median(seconds)),
     )
 
 
@@ -171,26 +147,31 @@ def scoring_of(settings: Params) -> Holdout | CrossValidation:
     check_names(tune)
     data, about = splits.load(splits.TRAINING), splits.about()
     seeds = settings.seeds("search", tune.executions_per_trial)
-    if tune.strategy == "sklearn":
-        problem = ""
-        if tune.objective != SCORE:
-            problem = f"tune.objective is {tune.objective}, but with tune.strategy sklearn should be {SCORE}"
-        elif about["own_validation"]:
-            problem = (
-                "tune.strategy is sklearn, but its folds would mix the data set's own validation part in"
-            )
-        elif tune.sklearn.cv > (most := _most_folds(data)):
-            problem = f"tune.sklearn.cv is {tune.sklearn.cv}, but the data allows {most} folds at most"
-        if problem:
-            raise UserError(f"params.yaml: {problem}")
-        return CrossValidation(data, tune.sklearn.cv, settings.seed, seeds)
-    return Holdout(
-        train_size=about["train"],
-        size=len(data.labels),
-        objective=tune.objective,
-        seeds=seeds,
-        early_stopping=tune.early_stopping.model_dump() if tune.early_stopping else None,
-    )
+    if tune.strategy != "sklearn":
+        train, validation = np.split(np.arange(len(data.labels)), [about["train"]])
+        early_stopping = tune.early_stopping.model_dump() if tune.early_stopping else None
+        return Holdout({"holdout": (train, validation)}, seeds, tune.objective, early_stopping)
+    if tune.objective != SCORE:
+        problem = f"tune.objective is {tune.objective}, but with tune.strategy sklearn should be {SCORE}"
+    elif about["own_validation"]:
+        problem = "tune.strategy is sklearn, but its folds would mix the data set's own validation part in"
+    elif tune.sklearn.cv > (most := _most_folds(data)):
+        problem = f"tune.sklearn.cv is {tune.sklearn.cv}, but the data allows {most} folds at most"
+    else:
+        return CrossValidation(folds(data, tune.sklearn.cv, settings.seed), seeds)
+    raise UserError(f"params.yaml: {problem}")
+
+
+def folds(data: Split, count: int, seed: int) -> dict[str, Rows]:
+    """Return (rows to train on, rows to score on) by the name of the fold, drawn with `seed`.
+
+    Folds are stratified for classes; with groups, each of these is in one fold.
+    """
+    of_labels = StratifiedKFold if data.classes else KFold
+    kind = of_labels if data.groups is None else GroupKFold
+    drawn = kind(count, shuffle=True, random_state=seed)
+    rows = drawn.split(np.empty(len(data.labels)), data.labels, data.groups)
+    return {f"fold {number} of {count}": each for number, each in enumerate(rows, start=1)}
 
 
 def _most_folds(data: Split) -> int:

@@ -3,18 +3,20 @@
 What comes out depends on the oracle and the trainings alone, not on which of them ends first.
 """
 
+import math
 import warnings
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from sklearn.exceptions import ConvergenceWarning
 
+from stages.base.console import UserError
 from stages.base.params import Bayesian, Tune
 from stages.compute.runner import Training
 from stages.search import oracles
 from stages.search.oracles import keras_tuner
-from stages.search.scoring import CrossValidation, Evaluation, Holdout, evaluate
+from stages.search.scoring import CrossValidation, Evaluation, Holdout, evaluate, trainings
 from stages.training.checkpoint import Checkpoint
 from stages.training.evaluation import SCORE
 
@@ -35,35 +37,25 @@ def search(
     oracle: keras_tuner.Oracle,
     run: Run,
     scoring: Holdout | CrossValidation,
-    *,
+    tune: Tune,
     baseline: Mapping[str, object],
-    max_epochs: int,
-    trials_at_once: int | None,
     report: Callable[[Trial], None] = lambda trial: None,
 ) -> list[Trial]:
     """Return the trial of the baseline, number 0, and those that `oracle` asks for, evaluated, in its order.
 
     Args:
         run: a function that trains: see `runner.Runner.run`.
-        scoring: which trainings a trial consists of and how they are scored.
-        baseline: hyperparameters; those that are not in the oracle's space are in each trial. The oracle is
-            not told of their own trial.
-        max_epochs: of a trial whose epochs the oracle does not decide.
-        trials_at_once: asked for before the first of them is told; None for as many as the oracle has.
+        baseline: hyperparameters; those that are not in `tune.space` are in each trial. The oracle is not
+            told of their own trial.
         report: called with each trial as soon as it is done, in any order.
     """
     trials: list[Trial] = []
-    searched = {dimension.name for dimension in oracle.get_space().space}
-
-    def hyperparameters(asked: keras_tuner.engine.trial.Trial) -> dict[str, object]:
-        values = oracles.values(asked)
-        return {n: v for n, v in {**baseline, **values}.items() if n in values or n not in searched}
-
-    while batch := _ask(oracle, trials_at_once):
-        planned = [] if trials else [Trial(0, dict(baseline), max_epochs, Evaluation())]
-        for number, asked in enumerate(batch, start=len(trials) + len(planned)):
-            budget = oracles.epochs(asked, max_epochs)
-            planned.append(Trial(number, hyperparameters(asked), budget, Evaluation()))
+    while batch := _ask(oracle, getattr(getattr(tune, tune.strategy), "trials_at_once", None)):
+        planned = [] if trials else [Trial(0, dict(baseline), tune.max_epochs, Evaluation())]
+        for asked in batch:
+            values, number = oracles.values(asked), len(trials) + len(planned)
+            tried = {n: v for n, v in {**baseline, **values}.items() if n in values or n not in tune.space}
+            planned.append(Trial(number, tried, oracles.epochs(asked, tune.max_epochs), Evaluation()))
         done = _evaluate(planned, run, scoring, report)
         for asked, trial in zip(batch, done[-len(batch) :], strict=True):
             _tell(oracle, asked, trial.evaluation)
@@ -73,9 +65,14 @@ def search(
 
 def best(trials: list[Trial], objective: keras_tuner.Objective) -> Trial | None:
     """Return the best trial, the first of equals, as KerasTuner's `get_best_trials`; None if all failed."""
-    choose = max if objective.direction == "max" else min
-    scored = [trial for trial in trials if not trial.evaluation.failure]
-    return choose(scored, key=lambda trial: trial.evaluation.scores[objective.name], default=None)
+    scored = (trial for trial in trials if not trial.evaluation.failure)
+    return max(scored, key=lambda trial: goodness(trial, objective), default=None)
+
+
+def goodness(trial: Trial, objective: keras_tuner.Objective) -> float:
+    """Return the score of `trial`, with the other sign where less is better."""
+    score = trial.evaluation.scores[objective.name]
+    return score if objective.direction == "max" else -score
 
 
 def as_good(
@@ -99,39 +96,32 @@ def as_good(
     top = best(list(full.values()), objective)
     if top is None:
         return []
-    by = objective if tolerance is None else keras_tuner.Objective(SCORE, "max")
-    sign = 1 if by.direction == "max" else -1
-    least = sign * top.evaluation.scores[by.name] - (
-        top.evaluation.standard_error or 0.0 if tolerance is None else tolerance
-    )
-    least -= 1e-12  # 0.98 - 0.003 is more than 0.977
-    as_good_trials = [trial for trial in full.values() if sign * trial.evaluation.scores[by.name] >= least]
-    return sorted(
-        as_good_trials, key=lambda t: (t.evaluation.parameters, -sign * t.evaluation.scores[by.name])
-    )
+    if tolerance is None:
+        tolerance = top.evaluation.standard_error or 0.0
+    else:
+        objective = keras_tuner.Objective(SCORE, "max")
+    least = goodness(top, objective) - tolerance - 1e-12  # 0.98 - 0.003 is more than 0.977
+    good = [trial for trial in full.values() if goodness(trial, objective) >= least]
+    return sorted(good, key=lambda trial: (trial.evaluation.parameters, -goodness(trial, objective)))
 
 
 def _evaluate(
-    planned: list[Trial],
-    run: Run,
-    scoring: Holdout | CrossValidation,
-    report: Callable[[Trial], None],
+    planned: list[Trial], run: Run, scoring: Holdout | CrossValidation, report: Callable[[Trial], None]
 ) -> list[Trial]:
     """Return the `planned` trials with their evaluations, in their order."""
-    trainings = [scoring.trainings(trial.hyperparameters) for trial in planned]
-    asked: dict[Training, int] = {}
-    trials_of: dict[Training, list[int]] = {}
-    for i, trial in enumerate(planned):
-        for training in trainings[i]:
-            asked[training] = max(trial.budget, asked.get(training, 0))
-            trials_of.setdefault(training, []).append(i)
+    needed = [trainings(scoring, trial.hyperparameters) for trial in planned]
+    trials_of: defaultdict[Training, list[int]] = defaultdict(list)
+    for i, of_trial in enumerate(needed):
+        for training in of_trial:
+            trials_of[training].append(i)
+    asked = {training: max(planned[i].budget for i in shared) for training, shared in trials_of.items()}
     results: dict[Training, Checkpoint | str] = {}
     done = list(planned)
     for training, result, _ in run(asked):
         results[training] = result
         for i in trials_of[training]:
-            if results.keys() >= set(trainings[i]):
-                reached = [results[training] for training in trainings[i]]
+            if results.keys() >= set(needed[i]):
+                reached = [results[training] for training in needed[i]]
                 done[i] = replace(planned[i], evaluation=evaluate(scoring, reached, planned[i].budget))
                 report(done[i])
     return done
@@ -149,12 +139,13 @@ def _ask(oracle: keras_tuner.Oracle, most: int | None) -> list[keras_tuner.engin
 
 
 def _tell(oracle: keras_tuner.Oracle, asked: keras_tuner.engine.trial.Trial, evaluation: Evaluation) -> None:
-    name, direction = oracle.objective.name, oracle.objective.direction
+    objective, score = oracle.objective, evaluation.scores[oracle.objective.name]
     if evaluation.failure and not isinstance(oracle, keras_tuner.oracles.HyperbandOracle):
         asked.status, asked.message = "FAILED", evaluation.failure
-    else:  # Hyperband would promote a good trial less for each that failed: to it, failure is the worst score
-        worst = float("-inf" if direction == "max" else "inf")
-        oracle.update_trial(asked.trial_id, {name: worst if evaluation.failure else evaluation.scores[name]})
+    else:
+        if evaluation.failure:  # Hyperband would promote a good trial less for each that failed
+            score = -math.inf if objective.direction == "max" else math.inf
+        oracle.update_trial(asked.trial_id, {objective.name: score})
         asked.status = "COMPLETED"
     oracle.end_trial(asked)
 
@@ -162,10 +153,9 @@ def _tell(oracle: keras_tuner.Oracle, asked: keras_tuner.engine.trial.Trial, eva
 def rehearse(tune: Tune, seed: int) -> tuple[list[int], int]:
     """Return the budget of each trial that the search will ask for, and how many different epochs they need.
 
-    That is what the oracle asks for when it is told that all trials are equally good.
-
-    How many trials there are does not depend on how good they are. Which hyperparameters a Gaussian process
-    asks for does, and they may come again: its strategies are not rehearsed.
+    How many there are does not depend on how good they are: the oracle is told that all are equally good.
+    Which hyperparameters a Gaussian process asks for does, and they may come again: it is not rehearsed.
+    UserError if the space is too small.
     """
     if isinstance(block := getattr(tune, tune.strategy), Bayesian):
         return [tune.max_epochs] * block.max_trials, tune.max_epochs * block.max_trials
@@ -176,6 +166,10 @@ def rehearse(tune: Tune, seed: int) -> tuple[list[int], int]:
             budgets.append(oracles.epochs(asked, tune.max_epochs))
             values = tuple(oracles.values(asked).items())
             longest[values] = max(longest[values], budgets[-1])
-        for asked in batch:
             _tell(oracle, asked, Evaluation({tune.objective: 0.0}))
+    if max(budgets) < tune.max_epochs:
+        raise UserError(
+            f"params.yaml: tune.space is too small for hyperband: it would try {len(budgets)} networks, "
+            f"none of them for tune.max_epochs ({tune.max_epochs}); use tune.strategy grid, which tries all"
+        )
     return budgets, longest.total()
