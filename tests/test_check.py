@@ -175,8 +175,8 @@ BOTH = "outputs of shape (256, {}) and labels of shape (256{})"
     [
         (two_outputs, NUMBERS, "for 256 examples the network returns dict; it should be one array of shape"),
         (lambda: dense(3, "mse"), NUMBERS, f"the loss .*{BOTH.format(3, ',')}"),
-        (lambda: dense(1, "mse"), SEVERAL, f"takes a label for each of several.*{BOTH.format(1, ', 12')}"),
-        (lambda: dense(3, "mse"), NUMBERS[:, None], f"takes a label for each .*{BOTH.format(3, ', 1')}"),
+        (lambda: dense(1, "mse"), SEVERAL, f"would repeat labels or .*{BOTH.format(1, ', 12')}"),
+        (lambda: dense(3, "mse"), NUMBERS[:, None], f"would repeat labels .*{BOTH.format(3, ', 1')}"),
         (lambda: dense(1, BCE, "sigmoid"), LABELS, f"the loss .*{BOTH.format(1, ', 12')}"),
         (lambda: dense(2, CCE, "softmax"), CLASSES, f".*{BOTH.format(2, ',')}"),
         (lambda: dense(1, BCE, "sigmoid"), CLASSES, f"classes up to 2, too many for {BOTH.format(1, ',')}"),
@@ -190,6 +190,11 @@ BOTH = "outputs of shape (256, {}) and labels of shape (256{})"
         (lambda: dense(3, lambda a, b: keras.ops.mean(b)), CLASSES, "has shape ()"),
         (lambda: dense(3, lambda a, b: b[1:, 0]), CLASSES, "has shape (255,)"),
         (lambda: dense(3, None), CLASSES, "the loss cannot be computed"),
+        (
+            lambda: dense(1, "categorical_crossentropy", "sigmoid"),
+            BINARY,
+            f"the loss is the same whatever the network returns: {BOTH.format(1, ',')}",
+        ),
     ],
 )
 def test_what_does_not_fit_is_one_line(make, labels, said):
@@ -240,6 +245,7 @@ def use_build(monkeypatch):
     return lambda build: monkeypatch.setattr(model, "build", build)
 
 
+@pytest.mark.usefixtures("any_score")
 @pytest.mark.parametrize("shapes", [(4,), {"a": (4,)}])
 def test_a_network_that_is_not_built_is_built_for_the_shapes_of_the_data(use_build, shapes):
     class OfDictionary(Own):

@@ -204,6 +204,14 @@ def test_the_table_of_classes_has_each_pair_with_its_name(tested):
     assert found == [("no", "no", 1), ("no", "yes", 0), ("yes", "no", 1), ("yes", "yes", 2)]
 
 
+def test_the_table_of_masks_has_each_pair_of_their_pixels(tested):
+    masks = np.int32([[[0, 2], [2, 1]]])
+    _, found = tested(masks, np.int32([[[0, 2], [1, 1]]]), ["sky", "tree", "car"])
+    counts = {(actual, predicted): n for actual, predicted, n in found if n}
+    assert len(found) == 9
+    assert counts == {("sky", "sky"): 1, ("car", "car"): 1, ("car", "tree"): 1, ("tree", "tree"): 1}
+
+
 def test_the_table_of_numbers_has_each_and_of_very_many_some(tested, monkeypatch):
     labels = np.arange(12, dtype=np.float32).reshape(6, 2)
     monkeypatch.setattr(comparison, "MOST_POINTS", 4)
@@ -247,6 +255,8 @@ def test_a_score_of_the_test_examples_that_is_no_number_fails_the_training(monke
     assert tested["scores"].shape == (len(parts["test"].labels),)
     monkeypatch.setattr(measure.evaluation, "values", lambda *_: np.array([1.0, np.nan]))
     assert measure.test(session, job) == {"failure": f"test_{NAME} is not finite after epoch 1"}
+    monkeypatch.setattr(measure.evaluation, "values", lambda *_: np.zeros(3) @ np.zeros(2))
+    assert measure.test(session, job)["failure"].startswith("ValueError: ")
 
 
 @pytest.mark.usefixtures("engine")

@@ -8,6 +8,8 @@ import sys
 import pytest
 from conftest import ROOT
 
+from stages.base.console import one_line
+
 
 def end(code: str, **more) -> subprocess.CompletedProcess:
     """Run `code` as the main function of a stage."""
@@ -75,3 +77,14 @@ def test_what_goes_wrong_before_a_stage_begins_is_one_line(tmp_path, content, li
         [sys.executable, "-m", "stages.training.score"], cwd=tmp_path, capture_output=True, text=True
     )
     assert (done.returncode, done.stdout, done.stderr) == (status, "", line.format(file))
+
+
+def test_of_tensorflows_trace_the_cause_is_said():
+    trace = """Graph execution error:
+
+Detected at node sequential_1/embedding_1/GatherV2 defined at (most recent call last):
+  File "threading.py", line 1002, in _bootstrap
+{{function_node __inference_predict_67}} indices[0,0] = 12 is not in [0, 10)
+\t [[{{node sequential_1/embedding_1/GatherV2}}]] [Op:__inference_predict_67]"""
+    assert one_line(ValueError(trace)) == "ValueError: indices[0,0] = 12 is not in [0, 10)"
+    assert one_line(ValueError("too\nwide")) == "ValueError: too wide"

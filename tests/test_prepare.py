@@ -7,6 +7,7 @@ import sys
 import tarfile
 import zipfile
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -197,11 +198,29 @@ GOOD = {
 }
 
 
+GROUPED = GOOD["groups"]
+MASKS = Split(numbers().inputs, np.arange(4 * 2 * 2).reshape(4, 2, 2) % 3)
+
+
+def test_how_many_outputs_a_network_needs_is_told_by_the_labels():
+    """Classes, numbers, yes or no of several things, classes of pixels, numbers of pixels."""
+    images = np.zeros((4, 2, 2))
+    labels = [[0, 1, 2, 1], [0.5] * 4, np.ones((4, 5), int), MASKS.labels, images]
+    assert [Split(images, np.array(each)).outputs for each in labels] == [3, 1, 5, 3, 2]
+
+
+def test_a_function_that_returns_no_data_set_is_one_line(monkeypatch, tmp_path):
+    monkeypatch.setitem(catalog.DATASETS, "own", lambda raw: None)
+    line = r"^own: its function in stages/datasets returns NoneType, no Dataset$"
+    with pytest.raises(UserError, match=line):
+        catalog.load("own", tmp_path)
+
+
 @pytest.mark.parametrize("kind", GOOD)
 def test_good_data_have_no_problems(kind, monkeypatch, tmp_path):
     """Also with a validation part of their own, and without weights and groups in the test part."""
     data = GOOD[kind]
-    for validation in (None, data):
+    for validation in (None, replace(data, groups=None)):
         dataset = Dataset(data, Split(data.inputs, data.labels), {}, validation=validation)
         assert list(dataset.problems()) == []
         monkeypatch.setitem(catalog.DATASETS, "own", lambda raw, dataset=dataset: dataset)
@@ -223,7 +242,7 @@ def test_good_data_have_no_problems(kind, monkeypatch, tmp_path):
         ),
         (
             {"train": Split(numbers().inputs, numbers().labels > 0)},
-            "the train part has labels of type |b1, not integers or floats",
+            "the train part has labels of type bool, not integers or floats",
         ),
         (
             {"test": Split(numbers().inputs.astype(">f4"), numbers().labels)},
@@ -237,7 +256,7 @@ def test_good_data_have_no_problems(kind, monkeypatch, tmp_path):
             {"train": numbers(groups=np.ones((4, 1), int))},
             "the train part has groups of shape (4, 1), not a number for each example",
         ),
-        ({"train": numbers(groups=np.ones(4))}, "the train part has groups of type <f8, not integers"),
+        ({"train": numbers(groups=np.ones(4))}, "the train part has groups of type float64, not integers"),
         (
             {"test": numbers((0, -1, 1, -1))},
             "the test part has 2 of 4 labels missing (a class below 0)",
@@ -303,6 +322,23 @@ def test_good_data_have_no_problems(kind, monkeypatch, tmp_path):
             {part: Split(numbers().inputs, numbers().labels[:, None]) for part in ("train", "test")},
             "the train part has labels of shape (4, 1); they should be (4,)",
         ),
+        (
+            {part: Split(numbers().inputs, np.zeros((4, 5, 1), int)) for part in ("train", "test")},
+            "the train part has labels of shape (4, 5, 1); they should be (4, 5)",
+        ),
+        (
+            {"train": GROUPED, "validation": GROUPED},
+            "the train part and the validation part share 2 groups, such as 7",
+        ),
+        (
+            {"train": GROUPED, "test": replace(GROUPED, groups=np.int64([1, 1, 1, 9]))},
+            "the train part and the test part share 1 groups, such as 9",
+        ),
+        (
+            {"train": MASKS, "test": replace(MASKS, labels=MASKS.labels + 1)},
+            "the test part has class 3, but the train part only classes up to 2",
+        ),
+        ({"train": MASKS, "test": MASKS, "class_names": ["one"]}, "there are 1 names for 3 classes"),
     ],
 )
 def test_what_cannot_be_trained_on_is_one_line(dataset, problem, monkeypatch, tmp_path):
@@ -396,7 +432,7 @@ def test_weights_of_two_types_keep_their_values(prepared):
 
 
 def test_without_one_a_share_is_drawn_of_whole_groups_which_are_written(prepared):
-    prepared(Dataset(ALL, ALL, {}))
+    prepared(Dataset(ALL, replace(ALL, groups=None), {}))
     read, about = splits.load(splits.TRAINING), splits.about()
     assert (about["train"], about["validation"], about["own_validation"]) == (12, 4, False)
     assert sorted(read.groups) == ALL.groups.tolist()
@@ -405,7 +441,7 @@ def test_without_one_a_share_is_drawn_of_whole_groups_which_are_written(prepared
 
 
 def test_files_of_another_data_set_that_was_prepared_before_go(prepared):
-    prepared(Dataset(ALL, ALL, {}))
+    prepared(Dataset(ALL, replace(ALL, groups=None), {}))
     prepared(Dataset(*2 * [Split(np.arange(16.0), np.linspace(0, 1, 16))], {}))
     for folder in (splits.TRAINING, splits.TEST):
         assert {path.name for path in folder.glob("*.npy")} == {"inputs.npy", "labels.npy"}

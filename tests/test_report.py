@@ -154,6 +154,16 @@ def test_another_branchs_data_says_nothing_and_dvc_lock_has_to_agree_with_itself
     (merged.folder / "dvc.lock").write_text(yaml.safe_dump(lock, sort_keys=False))
     stale = run_report(merged, "--check", check=False)
     assert stale == "error: metrics of tune are out of date; run `dvc repro`\n"
+    merged.run("git", "checkout", "--quiet", ".")
+    dropout = {"type": "float", "min": 0.0, "max": 0.5, "when": {}}
+    lock = yaml.safe_load((merged.folder / "dvc.lock").read_text())
+    space = lock["stages"]["tune"]["params"]["params.yaml"]["tune.space"] | {"dropout": dropout}
+    merged.update_params({"tune": {"space": space}})
+    for order, said in ((space, ""), (reversed(space), "tune.space in another order draws others")):
+        lock["stages"]["tune"]["params"]["params.yaml"]["tune.space"] = {name: space[name] for name in order}
+        (merged.folder / "dvc.lock").write_text(yaml.safe_dump(lock, sort_keys=False))
+        assert said in run_report(merged, "--check", check=False)
+        assert bool(said) == ("tune" in run_report(merged, "--check", check=False))
 
 
 def test_a_branch_means_where_this_one_left_it_and_main_is_the_default(merged):

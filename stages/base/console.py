@@ -65,7 +65,10 @@ def unwritable(path: object, error: OSError) -> str:
 
 def one_line(error: BaseException) -> str:
     """Return the kind and the message of `error` in one line of at most 200 characters."""
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    message, node, _ = str(error).partition("\n\t [[{{node")
+    if node:  # TensorFlow's trace of the graph, whose last line is the cause
+        message = message.splitlines()[-1].rpartition("}} ")[2]
+    return " ".join(f"{type(error).__name__}: {message}".split())[:200]
 
 
 def decimals(scale: float) -> str:

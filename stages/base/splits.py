@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,8 @@ class Split:
         inputs: (n, ...), or several such arrays by the names of the network's inputs; any numeric types.
         labels: (n,) or (n, ...), integers or floats; integers (n,) are classes, from 0.
         weights: (n,), how much each example counts in the loss of a training; None: all count the same.
-        groups: (n,) integers; examples of the same group stay together wherever the data is split.
+        groups: (n,) integers; examples of the same group stay together wherever the data is split. Parts that
+            both have groups share none.
     """
 
     inputs: np.ndarray | dict[str, np.ndarray]
@@ -69,10 +71,15 @@ class Split:
             return None
         return int(self.labels.max()) + 1
 
-    @property
+    @cached_property
     def outputs(self) -> int:
-        """How many numbers an example's label has, or how many classes there are."""
-        return self.classes or (self.labels.shape[-1] if self.labels.ndim > 1 else 1)
+        """How many classes there are, or how many numbers the last axis of an example's label has.
+
+        Several integers an example are classes too, as of each pixel or word, unless all are 0 or 1.
+        """
+        if self.classes or (self.labels.dtype.kind != "f" and self.labels.max() > 1):
+            return int(self.labels.max()) + 1
+        return self.labels.shape[-1] if self.labels.ndim > 1 else 1
 
 
 def save(folder: Path, *parts: tuple[Split, np.ndarray]) -> None:

@@ -122,13 +122,14 @@ def answer(compared: dict) -> pd.DataFrame:
 def predictions() -> pd.DataFrame:
     """Return `actual` and `predicted` of the kept tuned network: how many `examples` of each pair of classes.
 
-    Where labels are numbers, a row for a label, and for `MOST_POINTS` of them at most.
+    Those are of examples, or of their pixels or words. Of numbers, a row for each, `MOST_POINTS` at most.
     """
-    labels, classes = splits.load(splits.TEST).labels, splits.load(splits.TRAINING).classes
+    labels = splits.load(splits.TEST).labels
     predicted = np.load("data/retrain/predictions.npy", allow_pickle=False)[0]
-    if classes:
+    if "f" not in (labels.dtype.kind, predicted.dtype.kind):
+        classes = int(splits.load(splits.TRAINING).labels.max()) + 1
         names = np.array(splits.about()["class_names"] or range(classes))
-        pairs, *_ = np.histogram2d(labels, predicted, bins=np.arange(classes + 1) - 0.5)
+        pairs, *_ = np.histogram2d(labels.ravel(), predicted.ravel(), bins=np.arange(classes + 1) - 0.5)
         actual, predicted = np.indices(pairs.shape).reshape(2, -1)
         examples = pairs.ravel().astype(int)
         return pd.DataFrame({"actual": names[actual], "predicted": names[predicted], "examples": examples})

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from stages.base.console import one_line
-from stages.compute.worker import Session, train
+from stages.compute.worker import Session, attempt, train
 from stages.training import evaluation
 from stages.training.backend import keras, tf
 from stages.training.checkpoint import Checkpoint
@@ -36,6 +36,11 @@ def test(session: Session, job: dict) -> dict:
         return result
     if reached.failure:
         return {"failure": reached.failure}
+    tested = attempt(session, partial(_test, session, job, reached))
+    return tested if "failure" in tested else result | {"test": tested}
+
+
+def _test(session: Session, job: dict, reached: Checkpoint) -> dict:
     network, evaluate = session.evaluator(job)
     restore(network, reached)
     loss, _, outputs = evaluate(session.tensors["test"])
@@ -44,8 +49,7 @@ def test(session: Session, job: dict) -> dict:
         if not np.isfinite(figures).all():
             return {"failure": f"{name} is not finite after epoch {reached.epoch}"}
     model, unloadable = keras_file(network) if job["model"] else (None, None)
-    test = {"loss": loss, "outputs": outputs, "scores": scores, "model": model, "unloadable": unloadable}
-    return result | {"test": test}
+    return {"loss": loss, "outputs": outputs, "scores": scores, "model": model, "unloadable": unloadable}
 
 
 def compare(session: Session, job: dict) -> dict:

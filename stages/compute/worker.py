@@ -111,8 +111,13 @@ def train(session: Session, job: dict) -> dict:
         UserError: model.py has what this project cannot train.
         Exception: one of `INFRASTRUCTURE`, for which no network is to blame.
     """
+    return attempt(session, lambda: vars(session.reach(job)))
+
+
+def attempt(session: Session, task: Callable[[], dict]) -> dict:
+    """Return what `task` returns, or {"failure"} and raise as `train`."""
     try:
-        return vars(session.reach(job))
+        return task()
     except (*INFRASTRUCTURE, UserError):
         session.trainers.clear()
         raise

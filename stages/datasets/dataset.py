@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import combinations
 
 import numpy as np
 
@@ -39,21 +40,29 @@ class Dataset:
                 yield f"the train part has {_form(self.train)}, but the {part} part {_form(split)}"
         if self.validation and (self.train.weights is None) != (self.validation.weights is None):
             yield "the train or the validation part has weights, but the other has none"
+        for one, other in combinations(parts, 2):
+            groups, others = parts[one].groups, parts[other].groups
+            if groups is None or others is None:
+                continue
+            if (shared := np.intersect1d(groups, others)).size:
+                yield f"the {one} part and the {other} part share {shared.size} groups, such as {shared[0]}"
         labels, classes = self.train.labels, self.train.classes
         if (labels == labels[0]).all():
             yield "all labels of the train part are the same"
+        if labels.dtype.kind == "f":
+            return
+        for part, split in parts.items():
+            if split.labels.max() > labels.max():
+                last = f"the train part only classes up to {labels.max()}"
+                yield f"the {part} part has class {split.labels.max()}, but {last}"
+        if self.class_names and len(self.class_names) != self.train.outputs:
+            yield f"there are {len(self.class_names)} names for {self.train.outputs} classes"
         if not classes:
             return
         counts = np.bincount(labels)
         fewest, needs = (1, "1") if self.validation else (2, "2, one of them for validation")
         if counts.min() < fewest:
             yield f"the train part has {counts.min()} examples of class {counts.argmin()}, but needs {needs}"
-        for part, split in parts.items():
-            if split.classes and split.classes > classes:
-                last = f"the train part only classes up to {classes - 1}"
-                yield f"the {part} part has class {split.classes - 1}, but {last}"
-        if self.class_names and len(self.class_names) != classes:
-            yield f"there are {len(self.class_names)} names for {classes} classes"
 
 
 def _form(split: Split) -> str:
@@ -69,11 +78,11 @@ def _problems(split: Split) -> Iterator[str]:
             yield f"has {len(array)} {name}, but {len(labels)} labels"
         if array.dtype.kind not in ("iu" if name == "groups" else "iuf") or not array.dtype.isnative:
             wanted = "integers" if name == "groups" else "integers or floats of this machine's byte order"
-            yield f"has {name} of type {array.dtype.str}, not {wanted}"
+            yield f"has {name} of type {array.dtype}, not {wanted}"
         if name in ("weights", "groups") and array.ndim != 1:
             yield f"has {name} of shape {array.shape}, not a number for each example"
-        if name == "labels" and array.shape[1:] == (1,):
-            yield f"has labels of shape {array.shape}; they should be ({len(array)},)"
+        if name == "labels" and array.shape[1:][-1:] == (1,):
+            yield f"has labels of shape {array.shape}; they should be {array.shape[:-1]}"
         if name == "labels" and split.classes is not None and (below := (labels < 0).sum()):
             yield f"has {below} of {len(labels)} labels missing (a class below 0)"
         if array.dtype.kind == "f" and (bad := (~np.isfinite(array)).reshape(len(array), -1).any(1).sum()):

@@ -158,7 +158,11 @@ def check(network: keras.Model, subset: Subset) -> None:
             f"{_FILE}: the loss of {both} has shape {tuple(losses.shape)}; it should be ({size}, ...)"
         )
     if _broadcasts(per_example, batch["labels"], outputs, losses):
-        raise UserError(f"{_FILE}: the loss takes a label for each of several outputs: {both}")
+        raise UserError(f"{_FILE}: the loss would repeat labels or outputs, which do not fit: {both}")
+    others = tf.roll(outputs, 1, 0)  # of another example each
+    differ = not np.allclose(outputs, others, rtol=0, atol=1e-3)
+    if differ and np.allclose(losses, per_example(batch["labels"], others), rtol=0, atol=2e-7):
+        raise UserError(f"{_FILE}: the loss is the same whatever the network returns: {both}")
     several = outputs.shape[:-1] == labels.shape and outputs.shape[-1] > 1  # a number for each class
     highest = 0
     if labels.dtype.kind != "f" and (several or subset.split.classes):
