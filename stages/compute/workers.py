@@ -74,9 +74,8 @@ class Workers:
             with _loss_in_one_line():
                 self._send_other_pythons_away()
                 self._client.run_on_scheduler(plugin.end_the_dead)
-                with suppress(
-                    OSError
-                ):  # of a worker that dies at it; the others, and those that come, have it
+                # Of a worker that dies at it; the others, and those that come, have it
+                with suppress(OSError):
                     self._client.register_plugin(self._search)
         except BaseException:
             self.__exit__()

@@ -58,7 +58,8 @@ def stale_stages() -> list[str]:
     for stage, locked in stages.items():
         if any(made.get(dep["path"], dep.get("md5")) != dep.get("md5") for dep in locked.get("deps", [])):
             stale.append(stage)
-    space = stages.get("tune", {}).get("params", {}).get("params.yaml", {}).get("tune.space", {})
-    if {*space} == {*(now := params.load().tune.space)} and [*space] != [*now]:  # to DVC, they are the same
+    locked_params = stages.get("tune", {}).get("params", {}).get("params.yaml", {})
+    before, now = list(locked_params.get("tune.space", {})), list(params.load().tune.space)
+    if before != now and sorted(before) == sorted(now):  # to DVC, they are the same
         stale.append("tune (tune.space in another order draws others: `dvc repro --force tune`)")
     return list(dict.fromkeys(stale))
