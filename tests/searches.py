@@ -43,7 +43,7 @@ def wait_until_gone(processes: list[psutil.Process], timeout=20) -> None:
 
 def wait_for_store(project, entries: int, search: subprocess.Popen) -> None:
     """Wait until the search has stored that many trainings."""
-    while len(list((project.folder / "data/trials").glob("*/*.npz"))) < entries and search.poll() is None:
+    while len(list((project.folder / "data/trials").glob("*.npz"))) < entries and search.poll() is None:
         time.sleep(0.02)
     assert search.poll() is None, search.stdout.read()
 

@@ -1,26 +1,51 @@
-"""A stand-in for Dask's client, for tests of what the client makes of what workers tell."""
+"""A stand-in for Dask's client, for tests of what the client makes of what workers answer."""
 
+import platform
+from collections.abc import Callable
 from concurrent.futures import Future
 from types import SimpleNamespace
 
+ABOUT = {"device": "CPU", "takes_epochs": False}
+
 
 class DaskClient:
-    """Dask's client, as far as stages/compute knows it; each task that it is given ends at once."""
+    """Dask's client, as far as stages/compute knows it; each task that it is given ends at once.
+
+    `answers` are the results of the jobs by their keys, and `abouts` those of the question for the workers'
+    device; the last of these is that of all further questions.
+    """
 
     id, status, cluster = "Client-a", "running", None
     scheduler = SimpleNamespace(address="tcp://scheduler")
 
     def __init__(self):
-        self.threads, self.submitted, self.answers, self.ended = {}, [], {}, []
+        self.threads, self.submitted, self.devices, self.answers, self.ended = {}, [], [], {}, []
+        self.abouts, self.topics = [ABOUT], {}
 
     def nthreads(self) -> dict[str, int]:
         return self.threads
 
-    def submit(self, _, name: str, task: str, job: dict, device: str, **how) -> Future:
-        self.submitted.append(job)
+    def submit(self, _, name: str, device: str | None, task: str, job: dict, **how) -> Future:
         future = Future()
+        if task == "about":
+            future.set_result(self.abouts.pop(0) if len(self.abouts) > 1 else self.abouts[0])
+            return future
+        self.submitted.append(job)
+        self.devices.append(device)
         future.set_result(self.answers[job["key"]].pop(0))
         return future
+
+    def subscribe_topic(self, topic: str, handler: Callable) -> None:
+        self.topics[topic] = handler
+
+    def get_versions(self) -> dict:
+        return {"workers": {}, "scheduler": {"host": {"python": platform.python_version()}}}
+
+    def run_on_scheduler(self, _) -> None:
+        pass
+
+    def register_plugin(self, _) -> None:
+        pass
 
     def unregister_worker_plugin(self, name: str) -> None:
         self.ended.append(name)

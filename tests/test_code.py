@@ -6,13 +6,14 @@ from stages.base.console import UserError
 from stages.compute import code
 
 FILES = {
-    "dvc.yaml": "stages: {tune: {deps: [stages/training, stages/base]}, prepare: {deps: [stages/datasets]}}",
+    "dvc.yaml": "stages: {tune: {deps: [stages/training, stages/compute, stages/base]}, prepare: {deps: []}}",
     "stages/__init__.py": "",
     "stages/base/__init__.py": "",
     "stages/base/gain.py": "GAIN = 1",
     "stages/base/other.py": "no Python, and nobody imports it",
     "stages/training/__init__.py": "",
-    "stages/training/trainer.py": "def later():\n    from stages.base import gain",
+    "stages/compute/__init__.py": "",
+    "stages/compute/worker.py": "def later():\n    from stages.base import gain",
     "stages/training/table.csv": "what a module reads",
     "stages/training/model.py~": "what an editor leaves",
     "stages/training/.model.py": "the same",
@@ -43,14 +44,14 @@ def test_what_decides_a_training_are_its_folder_and_what_that_imports(repository
     [
         (
             "dvc.yaml",
-            "stages: {tune: {deps: [stages/training, stages/base/gain]}}",
+            "stages: {tune: {deps: [stages/training, stages/compute, stages/base/gain]}}",
             r"stages/base/\w+\.py decides what a training comes to, but tune in dvc\.yaml does not depend .+",
         ),
         ("stages/training/table.py", "def (", r"stages/training/table\.py is not valid Python: .+, line 1"),
         (
-            "stages/training/trainer.py",
+            "stages/compute/worker.py",
             "from other import gain",
-            r"stages\.training\.trainer imports from a folder without __init__\.py; add an empty one",
+            r"stages\.compute\.worker imports from a folder without __init__\.py; add an empty one",
         ),
     ],
 )
@@ -66,13 +67,13 @@ def test_another_threads_imports_do_not_end_the_look_at_imports(repository, monk
     """Python's `modulefinder` clears caches in a loop over a table that each import may add to."""
     interrupted = []
 
-    def run_script(finder, path):
+    def import_hook(finder, *arguments, **options):
         if not interrupted:
-            interrupted.append(path)
+            interrupted.append(arguments)
             raise RuntimeError("dictionary changed size during iteration")
-        return found(finder, path)
+        return found(finder, *arguments, **options)
 
-    found = code.ModuleFinder.run_script
-    monkeypatch.setattr(code.ModuleFinder, "run_script", run_script)
+    found = code.ModuleFinder.import_hook
+    monkeypatch.setattr(code.ModuleFinder, "import_hook", import_hook)
     assert "stages/base/gain.py" in code.training_code()
     assert interrupted

@@ -38,7 +38,7 @@ def test_killed_interrupted_and_with_a_dead_worker_the_search_goes_on_to_the_sam
     search.communicate()
     wait_until_gone(workers)
     (project.folder / "params.yaml").write_text(params)
-    stored = len(list((project.folder / "data/trials").rglob("*.npz")))
+    stored = len(list((project.folder / "data/trials").glob("*.npz")))
     search = start(project)
     wait_for_store(project, stored + 1, search)
     workers = processes_of(search)
@@ -141,7 +141,7 @@ def test_a_repository_in_any_folder_keeps_its_store_in_itself(reproduced, tmp_pa
     folder = tmp_path / ("long" * 20)
     folder.mkdir()
     project.run("env", f"TMPDIR={folder}", "python", "-m", "stages.baseline")
-    assert len(list((project.folder / "data/trials").glob("*/*.npz"))) == 5
+    assert len(list((project.folder / "data/trials").glob("*.npz"))) == 5
 
 
 def test_the_only_worker_that_goes_before_the_first_training_is_no_traceback(project, by_hand, monkeypatch):

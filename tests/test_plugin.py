@@ -1,8 +1,9 @@
-"""What a worker does when a search comes to it, in the tests' own process: a stand-in is Dask's worker."""
+"""What a worker does with a stage's tasks, in the tests' own process: a stand-in is Dask's worker."""
 
 import asyncio
 import pickle
 import sys
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from enum import Enum
 from importlib.metadata import version
@@ -12,7 +13,7 @@ import pytest
 from distributed import Reschedule
 
 from stages.compute import plugin
-from stages.compute.plugin import Search, call, end_the_dead, versions
+from stages.compute.plugin import StagePlugin, call, end_the_dead, versions
 
 TASKS = b"""
 class UserError(Exception):
@@ -20,13 +21,19 @@ class UserError(Exception):
 
 class Session:
     def __init__(self, device):
-        self.device, self.takes_epochs = device, False
+        self.about = {"device": device, "takes_epochs": False}
 
 def train(session, job):
-    return {"device": session.device, "key": job["key"]}
+    return {**session.about, "key": job["key"]}
+
+class InternalError(Exception):
+    __module__ = "tensorflow.python.framework.errors_impl"
+
+class ResourceExhaustedError(InternalError):
+    pass
 
 def fail(session, job):
-    raise {"mistake": UserError, "fault": ValueError}[job["what"]]("too\\nwide" + "!" * 400)
+    raise eval(job["kind"])("too\\nwide" + "!" * 400)
 """
 Status = Enum("Status", ["running", "paused"])
 
@@ -59,107 +66,121 @@ def worker(tmp_path, monkeypatch):
 
 @pytest.fixture
 def join(worker):
-    """A function that has a search join the worker, and returns it."""
+    """A function that gives a stage's plugin to the worker, and returns it."""
 
-    def join(**changes) -> Search:
+    def join(**changes) -> StagePlugin:
         code, arguments = {"tasks_of_a_test.py": TASKS}, pickle.dumps({"device": "CPU"})
-        search = replace(
-            Search("stages-one", versions(), code, "digest", "tasks_of_a_test", arguments), **changes
+        stage = replace(
+            StagePlugin("stages-one", versions(), code, "digest", "tasks_of_a_test", arguments), **changes
         )
-        worker.plugins[search.name] = search
-        asyncio.run(search.setup(worker))
-        return search
+        worker.plugins[stage.name] = stage
+        stage.setup(worker)
+        return stage
 
     return join
 
 
-def told(**event) -> tuple[str, dict]:
-    return "stages-one", {"worker": "tcp://worker", **event}
-
-
-def test_a_worker_is_made_ready_and_trains(worker, join):
-    first, second = join(), join(name="stages-two")
-    assert worker.events[0] == told(device="CPU", takes_epochs=False)
-    assert first.lock is second.lock
+def test_a_worker_says_its_device_and_trains(worker, join):
+    stage = join()
     assert (worker.status, worker.memory_manager.memory_pause_fraction) == (Status.running, False)
-    assert call("stages-one", "train", {"key": "a"}, "CPU") == {"device": "CPU", "key": "a"}
-    assert worker.left == []
+    assert not stage.session
+    about = {"device": "CPU", "takes_epochs": False}
+    assert call("stages-one", None, "about", {}) == about
+    assert call("stages-one", "CPU", "train", {"key": "a"}) == {**about, "key": "a"}
+    assert (stage.arguments, worker.left) == (b"", [])
 
 
 def test_two_codes_on_one_worker_take_turns(worker, join):
     join()
     join(name="stages-two", code={"tasks_of_a_test.py": TASKS.replace(b'job["key"]}', b"2}")}, digest="2")
     for name, result in (("stages-one", "a"), ("stages-two", 2), ("stages-one", "a")):
-        assert call(name, "train", {"key": "a"}, "CPU")["key"] == result
+        assert call(name, "CPU", "train", {"key": "a"})["key"] == result
 
 
-def test_a_worker_with_other_versions_is_sent_away(worker, join):
-    search = join(expected={**versions(), "keras": "1.0", "numpy": "1.0"})
-    said = ", ".join(f"{name} {version(name)} where the client has 1.0" for name in ("keras", "numpy"))
-    assert (worker.events, worker.left, search.session) == ([told(left=said)], [said], None)
+def test_a_worker_trains_one_network_at_a_time(worker, join):
+    """Also where it has several threads, and for two stages."""
+    join()
+    join(name="stages-two")
+    call("stages-one", None, "about", {})
+    with worker.stages_lock, ThreadPoolExecutor() as pool:
+        futures = [pool.submit(call, f"stages-{name}", None, "about", {}) for name in ("one", "two")]
+        assert wait(futures, 0.2).done == set()
+        worker.stages_lock.release()
+        assert wait(futures, 20).not_done == set()
+        worker.stages_lock.acquire()
 
 
-def test_a_worker_whose_session_cannot_be_made_is_sent_away(worker, join):
-    said = "ModuleNotFoundError: No module named 'nothing'"
+def leaves(worker, reason: str, device: str | None = None) -> None:
+    """Assert that the worker does nothing, says why, and leaves."""
+    with pytest.raises(Reschedule):
+        call("stages-one", device, "about", {})
+    assert worker.events == [("stages-one", {"worker": "tcp://worker", "reason": reason})]
+    assert worker.left == [reason]
+
+
+def test_a_worker_with_other_versions_leaves(worker, join):
+    stage = join(expected={**versions(), "keras": "1.0", "scikit-learn": "1.0"})
+    names = "keras", "scikit-learn"
+    leaves(worker, ", ".join(f"{name} {version(name)} where the client has 1.0" for name in names))
+    assert not stage.session
+
+
+def test_a_worker_that_lacks_a_package_leaves(worker, join):
     join(tasks="nothing")
-    assert (worker.events, worker.left) == ([told(left=said)], [said])
+    leaves(worker, "ModuleNotFoundError: No module named 'nothing'")
+
+
+def test_a_worker_whose_gpu_is_full_leaves(worker, join):
+    join(code={"tasks_of_a_test.py": TASKS + b"\nraise InternalError('out of memory')"}, digest="4")
+    leaves(worker, "InternalError: out of memory")
+
+
+def test_a_worker_with_another_device_leaves(worker, join):
+    join()
+    leaves(worker, "device CPU where the others have GPU", "GPU")
 
 
 def test_a_mistake_in_the_code_is_told_and_the_worker_stays(worker, join):
     """Else it would empty a cluster, whose workers all have the same code."""
     join(code={"tasks_of_a_test.py": b"raise NameError('Denze')"}, digest="3")
-    assert (worker.events, worker.left) == (
-        [told(mistake="tasks_of_a_test.py, line 1: NameError: Denze")],
-        [],
-    )
+    mistake = "tasks_of_a_test.py, line 1: NameError: Denze"
+    assert call("stages-one", None, "about", {}) == {"mistake": mistake}
+    assert worker.left == []
 
 
-def test_a_worker_whose_gpu_is_full_is_sent_away(worker, join):
-    error = b"type('InternalError', (Exception,), {'__module__': 'tensorflow.python.framework.errors_impl'})"
-    join(code={"tasks_of_a_test.py": b"raise " + error + b"('out of memory')"}, digest="4")
-    said = "InternalError: out of memory"
-    assert (worker.events, worker.left) == ([told(left=said)], [said])
-
-
-def test_a_search_that_ends_while_it_makes_a_worker_ready_sends_nobody_away(worker, join, monkeypatch):
-    def end(search: Search) -> None:
-        search.teardown(worker)
-        raise OSError("no")
-
-    monkeypatch.setattr(Search, "_start", end)
+@pytest.mark.parametrize(
+    ("kind", "raised", "place"),
+    [
+        ("ValueError", RuntimeError, "worker tcp://worker: "),
+        ("InternalError", RuntimeError, "worker tcp://worker: "),
+        ("ResourceExhaustedError", MemoryError, ""),
+        ("MemoryError", MemoryError, ""),
+    ],
+)
+def test_what_a_task_raises_is_one_line(worker, join, kind, raised, place):
     join()
-    assert worker.events == worker.left == []
+    with pytest.raises(raised) as error:
+        call("stages-one", "CPU", "fail", {"kind": kind})
+    assert str(error.value) == place + (f"{kind}: too wide" + "!" * 400)[:300]
 
 
-def test_a_worker_with_another_device_is_sent_away_and_its_task_goes_to_another(worker, join):
+def test_a_mistake_of_the_user_is_an_answer(worker, join):
     join()
-    with pytest.raises(Reschedule):
-        call("stages-one", "train", {"key": "a"}, "GPU")
-    assert worker.left == ["device CPU where the search has GPU"]
-    assert worker.events[1:] == [told(left=worker.left[0])]
-
-
-def test_what_a_task_raises_is_a_mistake_of_the_user_or_one_line_of_the_worker(worker, join):
-    join()
-    mistake = call("stages-one", "fail", {"key": "a", "what": "mistake"}, "CPU")["mistake"]
+    mistake = call("stages-one", "CPU", "fail", {"kind": "UserError"})["mistake"]
     assert mistake == "too\nwide" + "!" * 400
-    with pytest.raises(RuntimeError) as raised:
-        call("stages-one", "fail", {"key": "a", "what": "fault"}, "CPU")
-    assert str(raised.value) == "worker tcp://worker: " + ("ValueError: too wide" + "!" * 400)[:300]
 
 
-def test_nothing_is_trained_for_a_search_that_has_ended(worker, join):
-    search = join()
-    search.teardown(worker)
-    assert (search.session, search.arguments) == (None, b"")
-    with pytest.raises(Reschedule):
-        call("stages-one", "train", {"key": "a"}, "CPU")
+def test_nothing_is_trained_for_a_stage_that_has_ended(worker, join):
+    stage = join()
+    call("stages-one", None, "about", {})
     worker.plugins.clear()
-    with pytest.raises(RuntimeError, match=r"^the search has ended$"):
-        call("stages-one", "train", {"key": "a"}, "CPU")
+    stage.teardown(worker)
+    assert stage.session is None
+    with pytest.raises(RuntimeError, match=r"^the stage has ended$"):
+        call("stages-one", "CPU", "train", {"key": "a"})
 
 
-def test_only_searches_whose_client_is_gone_are_ended():
+def test_only_plugins_whose_client_is_gone_are_removed():
     ended = []
 
     async def unregister(_, name: str) -> None:

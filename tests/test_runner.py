@@ -36,7 +36,8 @@ def make(dask, tmp_path, monkeypatch):
 
 @pytest.fixture
 def one(make):
-    return make()
+    with make() as started:
+        yield started
 
 
 def test_an_epoch_is_counted_once(one):
@@ -52,8 +53,7 @@ def reached(epoch: int, size: int = 3) -> Checkpoint:
 
 def test_the_longest_training_starts_first_and_what_is_stored_is_not_done_again(make, dask):
     def run(asked: dict[Training, int]) -> Runner:
-        started = make()
-        started._workers._heed("worker", device="CPU")
+        started = make().__enter__()
         dask.submitted.clear()
         for training, epoch in asked.items():
             dask.answers[started.key(training, epoch)] = [vars(reached(epoch))]
@@ -76,7 +76,6 @@ def test_the_longest_training_starts_first_and_what_is_stored_is_not_done_again(
 
 def test_a_training_goes_on_from_each_checkpoint_until_it_is_done(one, dask):
     """Those on the way are stored in place of each other; the one that it began with stays."""
-    one._workers._heed("worker", device="CPU")
     key = one.key(TRAINING, 9)
     one._store.save(key, reached(2))
     one.stored = {key}
@@ -97,11 +96,10 @@ def corrupt(path: Path) -> None:
 @pytest.mark.parametrize("damage", [Path.unlink, corrupt])
 def test_a_checkpoint_that_is_gone_or_damaged_in_its_arrays_is_made_again(one, dask, monkeypatch, damage):
     """Only its JSON is read before the training starts."""
-    one._workers._heed("worker", device="CPU")
     key, load = one.key(TRAINING, 9), one._load
     one._store.save(key, reached(5))
     one.stored = {key}
-    (path,) = Path("trials").glob("*/5.npz")
+    (path,) = Path("trials").glob("*-5.npz")
 
     def damage_and_load(*arguments, arrays=True):
         if arrays and path.exists():
@@ -134,7 +132,7 @@ def test_a_test_goes_on_from_the_epoch_asked_for_or_an_earlier_one(one):
 
 def test_data_is_sent_where_workers_may_share_no_disk(make, dask):
     def sent() -> object:
-        return pickle.loads(make()._workers._search.arguments)["data"]["training"]  # noqa: S301 - made here
+        return pickle.loads(make()._workers._plugin.arguments)["data"]["training"]  # noqa: S301 - made here
 
     assert sent().keys() == {"inputs", "labels"}
     dask.cluster = object()

@@ -157,7 +157,7 @@ def test_a_schedule_knows_the_steps_and_epochs_of_the_whole_training(session, mo
 
     monkeypatch.setattr(model, "build", build)
     at_work = session()
-    assert at_work.takes_epochs
+    assert at_work.about["takes_epochs"]
     reached = [None]
     for epochs in (2, 4, 5):
         reached.append(worker.train(at_work, job(epochs=epochs, all_epochs=4, checkpoint=reached[-1])))
@@ -168,7 +168,7 @@ def test_a_schedule_knows_the_steps_and_epochs_of_the_whole_training(session, mo
 
 
 def test_a_network_without_a_schedule_does_not_depend_on_the_epochs(session):
-    assert not session().takes_epochs
+    assert not session().about["takes_epochs"]
 
 
 def test_a_network_that_does_not_fit_the_data_is_the_users_to_mend(session, monkeypatch):

@@ -1,4 +1,4 @@
-"""What the client makes of what workers tell, in the tests' own process: a stand-in is Dask's client."""
+"""What the client makes of what workers answer, in the tests' own process: a stand-in is Dask's client."""
 
 import pickle
 import time
@@ -7,7 +7,7 @@ from concurrent.futures import Future
 
 import distributed
 import pytest
-from stand_in import DaskClient
+from stand_in import ABOUT, DaskClient
 
 from stages.base.console import UserError
 from stages.compute import workers
@@ -21,31 +21,38 @@ def dask():
 
 @pytest.fixture
 def one(dask):
-    return Workers(dask, {}, "a.module", {})
+    return Workers(dask, {}, "a.module", {}).__enter__()
+
+
+def failed(error: Exception) -> Future:
+    future = Future()
+    future.set_exception(error)
+    return future
 
 
 def test_a_training_of_which_workers_died_as_often_as_dask_allows_has_failed(one):
-    killed = Future()
-    killed.set_exception(distributed.KilledWorker("task", None, 3))
     said = {"failure": "the worker died 4 times while training it, as for want of memory"}
-    assert one._result(killed) == said
+    assert one._result(failed(distributed.KilledWorker("task", None, 3))) == said
+
+
+def test_a_network_that_is_too_large_has_failed(one):
+    """Not the stage, which would end the same way whenever it is run again."""
+    said = {"failure": "out of memory in 3 tries (MemoryError: 9 GB)"}
+    assert one._result(failed(MemoryError("MemoryError: 9 GB"))) == said
 
 
 def test_a_mistake_and_what_a_worker_cannot_do_end_the_stage_in_one_line(one):
-    mistake, fault = Future(), Future()
+    mistake = Future()
     mistake.set_result({"mistake": "mend it"})
-    fault.set_exception(RuntimeError("worker a: OSError: no"))
     with pytest.raises(UserError, match=r"^mend it$"):
         one._result(mistake)
-    with pytest.raises(
-        UserError, match=r"^worker a: OSError: no, after 3 tries; mend or stop the worker; .+$"
-    ):
-        one._result(fault)
+    line = r"^worker a: OSError: no, after 3 tries; mend or stop the worker; .+$"
+    with pytest.raises(UserError, match=line):
+        one._result(failed(RuntimeError("worker a: OSError: no")))
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
 def test_each_worker_has_one_task_at_a_time_in_the_order_of_the_jobs(one, dask, workers):
-    one._heed("worker", device="CPU")
     dask.threads = {str(number): 4 for number in range(workers)}
     dask.answers = {key: [{"of": key}] for key in "abcd"}
     jobs, submitted = deque({"key": key} for key in "abc"), []
@@ -57,13 +64,44 @@ def test_each_worker_has_one_task_at_a_time_in_the_order_of_the_jobs(one, dask, 
     assert submitted == (["ab", "abd", "abdc", "abdc"] if workers == 2 else ["a", "ad", "adb", "adbc"])
 
 
-def test_a_gpu_is_what_the_search_computes_on_if_a_worker_has_one(one):
-    for device in ("CPU", "GPU"):
-        one._heed("worker", device=device)
-    assert one.wait() == ("GPU", False)
+def test_a_gpu_is_what_all_train_on_if_a_worker_has_one(dask):
+    """And once it is known, a worker that comes later changes nothing: the store's keys have it."""
+    dask.threads = dict.fromkeys("abc", 1)
+    dask.abouts = [ABOUT, {"device": "GPU", "takes_epochs": False}, ABOUT]
+    one = Workers(dask, {}, "a.module", {}).__enter__()
+    assert one.about["device"] == "GPU"
+    dask.answers = {"key": [{}]}
+    assert list(one.results("train", deque([{"key": "key"}]))) == [({"key": "key"}, {})]
+    assert dask.devices == ["GPU"]
 
 
-def test_without_workers_the_wait_is_a_minute_unless_the_only_ones_cannot_do_it(one, dask, capsys):
+def test_why_workers_leave_is_said_once(one, dask, capsys):
+    for worker in "ab":
+        dask.topics[one._name](("time", {"worker": worker, "reason": "keras 9.9"}))
+    assert capsys.readouterr().err == "worker a was sent away: keras 9.9\n"
+
+
+class LostOnce(Future):
+    """A task that is done; its result does not come at first."""
+
+    lost = False
+
+    def result(self, timeout: float) -> dict:
+        self.lost = not self.lost
+        if self.lost:
+            raise TimeoutError
+        return {"of": "a"}
+
+
+def test_a_result_that_is_lost_with_its_worker_is_waited_for_again(one, dask):
+    assert one.about == ABOUT
+    future = LostOnce()
+    future.set_result(None)
+    dask.submit = lambda *_, **__: future
+    assert list(one.results("train", deque([{"key": "a"}]))) == [({"key": "a"}, {"of": "a"})]
+
+
+def test_without_workers_the_wait_is_a_minute_unless_the_only_ones_cannot_be_used(one, dask):
     one._last_seen = time.monotonic() - workers.TIMEOUT + 20
     one._check()
     one._last_seen -= 30
@@ -72,18 +110,12 @@ def test_without_workers_the_wait_is_a_minute_unless_the_only_ones_cannot_do_it(
     ):
         one._check()
     one._last_seen += 30
-    for worker in ("a", "b"):
-        one._heed(worker, left="keras 9.9")
-    assert capsys.readouterr().err == "worker a was sent away: keras 9.9\n"
-    dask.threads = {"c": 1}
-    before = one._last_seen
-    one._check()  # c is not ready, and may become it, but not for ever
-    assert one._last_seen == before
-    dask.threads = {}
+    one._say_why("a", "keras 9.9")
     with pytest.raises(UserError, match=r"^there are no workers \(a: keras 9.9\); start one with .+$"):
         one._check()
-    one._heed("c", device="CPU")
-    one._check()  # c was there, and another may come
+    assert one.about == ABOUT  # of one that was there
+    one._last_seen = time.monotonic()
+    one._check()  # another may come
     one._last_seen, dask.threads = 0, {"c": 1}
     one._check()
     assert time.monotonic() - one._last_seen < 10
@@ -122,19 +154,24 @@ def test_a_scheduler_with_another_python_is_one_line(one, dask):
         one._send_other_pythons_away()
 
 
-def test_a_mistake_that_a_worker_finds_at_its_start_ends_the_search(one, dask):
-    dask.threads = {"a": 1}
-    one._heed("a", mistake="AttributeError: Denze")
+def test_what_a_worker_finds_at_its_start_ends_the_stage(dask):
+    dask.abouts = [{"mistake": "AttributeError: Denze"}]
+    one = Workers(dask, {}, "a.module", {}).__enter__()
     with pytest.raises(UserError, match=r"^AttributeError: Denze$"):
-        one.wait()
+        next(one.results("train", deque([{}])))
+    dask.submit = lambda *_, **__: failed(distributed.KilledWorker("task", None, 3))
+    line = r"^no worker can start: the worker died 4 times while training it, as for want of memory$"
+    with pytest.raises(UserError, match=line):
+        _ = Workers(dask, {}, "a.module", {}).__enter__().about
 
 
-def test_a_scheduler_that_dies_before_a_worker_is_ready_is_one_line(one, dask):
+def test_a_scheduler_that_dies_before_a_worker_is_ready_is_one_line(dask):
+    dask.submit = lambda *_, **__: Future()
+    one = Workers(dask, {}, "a.module", {}).__enter__()
     dask.status = "closed"
-    with pytest.raises(
-        UserError, match=r"^the cluster is gone \(the connection is closed\); finished epochs .+$"
-    ):
-        one.wait()
+    line = r"^the cluster is gone \(the connection is closed\); finished epochs .+$"
+    with pytest.raises(UserError, match=line):
+        _ = one.about
 
 
 def test_the_end_leaves_a_client_alone_that_is_closed(one, dask):

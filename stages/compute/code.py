@@ -11,12 +11,12 @@ import stages
 from stages.base.console import UserError
 
 ROOT = Path(stages.__path__[0]).parent
-TRAINING = "stages/training"
+TRAINING, WORKER = "stages/training", "stages.compute.worker"
 _IGNORED = re.compile(r"__pycache__|\..*|.*~")  # what Python and editors leave
 
 
 def training_code() -> dict[str, bytes]:
-    """Return the files of stages/training, and those of the repository that its modules import, by path.
+    """Return the files of stages/training and those of the repository that a worker imports, by path.
 
     Raises:
         UserError: one of them is no Python, or a stage that depends on stages/training does not depend on it.
@@ -29,7 +29,7 @@ def training_code() -> dict[str, bytes]:
             compile(code[path], path, "exec")
         except SyntaxError as error:
             raise UserError(f"{path} is not valid Python: {error.msg}, line {error.lineno}") from None
-    code |= imported("stages.training.trainer")
+    code |= imported(WORKER)
     for stage, entry in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].items():
         deps = [str(dep) for dep in entry.get("deps", [])]
         for path in code if TRAINING in deps else ():
@@ -49,7 +49,7 @@ def imported(module: str) -> dict[str, bytes]:
     """
     finder = ModuleFinder(path=[str(ROOT)])
     try:
-        finder.run_script(str(ROOT / (module.replace(".", "/") + ".py")))
+        finder.import_hook(module)
     except AttributeError:  # https://github.com/python/cpython/issues/84530
         raise UserError(f"{module} imports from a folder without __init__.py; add an empty one") from None
     except RuntimeError as error:

@@ -1,9 +1,8 @@
-"""On a worker: what Dask runs when one joins a search. It checks the worker, gives it code and data, trains.
+"""On a worker: what a stage gives to each (code and data), and the function that Dask calls for each task.
 
 It travels by value, since before it a worker has no code of this repository. So it imports nothing of that.
 """
 
-import asyncio
 import importlib
 import os
 import pickle
@@ -18,12 +17,13 @@ from typing import Any
 
 from distributed import Reschedule, WorkerPlugin, get_worker
 
-PREFIX = "stages-"  # of the names of searches
-PACKAGES = ("tensorflow", "keras", "numpy")  # whose versions decide what a training comes to
+PREFIX = "stages-"  # of the names of plugins
+# Whose versions decide what a training comes to, and a score that uses them
+PACKAGES = ("tensorflow", "keras", "numpy", "scipy", "scikit-learn")
 
 
 def versions() -> dict[str, str]:
-    """Return what must be the same on all machines of a search."""
+    """Return what must be the same on the client and all workers."""
     environment = {"Python": "{}.{}".format(*sys.version_info), **dict.fromkeys(PACKAGES, "not installed")}
     for name in PACKAGES:
         with suppress(PackageNotFoundError):
@@ -33,117 +33,121 @@ def versions() -> dict[str, str]:
 
 
 @dataclass
-class Search(WorkerPlugin):
-    """One search on each of its workers. As events of its name's topic, they tell the client what they do."""
+class StagePlugin(WorkerPlugin):
+    """The code and the data of one run of a stage, on each worker. The first task there makes a session."""
 
-    name: str  # of this search alone
+    name: str  # of this run alone
     expected: dict[str, str]  # `versions` of the client
     code: dict[str, bytes]  # files by path
     digest: str  # of `code`
     tasks: str  # the module in `code` whose functions are called
-    arguments: bytes  # of its `Session`, pickled: a worker that is sent away may lack what they are made of
-    session: Any = None  # on a worker that is ready; its class is in the code that was sent
+    arguments: bytes  # of its `Session`, pickled
+    session: Any = None  # once a task has come
 
-    async def setup(self, worker) -> None:
-        """Make the worker ready, and tell its device; or send it away, and tell why."""
-        self.worker, self.ended = worker, False
-        self._folder = Path(worker.local_directory).absolute() / self.digest
-        # The worker trains one network at a time
-        self.lock = vars(worker).setdefault("stages_lock", threading.Lock())
-        # A worker that Dask pauses, as its memory nears a limit, would never go on: TensorFlow fills it
+    def setup(self, worker) -> None:
+        """Keep Dask from pausing the worker as its memory nears a limit: TensorFlow's cannot be freed."""
         worker.memory_manager.memory_pause_fraction = False
         if worker.status.name == "paused":
             worker.status = type(worker.status).running
-        here = versions()
-        if differing := [name for name in here if here[name] != self.expected[name]]:
-            texts = (f"{name} {here[name]} where the client has {self.expected[name]}" for name in differing)
-            self.send_away(", ".join(texts))
-            return
-        try:
-            await asyncio.to_thread(self._start)
-            self.tell(device=self.session.device, takes_epochs=self.session.takes_epochs)
-        except Exception as error:
-            if self.ended:
-                return
-            # Of this worker; TensorFlow's own errors are of a GPU without memory, or the like
-            if (
-                isinstance(error, (ImportError, OSError, MemoryError))
-                or "tensorflow" in type(error).__module__
-            ):
-                self.send_away(_one_line(error))
-            else:  # other workers would say the same
-                self.tell(mistake=self._place(error) + _one_line(error))
 
     def teardown(self, worker) -> None:
         """Free the memory, once the training that runs is done."""
-        self.ended, self.session = True, None
+        self.session, self.arguments = None, b""
 
-    def _start(self) -> None:
-        """Import the code in place of another search's, which keeps the modules that it has, and use it."""
-        with self.lock:
-            for path, content in self.code.items():
-                (self._folder / path).parent.mkdir(parents=True, exist_ok=True)
-                (self._folder / path).write_bytes(content)
-            names = {path.partition("/")[0].removesuffix(".py") for path in self.code}
-            for module in [module for module in sys.modules if module.partition(".")[0] in names]:
-                del sys.modules[module]
-            sys.path[:] = [str(self._folder), *(path for path in sys.path if path != str(self._folder))]
-            importlib.invalidate_caches()
-            self.module = importlib.import_module(self.tasks)
-            self.session = self.module.Session(**pickle.loads(self.arguments))  # noqa: S301 - its client's
-            self.arguments = b""
+    def unfit(self, folder: Path, device: str | None) -> str:
+        """Make the session if there is none; return why this worker cannot be used, or nothing.
 
-    def _place(self, error: Exception) -> str:
-        """The last line of the code that was sent which led to `error`; none if it says itself what to do."""
-        if type(error).__name__ == "UserError":
-            return ""
-        frames = [(Path(frame.filename), frame.lineno) for frame in extract_tb(error.__traceback__)]
-        own = [(path, line) for path, line in frames if path.is_relative_to(self._folder)]
-        return "".join(f"{path.relative_to(self._folder)}, line {line}: " for path, line in own[-1:])
+        Raises:
+            Exception: the code or the data is wrong, which all workers would say.
+        """
+        if not self.session:
+            here = versions()
+            if differing := [name for name in here if here[name] != self.expected[name]]:
+                texts = (
+                    f"{name} {here[name]} where the client has {self.expected[name]}" for name in differing
+                )
+                return ", ".join(texts)
+            try:
+                self._start(folder)
+            # TensorFlow's own errors are of a GPU without memory, or the like
+            except Exception as error:
+                lacks = isinstance(error, (ImportError, OSError, MemoryError))
+                if lacks or "tensorflow" in type(error).__module__:
+                    return _one_line(error)
+                raise
+        here = self.session.about["device"]
+        return f"device {here} where the others have {device}" if device not in (None, here) else ""
 
-    def tell(self, **event: object) -> None:
-        """Tell the client; `event` is what MessagePack can hold."""
-        self.worker.log_event(self.name, {"worker": self.worker.address, **event})
+    def _start(self, folder: Path) -> None:
+        """Import the code in place of another stage's, which keeps the modules that it has, and use it."""
+        for path, content in self.code.items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_bytes(content)
+        names = {path.partition("/")[0].removesuffix(".py") for path in self.code}
+        for module in [module for module in sys.modules if module.partition(".")[0] in names]:
+            del sys.modules[module]
+        sys.path[:] = [str(folder), *(path for path in sys.path if path != str(folder))]
+        importlib.invalidate_caches()
+        self.module = importlib.import_module(self.tasks)
+        self.session = self.module.Session(**pickle.loads(self.arguments))  # noqa: S301 - its client's
+        self.arguments = b""
 
-    def send_away(self, reason: str) -> None:
-        """Have this worker leave the cluster, after what called this has had its answer."""
-        self.tell(left=reason)
-        loop = self.worker.loop
-        loop.add_callback(loop.call_later, 0.2, self.worker.close_gracefully, reason=reason)
 
+def call(name: str, device: str | None, task: str, job: dict) -> dict:
+    """Return what the function `task` makes of `job`, or, if it is "about", what the session says of itself.
 
-def call(name: str, task: str, job: dict, device: str) -> dict:
-    """Return what the function `task` of a search makes of `job`, or {"mistake"}: what the user has to mend.
+    Or {"mistake"}: what the user has to mend.
+
+    Args:
+        name: of the plugin.
+        device: the one that all must have; None if that is not known yet.
 
     Raises:
-        Reschedule: this worker is leaving, or has another device and is sent away.
-        RuntimeError: the search has ended, or this worker cannot do it; one line with its address.
+        Reschedule: this worker cannot be used. It says why, as an event of the topic `name`, and leaves.
+        MemoryError: there was not enough memory; one line.
+        RuntimeError: the stage has ended, or this worker cannot do it; one line with its address.
     """
-    search: Any = get_worker().plugins.get(name)
-    if not search:
-        raise RuntimeError("the search has ended")
-    if not search.session:
-        raise Reschedule
-    with search.lock:
-        if device != search.session.device:
-            search.send_away(f"device {search.session.device} where the search has {device}")
-            raise Reschedule
+    worker: Any = get_worker()
+    stage = worker.plugins.get(name)
+    if not stage:
+        raise RuntimeError("the stage has ended")
+    folder = Path(worker.local_directory).absolute() / stage.digest
+    with vars(worker).setdefault("stages_lock", threading.Lock()):  # it trains one network at a time
         try:
-            return getattr(search.module, task)(search.session, job)
+            if reason := stage.unfit(folder, device):
+                worker.log_event(name, {"worker": worker.address, "reason": reason})
+                loop = worker.loop  # the event has to go first
+                loop.add_callback(loop.call_later, 0.2, worker.close_gracefully, reason=reason)
+                raise Reschedule
+            if task == "about":
+                return stage.session.about
+            return getattr(stage.module, task)(stage.session, job)
+        except Reschedule:
+            raise
         except Exception as error:
             if type(error).__name__ == "UserError":
                 return {"mistake": str(error)}
-            raise RuntimeError(f"worker {search.worker.address}: {_one_line(error)}") from None
+            if not stage.session:
+                return {"mistake": _place(error, folder) + _one_line(error)}
+            if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
+                raise MemoryError(_one_line(error)) from None
+            raise RuntimeError(f"worker {worker.address}: {_one_line(error)}") from None
 
 
 async def end_the_dead(dask_scheduler) -> None:
-    """On the scheduler: end the searches whose client is gone without having ended them."""
+    """On the scheduler: remove the plugins whose client is gone without having done it."""
     for name in list(dask_scheduler.worker_plugins):
         client = name.removeprefix(PREFIX).rpartition("-")[0]
         if name.startswith(PREFIX) and client not in dask_scheduler.clients:
             await dask_scheduler.unregister_worker_plugin(None, name)
 
 
+def _place(error: Exception, folder: Path) -> str:
+    """The last line of the code in `folder` which led to `error`, if there is one."""
+    frames = [(Path(frame.filename), frame.lineno) for frame in extract_tb(error.__traceback__)]
+    own = [(path, line) for path, line in frames if path.is_relative_to(folder)]
+    return "".join(f"{path.relative_to(folder)}, line {line}: " for path, line in own[-1:])
+
+
 def _one_line(error: Exception) -> str:
-    name = "" if type(error).__name__ == "UserError" else f"{type(error).__name__}: "
-    return " ".join(f"{name}{error}".split())[:300]
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]

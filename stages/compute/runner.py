@@ -98,7 +98,7 @@ class Runner:
             "subsets": dict(subsets),
             "early_stopping": early_stopping,
         }
-        tasks = tests or "stages.compute.worker"
+        tasks = tests or code.WORKER
         self._code = code.training_code()
         self._workers = Workers(client, self._code | code.imported(tasks), tasks, session)
         self._workers.waiting = lambda: self.progress(0)
@@ -112,9 +112,10 @@ class Runner:
 
     @cached_property
     def _decides(self) -> dict[str, object]:
-        """What all trainings have in common that decides what they come to; waits for the first worker."""
-        device, self._takes_epochs = self._workers.wait()
-        environment = {**self._workers.versions, "device": device}
+        """What all trainings have in common that decides what they come to; waits for the workers."""
+        about = self._workers.about
+        self._takes_epochs = about["takes_epochs"]
+        environment = {**self._workers.versions, "device": about["device"]}
         how = {"early_stopping": self._early_stopping}
         return {"code": code.digest(self._code), "environment": environment, **how}
 

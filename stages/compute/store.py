@@ -1,12 +1,11 @@
 """On the client: the store of trainings. What was trained once is not trained again.
 
-A training has a folder named by its key, a hash of all that decides it, with the checkpoint that it has
-reached so far. Training goes on from there, so a killed search resumes, a promoted trial continues and
-another strategy reuses what is there, with no code for any of them. Deleting the folder, or any file in it,
-costs time and changes no result.
+A training is named by its key, a hash of all that decides it, and has the checkpoint that it has reached so
+far. Training goes on from there, so a killed search resumes, a promoted trial continues and another strategy
+reuses what is there, with no code for any of them. Deleting any file costs time and changes no result.
 
-A checkpoint is one file, EPOCH.npz, written whole or not at all: NumPy's archive of its arrays and, as one
-more, of all else as JSON. Zip's checksums tell a damaged file, which is ignored and made again.
+A checkpoint is one file, KEY-EPOCH.npz, written whole or not at all: NumPy's archive of its arrays and, as
+one more, of all else as JSON. Zip's checksums tell a damaged file, which is ignored and made again.
 """
 
 import contextlib
@@ -14,6 +13,7 @@ import hashlib
 import json
 import os
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from tokenize import TokenError
 from zipfile import BadZipFile
@@ -25,7 +25,7 @@ from stages.base.files import remove_abandoned, replacing
 from stages.training.checkpoint import Checkpoint
 
 _ARRAYS = ("weights", "optimizer")
-_KEYS = "[0-9a-f]" * 64  # what else is in the folder is not the store's
+_KEY = "[0-9a-f]" * 64  # what else is in the folder is not the store's
 # What NumPy and zipfile raise for a file that is damaged
 _DAMAGE = (ValueError, KeyError, EOFError, TypeError, RuntimeError, BadZipFile, zlib.error, TokenError)
 
@@ -39,7 +39,7 @@ class Store:
     """Checkpoints in `folder`, which is made; safe for many processes.
 
     Raises:
-        UserError: it cannot be used; and from all methods: a file cannot be read or written.
+        UserError: it cannot be used; `save`: a file cannot be written.
     """
 
     def __init__(self, folder: Path):
@@ -48,51 +48,53 @@ class Store:
             folder.mkdir(parents=True, exist_ok=True)
             next(folder.iterdir(), None)
         except OSError as error:
-            raise _unusable(folder, error) from None
+            line = f"params.yaml: runtime.store cannot be used: {folder}: {one_line(error)}"
+            raise UserError(line) from None
 
     def load(self, key: str, epochs: int | None = None, *, arrays: bool = True) -> Checkpoint | None:
-        """Return the longest whole checkpoint stored under `key`, of at most `epochs` epochs, or None.
+        """Return the longest checkpoint of `key` that can be read, of at most `epochs` epochs, or None.
 
         Without `arrays`, only what is in its JSON is read, and it has none.
         """
-        for epoch, path in sorted(self._checkpoints(key).items(), reverse=True):
-            if (epochs is None or epoch <= epochs) and (checkpoint := _read(path, arrays)):
+        stored = {epoch: path for _, epoch, path in self._checkpoints(key)}
+        for epoch in sorted(stored, reverse=True):
+            if (epochs is None or epoch <= epochs) and (checkpoint := _read(stored[epoch], arrays)):
                 return checkpoint
         return None
 
     def save(self, key: str, checkpoint: Checkpoint, *, keep: int = 0) -> None:
-        """Store `checkpoint` under `key`, in place of shorter ones that are longer than `keep` epochs."""
+        """Store `checkpoint` under `key`, and delete those between epoch `keep` and its own."""
         lists = {name: getattr(checkpoint, name) for name in _ARRAYS}
         arrays = {f"{name}{i}": array for name in lists for i, array in enumerate(lists[name])}
         about = json.dumps(vars(checkpoint) | {name: len(lists[name]) for name in lists}).encode()
-        with replacing(self._folder / key / f"{checkpoint.epoch}.npz") as temporary:
+        with replacing(self._folder / f"{key}-{checkpoint.epoch}.npz") as temporary:
             np.savez(temporary, allow_pickle=False, json=np.frombuffer(about, np.uint8), **arrays)
-        for epoch, path in self._checkpoints(key).items():
+        for _, epoch, path in self._checkpoints(key):
             if keep < epoch < checkpoint.epoch:
                 path.unlink(missing_ok=True)
 
     def keys(self) -> set[str]:
         """Return the keys of all trainings that are stored."""
-        return {path.parent.name for path in self._folder.glob(f"{_KEYS}/*.npz")}
+        return {key for key, _, _ in self._checkpoints()}
 
     def prune(self, size: float) -> None:
         """Delete what was not used for longest until all takes at most `size` bytes."""
+        remove_abandoned(self._folder)
         used = {}
-        for path in self._folder.glob(f"{_KEYS}/*.npz"):
+        for _, _, path in self._checkpoints():
             with contextlib.suppress(FileNotFoundError):  # another process has deleted it
                 used[path] = path.stat()
-        for path in sorted(used, key=lambda path: (used[path].st_mtime, str(path)), reverse=True):
+        for path in sorted(used, key=lambda path: (used[path].st_mtime, path), reverse=True):
             size -= used[path].st_size
             if size < 0:
                 path.unlink(missing_ok=True)
-        for folder in self._folder.glob(_KEYS):
-            remove_abandoned(folder)
-            with contextlib.suppress(OSError):  # it is not empty
-                folder.rmdir()
 
-    def _checkpoints(self, key: str) -> dict[int, Path]:
-        """The files stored under `key` by their epoch."""
-        return {int(path.stem): path for path in (self._folder / key).glob("*.npz") if path.stem.isdigit()}
+    def _checkpoints(self, key: str = _KEY) -> Iterator[tuple[str, int, Path]]:
+        """The key, the epoch and the file of each that is stored, or of each of one key."""
+        for path in self._folder.glob(f"{key}-*.npz"):
+            stem, _, epoch = path.stem.partition("-")
+            if epoch.isdigit():
+                yield stem, int(epoch), path
 
 
 def _read(path: Path, arrays: bool) -> Checkpoint | None:
@@ -108,7 +110,3 @@ def _read(path: Path, arrays: bool) -> Checkpoint | None:
     with contextlib.suppress(OSError):
         os.utime(path)  # what was not used for longest goes first
     return checkpoint
-
-
-def _unusable(path: Path, error: OSError) -> UserError:
-    return UserError(f"params.yaml: runtime.store cannot be used: {path}: {one_line(error)}")

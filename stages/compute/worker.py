@@ -24,7 +24,7 @@ if DEVICE == "GPU":  # of CUDA's libraries, on a GPU whose memory is full
 
 
 class Session:
-    """What a worker has of one search: the data and the networks that it trained last.
+    """What a worker has of one run of a stage: the data and the networks that it trained last.
 
     A job is what the client asks for: {"key", its name in the store; "hyperparameters" and "seed"; "subset",
     the name of the rows; "epochs", to which one; "all_epochs", how many the training has if nothing stops it;
@@ -37,6 +37,9 @@ class Session:
         subsets: (rows to train on, rows to score on after each epoch, which may be none) by name.
         early_stopping: as of `Trainer`.
 
+    Attributes:
+        about: what the client has to know of it: `device`, CPU or GPU, and `takes_epochs` of the network.
+
     Raises:
         UserError: the data is not what the client has read.
     """
@@ -48,7 +51,7 @@ class Session:
         subsets: Mapping[str, tuple[np.ndarray, np.ndarray]],
         early_stopping: Mapping[str, object] | None,
     ):
-        self.device, self.takes_epochs = DEVICE, network.takes_epochs()
+        self.about = {"device": DEVICE, "takes_epochs": network.takes_epochs()}
         self.data = {
             name: splits.load(Path(part)) if isinstance(part, str) else Split.of(part)
             for name, part in data.items()

@@ -1,14 +1,14 @@
-"""On the client: the workers of one search. They are made ready, and each is given one task at a time."""
+"""On the client: all workers for one run of a stage. Each is given one task at a time."""
 
 import pickle
 import queue
-import threading
 import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from typing import Any
 
 import cloudpickle
@@ -20,10 +20,11 @@ from stages.base import console
 from stages.base.console import UserError
 from stages.compute import cluster, code, plugin
 
-TIMEOUT = 60  # seconds to wait for a worker, at the start and when all were lost
+TIMEOUT = 60  # seconds to wait for a worker when all were lost; twice as long for the first
 POLL = 0.2  # seconds between two looks for a worker that has nothing to do
-RETRIES = 2  # after a worker could not do a task, for a lack of memory, a broken package or the like
+RETRIES = 2  # after a worker could not do a task, for want of memory, a broken package or the like
 LARGEST_MESSAGE = 4.2e9  # bytes: one of Dask holds 2**32 at most
+LONGEST_MESSAGE = 300  # seconds in which the result of a task that is done has to come
 KEPT = "finished epochs are kept, run again to go on"
 
 cloudpickle.register_pickle_by_value(plugin)
@@ -32,7 +33,7 @@ _call = cloudpickle.loads(cloudpickle.dumps(plugin.call))
 
 
 class Workers:
-    """All workers of a client, and those that come later, for one search. A context manager.
+    """All workers of a client, and those that come later. A context manager: at its end they forget the data.
 
     Args:
         client: of Dask.
@@ -58,25 +59,25 @@ class Workers:
                 f"data/prepared has {len(arguments) / 1e9:.1f} GB, but {LARGEST_MESSAGE / 1e9} at most can "
                 "be sent to the workers of DASK_SCHEDULER_ADDRESS; unset it to train on this machine"
             )
-        self._search = plugin.Search(self._name, self.versions, files, code.digest(files), tasks, arguments)
-        self._devices: set[str] = set()  # of workers that are ready
-        self._takes_epochs = False
-        self._ready = threading.Event()
+        digest = code.digest(files)
+        self._plugin = plugin.StagePlugin(self._name, self.versions, files, digest, tasks, arguments)
+        self._asked: dict[Future, dict] = {}  # the first tasks, "about"
         self._reasons: dict[str, str] = {}  # why workers were sent away
-        self._mistake = ""  # of the user, as a worker found it
-        self._last_seen = 0.0  # when a worker last told anything, by the clock `time.monotonic`
+        self._last_seen = time.monotonic() + TIMEOUT  # a worker; the first has longer
 
     def __enter__(self) -> "Workers":
-        """Have all workers, and those that come later, made ready."""
-        self._last_seen = time.monotonic() + TIMEOUT  # a worker that is ready; the first has longer
-        self._client.subscribe_topic(self._name, lambda event: self._heed(**event[1]))
+        """Give code and data to all workers, and to those that come later."""
+        self._client.subscribe_topic(self._name, lambda event: self._say_why(**event[1]))
         try:
             with _loss_in_one_line():
                 self._send_other_pythons_away()
                 self._client.run_on_scheduler(plugin.end_the_dead)
                 # Of a worker that dies at it; the others, and those that come, have it
                 with suppress(OSError):
-                    self._client.register_plugin(self._search)
+                    self._client.register_plugin(self._plugin)
+                # They import the code while the client goes on
+                count = max(1, len(self._client.nthreads()))
+                self._asked = {self._submit(None, "about", {}): {} for _ in range(count)}
         except BaseException:
             self.__exit__()
             raise
@@ -101,18 +102,25 @@ class Workers:
             reason = f"Python {theirs} where the client has {ours}"
             if worker == "scheduler":
                 raise UserError(f"the scheduler has {reason}; start it anew")
-            self._heed(worker, left=reason)
+            self._say_why(worker, reason)
             self._client.retire_workers([worker], close_workers=True)
 
-    def wait(self) -> tuple[str, bool]:
-        """Wait for a worker that is ready, and return the device, a GPU if one has it, and `takes_epochs`.
+    def _say_why(self, worker: str, reason: str) -> None:
+        """Say once why workers are sent away: they may be started again and again."""
+        if reason not in self._reasons:
+            console.say(f"worker {worker} was sent away: {reason}")
+            self._reasons[reason] = f"{worker}: {reason}"
+
+    @cached_property
+    def about(self) -> dict:
+        """What all workers have to have in common, as `Session` says it: `device` is a GPU if one has it.
 
         UserError as for `results`.
         """
-        with _loss_in_one_line():
-            while not self._ready.wait(1):
-                self._check()
-        return max(self._devices), self._takes_epochs
+        answers = [answer for _, answer in self.results("about", deque())]
+        if failures := [answer["failure"] for answer in answers if "failure" in answer]:
+            raise UserError(f"no worker can start: {failures[0]}")
+        return max(answers, key=lambda answer: answer["device"])
 
     def results(
         self, task: str, jobs: deque[dict], prepare: Callable[[dict], dict] = lambda job: job
@@ -128,16 +136,17 @@ class Workers:
         Raises:
             UserError: the workers are lost for good or cannot do it, or found a mistake of the user.
         """
-        running: dict[Future, dict] = {}
+        running = self._asked if task == "about" else {}
+        device = None if task == "about" else self.about["device"]
         done: queue.SimpleQueue[Future] = queue.SimpleQueue()
-        device, _ = self.wait()
-        self._last_seen = time.monotonic()
+        for future in running:
+            future.add_done_callback(done.put)
+        self._last_seen = max(self._last_seen, time.monotonic())
         with _loss_in_one_line():
             while jobs or running:
                 while jobs and len(running) < max(1, len(self._client.nthreads())):
                     job = jobs.popleft()
-                    arguments = self._name, task, prepare(job), device
-                    future = self._client.submit(_call, *arguments, retries=RETRIES, pure=False)
+                    future = self._submit(device, task, prepare(job))
                     running[future] = job
                     future.add_done_callback(done.put)
                 try:
@@ -146,16 +155,26 @@ class Workers:
                     self.waiting()
                     self._check()
                     continue
-                self._last_seen = time.monotonic()
-                yield running.pop(future), self._result(future)
+                self._last_seen = max(self._last_seen, time.monotonic())
+                try:
+                    result = self._result(future)
+                except TimeoutError:  # it was lost with its worker, and Dask has another make it again
+                    future.add_done_callback(done.put)
+                else:
+                    yield running.pop(future), result
+
+    def _submit(self, device: str | None, task: str, job: dict) -> Future:
+        return self._client.submit(_call, self._name, device, task, job, retries=RETRIES, pure=False)
 
     def _result(self, future: Future) -> dict:
-        """Return what came of a task."""
+        """Return what came of a task; TimeoutError if it does not come."""
         try:
-            result = future.result()
+            result = future.result(LONGEST_MESSAGE)
         except distributed.KilledWorker as error:
             died = f"the worker died {error.allowed_failures + 1} times while training it"
             return {"failure": f"{died}, as for want of memory"}
+        except MemoryError as error:
+            return {"failure": f"out of memory in {RETRIES + 1} tries ({error})"}
         except RuntimeError as error:
             raise UserError(f"{error}, after {RETRIES + 1} tries; mend or stop the worker; {KEPT}") from None
         if "mistake" in result:
@@ -164,35 +183,17 @@ class Workers:
 
     def _check(self) -> None:
         """Raise UserError if there are no workers and none can be expected, OSError if no scheduler."""
-        if self._mistake:
-            raise UserError(self._mistake)
         if self._client.status == "closed":
             raise OSError("the connection is closed")
-        threads = self._client.nthreads()
-        if threads and self._ready.is_set():
-            self._last_seen = time.monotonic()
+        if self._client.nthreads():
+            self._last_seen = max(self._last_seen, time.monotonic())
             return
         reason = next(filter(None, [cluster.failure(self._client), *self._reasons.values()]), None)
-        hopeless = reason and not threads and not self._ready.is_set()
-        if hopeless or time.monotonic() - self._last_seen > TIMEOUT:
+        none_was_fit = reason and "about" not in vars(self)
+        if none_was_fit or time.monotonic() - self._last_seen > TIMEOUT:
             address = "" if self._client.cluster else self._client.scheduler.address
             mend = f"start one with `dask worker {address}`" if address else "run again to go on"
             raise UserError(f"there are no workers{f' ({reason})' if reason else ''}; {mend}")
-
-    def _heed(
-        self, worker: str, device: str = "", takes_epochs: bool = False, left: str = "", mistake: str = ""
-    ) -> None:
-        """Take in that a worker is ready, or why it was sent away or cannot be; in a thread of Dask's."""
-        if mistake:
-            self._mistake = mistake
-        elif device:
-            self._last_seen = max(self._last_seen, time.monotonic())
-            self._takes_epochs = takes_epochs
-            self._devices.add(device)
-            self._ready.set()
-        elif left not in self._reasons:  # such workers may be started again and again
-            console.say(f"worker {worker} was sent away: {left}")
-            self._reasons[left] = f"{worker}: {left}"
 
 
 @contextmanager
