@@ -495,6 +495,13 @@ def test_a_best_trial_at_an_end_of_the_space_is_said(best, noted):
     assert (note and note[note.index("(") + 1 : note.index(")")]) == noted
 
 
+def test_a_baseline_outside_the_space_that_is_best_is_said():
+    """Also if its value has no place on a log scale."""
+    space = {"l2": {"type": "float", "min": 1e-5, "max": 1e-2, "sampling": "log"}}
+    note = tuning.edge(Trial(0, {"l2": 0.0}, 1, Evaluation()), tune(space=space))
+    assert "(l2 0)" in note
+
+
 def test_conditions_of_a_parent_and_of_its_parent_hold_both():
     """Else KerasTuner would have a hyperparameter active that its network never reads."""
     integers = {"type": "int", "min": 1, "max": 3}

@@ -258,7 +258,8 @@ def edge(top: Trial, tune: Tune) -> str | None:
         range_ = tune.space[dimension.name]
         if isinstance(range_, Range) and range_.min < range_.max and dimension.name in top.hyperparameters:
             value = top.hyperparameters[dimension.name]
-            position = dimension.value_to_prob(value)
+            # That of the baseline may be outside, such as 0 of a log scale
+            position = dimension.value_to_prob(value) if range_.has(value) else 0.0
             if value in (range_.min, range_.max) or min(position, 1 - position) < EDGE:
                 at_end.append(f"{dimension.name} {value:.4g}")
     where = f"the edge of the space ({', '.join(at_end)})"
