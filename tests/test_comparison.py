@@ -145,6 +145,18 @@ def test_the_sentence_has_as_many_digits_as_the_margin_asks_for():
 
 
 @pytest.mark.parametrize(
+    ("ratio", "said"),
+    [
+        *((300, "more than 99 % fewer"), (150, "99 % fewer"), (1.231, "19 % fewer"), (1.001, "as many")),
+        *((0.8, "25 % more"), (0.5, "100 % more"), (0.25, "4 times as many")),
+    ],
+)
+def test_how_many_fewer(ratio, said):
+    """It is never 100 %, which would be none."""
+    assert comparison.fewer(ratio) == said
+
+
+@pytest.mark.parametrize(
     ("scale", "form"),
     [(0.003, ".4f"), (0.02, ".3f"), (0.5, ".2f"), (2, ".1f"), (1000, ".0f"), (0, ".4f"), (2e-17, ".4f")],
 )

@@ -393,8 +393,24 @@ def test_a_choice_that_scores_far_worse_than_a_trial_of_a_smaller_budget_is_said
     assert tuning.doubt(tuning.choose(trials[1:], tune(), objective), tune()) is None
     trials = [trial(1, 2, 0.97, 10), trial(2, 10, 0.13, 30)]
     assert tuning.doubt(tuning.choose(trials, tune(), objective), tune()).startswith(
-        f"warning: trial 1, after 2 epochs, has {SCORE} 0.9700, far better than the one that is chosen"
+        f"warning: trial 1, after 2 epochs, has {SCORE} 0.970, far better than the one that is chosen"
     )
+
+
+def test_the_tolerance_excuses_no_difference_in_loss():
+    """It is of the score."""
+    trials, objective = [trial(1, 2, 0.97, 10), trial(2, 10, 0.8, 30)], keras_tuner.Objective(LOSS, "min")
+    settings = tune(objective=LOSS, tolerance=0.5)
+    assert tuning.doubt(tuning.choose(trials, settings, objective), settings)
+    of_score, objective = tune(tolerance=0.5), keras_tuner.Objective(SCORE, "max")
+    assert not tuning.doubt(tuning.choose(trials, of_score, objective), of_score)
+
+
+@pytest.mark.parametrize(
+    ("error", "shown"), [(0.0012, "0.9705"), (0.03, "0.971"), (0.0, "0.9705"), (None, "0.9705")]
+)
+def test_a_score_is_shown_to_two_digits_of_its_standard_error(error, shown):
+    assert tuning.shown_score(trial(1, 2, 0.9705, 10, error), tune(tolerance=1)) == shown
 
 
 def test_all_trials_failed():

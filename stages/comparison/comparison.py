@@ -189,4 +189,6 @@ def fewer(ratio: float) -> str:
     if ratio < 0.5:
         return f"{1 / ratio:.3g} times as many"
     percent = round(100 * (1 - 1 / ratio))
+    if percent == 100:  # as 99.7 is, rounded
+        return "more than 99 % fewer"
     return "as many" if percent == 0 else f"{abs(percent)} % {'fewer' if percent > 0 else 'more'}"

@@ -156,8 +156,9 @@ def brief(trial: Trial, tune: Tune) -> dict:
 
 
 def shown_score(trial: Trial, tune: Tune) -> str:
-    """Return the score of `trial` with the digits that the tolerance asks for."""
-    return f"{trial.evaluation.scores[tune.objective]:{console.decimals(tune.tolerance)}}"
+    """Return the score of `trial` with the digits that its standard error asks for."""
+    digits = console.decimals(trial.evaluation.standard_error or 0.0)
+    return f"{trial.evaluation.scores[tune.objective]:{digits}}"
 
 
 def reporter(bar: tqdm, count: int, tune: Tune, objective: keras_tuner.Objective) -> Callable[[Trial], None]:
@@ -270,7 +271,8 @@ def doubt(choice: Choice, tune: Tune) -> str | None:
     """Return a warning if a trial, of a smaller budget, scores far better than the one taken; else None."""
     top, chosen = (trial.evaluation for trial in (choice.top, choice.trial))
     better = abs(top.scores[tune.objective] - chosen.scores[tune.objective])
-    if better <= 3 * (top.standard_error or 0.0) + tune.tolerance:
+    tolerance = tune.tolerance if tune.objective == SCORE else 0.0  # it is of that score
+    if better <= 3 * (top.standard_error or 0.0) + tolerance:
         return None
     return (
         f"warning: trial {choice.top.number}, after {top.epochs} epochs, has {tune.objective} "
