@@ -224,6 +224,19 @@ def test_the_table_of_masks_has_each_pair_of_their_pixels(tested):
     assert counts == {("sky", "sky"): 1, ("car", "car"): 1, ("car", "tree"): 1, ("tree", "tree"): 1}
 
 
+def test_the_table_of_very_many_classes_has_the_most_frequent_mistakes(tested, capsys):
+    """Each pair of 8,000 classes would be 64 million rows. What no training label has is left out."""
+    labels = np.arange(8000, dtype=np.int32)
+    predicted = labels.copy()
+    predicted[:3], labels[:3], predicted[3] = 7999, 5, 9000
+    _, found = tested(labels, predicted)
+    assert found[:3] == [(5, 7999, 3), (4, 4, 1), (5, 5, 1)]
+    assert len(found) == comparison.MOST_CLASSES
+    assert capsys.readouterr().err == (
+        "note: metrics/plots/confusion.csv has 100 pairs of 8,000 classes, mistakes first\n"
+    )
+
+
 def test_the_table_of_numbers_has_each_and_of_very_many_some(tested, monkeypatch):
     labels = np.arange(12, dtype=np.float32).reshape(6, 2)
     monkeypatch.setattr(comparison, "MOST_POINTS", 4)
