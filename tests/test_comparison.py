@@ -286,7 +286,10 @@ def test_a_score_of_the_test_examples_that_is_no_number_fails_the_training(monke
 
 @pytest.mark.usefixtures("engine")
 def test_times_and_sizes_of_both_networks_are_measured(monkeypatch):
-    """Predictions are of 1000 examples, also where the test part has fewer; batches are each network's."""
+    """Predictions are of 1000 examples, also where the test part has fewer; batches are each network's.
+
+    What is timed of an epoch has 20 batches of the larger size.
+    """
     parts = dict(zip(("training", "test"), trainings.digits(), strict=True))
     digests = {name: splits.digest(part) for name, part in parts.items()}
     data = {name: part.arrays for name, part in parts.items()}
@@ -297,9 +300,9 @@ def test_times_and_sizes_of_both_networks_are_measured(monkeypatch):
         predict = original(network)
         return lambda inputs: (sizes.add(len(inputs)), predict(inputs))
 
-    def trainer(*arguments, **options):
-        batches.append(options["batch_size"])
-        return measure_trainer(*arguments, **options)
+    def trainer(network, part, **options):
+        batches.append((options["batch_size"], len(part.rows)))
+        return measure_trainer(network, part, **options)
 
     measure_trainer = measure.Trainer
     monkeypatch.setattr(measure, "predictor", recording)
@@ -311,9 +314,30 @@ def test_times_and_sizes_of_both_networks_are_measured(monkeypatch):
         "tuned": {"hyperparameters": small, "epochs": 2},
     }
     measured = measure.compare(session, {"networks": networks})
-    assert (sizes, batches) == ({1000}, [8, 64])
+    assert (sizes, batches) == ({1000}, [(8, 1280), (64, 1280)])
     assert measured["parameters"] == {"baseline": 38_410, "tuned": 1_210}
     epoch, training = measured["seconds_per_epoch"], measured["seconds_per_training"]
     assert epoch["ratio"] > 1
     for name, factor in (("baseline", 6), ("tuned", 2), ("ratio", 3), ("ratio_low", 3), ("ratio_high", 3)):
         assert training[name] == pytest.approx(factor * epoch[name], rel=1e-3)
+
+
+@pytest.mark.usefixtures("engine")
+@pytest.mark.parametrize(("batch_size", "steps"), [(32, 45), (512, 3), (5000, 1)])
+def test_the_seconds_of_an_epoch_are_those_of_its_steps(monkeypatch, batch_size, steps):
+    """Of few examples a fortieth would be a batch, or less: 1,437 digits are no 40 batches of 512."""
+    parts = dict(zip(("training", "test"), trainings.digits(), strict=True))
+    digests = {name: splits.digest(part) for name, part in parts.items()}
+    session = Session({name: part.arrays for name, part in parts.items()}, digests, {}, early_stopping=None)
+
+    class OneSecondAStep:
+        def __init__(self, network, part, *, batch_size, seed):
+            self.steps = -(-len(part.rows) // batch_size)
+
+        def train_epoch(self, epoch, history):
+            return self.steps
+
+    monkeypatch.setattr(measure, "Trainer", OneSecondAStep)
+    network = {"hyperparameters": {**HYPERPARAMETERS, "batch_size": batch_size}, "epochs": 1}
+    measured = measure.compare(session, {"networks": {"baseline": network, "tuned": network}})
+    assert measured["seconds_per_epoch"]["tuned"] == pytest.approx(steps, rel=0.05)
