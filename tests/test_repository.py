@@ -49,6 +49,15 @@ def test_a_stage_depends_on_exactly_the_folders_that_it_imports_from(stage):
     assert deps == places(reached(stage)) - {"stages/__init__.py"}
 
 
+def test_retrain_depends_on_the_files_of_other_stages_whose_paths_stand_in_its_code():
+    own = PIPELINE["stages"]["retrain"]
+    made = {out for name in STAGES for out in PIPELINE["stages"][name]["outs"]} - set(own["outs"])
+    text = b"".join(reached("retrain").values()).decode()
+    read = made & set(re.findall(r'"(data/[\w/.]+)"', text))
+    assert read
+    assert read <= set(own["deps"])
+
+
 def test_imports_are_those_of_the_table_in_the_documentation():
     """Each folder imports from the folders that docs/architecture.md allows, and no stage from another."""
     text = (ROOT / "docs/architecture.md").read_text()
