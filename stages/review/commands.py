@@ -42,7 +42,7 @@ def resolve(base: str | None) -> tuple[str, str]:
 
 
 def out_of_date() -> str:
-    """Return for people which stages' code, params or committed outputs are not those of dvc.lock; or nothing.
+    """Return in words which stages' code, params or committed outputs are not those of dvc.lock, or nothing.
 
     Data may be missing or another branch's; dvc.lock has to agree with itself on what was made and used.
     """
