@@ -561,6 +561,7 @@ def test_images_in_folders_are_resized_and_their_folders_are_the_classes(folders
 
     (folders[0] / ".DS_Store").touch()
     (folders[0] / "cat/.hidden").touch()
+    (folders[0] / ".ipynb_checkpoints").mkdir()
     data = from_folders(*folders, size=(2, 3))
     assert (data.train.inputs.shape, data.train.inputs.dtype) == ((5, 2, 3, 3), np.uint8)
     assert (data.train.labels.tolist(), data.class_names) == ([0, 0, 1, 1, 1], ["cat", "dog"])
