@@ -9,7 +9,7 @@ from stages.base import splits
 from stages.base.console import decimals
 from stages.base.splits import Split
 from stages.comparison import comparison, measure
-from stages.comparison.replicates import predicted
+from stages.comparison.replicates import predicted, result_line
 from stages.compute.worker import Session
 from stages.training.backend import keras
 from stages.training.score import NAME
@@ -162,6 +162,21 @@ def test_how_many_fewer(ratio, said):
 )
 def test_a_number_is_shown_to_two_digits_of_what_it_is_read_against(scale, form):
     assert decimals(scale) == form
+
+
+@pytest.mark.parametrize(
+    ("epochs", "said"), [(1, "6 trainings of 1 epoch,"), (5, "6 trainings of 5 epochs,")]
+)
+def test_a_result_counts_in_words(epochs, said):
+    test = {"mean": 0.98, "std": 0.002}
+    metrics = {
+        "hyperparameters": {},
+        "parameters": 7,
+        "replicates": 6,
+        "epochs": epochs,
+        f"test_{NAME}": test,
+    }
+    assert said in result_line("retrain", metrics)
 
 
 SOFTMAX = np.float32([[0.2, 0.5, 0.3], [0.6, 0.3, 0.1]])

@@ -391,10 +391,11 @@ def test_a_choice_that_scores_far_worse_than_a_trial_of_a_smaller_budget_is_said
         warning = tuning.doubt(tuning.choose(trials, tune(), objective), tune())
         assert bool(warning) is warned
     assert tuning.doubt(tuning.choose(trials[1:], tune(), objective), tune()) is None
-    trials = [trial(1, 2, 0.97, 10), trial(2, 10, 0.13, 30)]
-    assert tuning.doubt(tuning.choose(trials, tune(), objective), tune()).startswith(
-        f"warning: trial 1, after 2 epochs, has {SCORE} 0.970, far better than the one that is chosen"
-    )
+    for epochs, after in ((2, "2 epochs"), (1, "1 epoch")):
+        trials = [trial(1, epochs, 0.97, 10), trial(2, 10, 0.13, 30)]
+        assert tuning.doubt(tuning.choose(trials, tune(), objective), tune()).startswith(
+            f"warning: trial 1, after {after}, has {SCORE} 0.970, far better than the one that is chosen"
+        )
 
 
 def test_the_tolerance_excuses_no_difference_in_loss():

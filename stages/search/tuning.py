@@ -200,8 +200,9 @@ def tune(settings: Params, scoring: Holdout | CrossValidation, runner: Runner) -
     count, epochs = 1 + len(budgets), (tune.max_epochs + epochs) * len(trainings(scoring, {}))
     with console.progress_bar("tune", epochs) as bar:
         runner.progress = partial(console.advance, bar)
-        stored = f"{len(runner.stored)} trainings in {settings.runtime.store}"
-        bar.write(f"tune: up to {count} trials, one of the baseline, {epochs} epochs; {stored}")
+        stored = f"{console.count(len(runner.stored), 'training')} in {settings.runtime.store}"
+        planned = f"up to {count} trials, one of the baseline, {console.count(epochs, 'epoch')}"
+        bar.write(f"tune: {planned}; {stored}")
         report = reporter(bar, count, tune, oracle.objective)
         trials = search(oracle, runner.run, scoring, tune, baseline, report)
         choice = choose(trials, tune, oracle.objective)
@@ -274,8 +275,9 @@ def doubt(choice: Choice, tune: Tune) -> str | None:
     tolerance = tune.tolerance if tune.objective == SCORE else 0.0  # it is of that score
     if better <= 3 * (top.standard_error or 0.0) + tolerance:
         return None
+    trained = console.count(top.epochs, "epoch")
     return (
-        f"warning: trial {choice.top.number}, after {top.epochs} epochs, has {tune.objective} "
+        f"warning: trial {choice.top.number}, after {trained}, has {tune.objective} "
         f"{shown_score(choice.top, tune)}, far better than the one that is chosen from those with the "
         "full budget; see metrics/plots/trials.csv, and narrow tune.space or raise tune.max_epochs"
     )
