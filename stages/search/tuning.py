@@ -35,7 +35,8 @@ class Choice:
         reference: the best of those that the rule takes for as good.
         top: the best of all.
         by_rule: what each rule takes for as good, smallest first.
-        limit: the worst score that is as good; None where the rule is not about the objective.
+        limit: how bad `tune.objective` may be for the rule to take a trial for as good as the reference; None
+            where the rule goes by another score.
     """
 
     trial: Trial
