@@ -2,9 +2,11 @@
 
 import inspect
 import math
+from functools import partial
 
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 from trainings import BARE, HYPERPARAMETERS
 
 from stages.base.console import UserError
@@ -220,13 +222,13 @@ def test_a_single_class_that_the_outputs_lack_is_found_wherever_it_is():
     [
         (
             lambda labels, outputs: outputs,
-            "score returns float32 of shape (256, 3) for labels of shape (256,)",
+            f"score returns float32 of shape ({N}, 3) for labels of shape ({N},)",
         ),
-        (lambda labels, outputs: labels[:, None] == labels, "score returns bool of shape (256, 256)"),
+        (lambda labels, outputs: labels[:, None] == labels, f"score returns bool of shape ({N}, {N})"),
         (lambda labels, outputs: "good", "score returns <U4 of shape ()"),
         (
             lambda labels, outputs: labels + outputs[0, :2],
-            f"cannot be computed from {BOTH.format(3, ',')} (Val",
+            f"cannot be computed from outputs of shape ({N}, 3) and labels of shape ({N},) (Val",
         ),
     ],
 )
@@ -237,6 +239,18 @@ def test_a_score_that_does_not_fit_is_one_line(monkeypatch, own_score, said):
     assert str(error.value).startswith("stages/training/score.py: score ")
     assert said in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_score_of_the_whole_set_may_need_each_class(monkeypatch):
+    """Also one that a single example has, which is not among those that are tried."""
+    score = partial(roc_auc_score, multi_class="ovr")
+    monkeypatch.setattr(evaluation, "score", score)
+    labels = np.where(CLASSES == 2, 0, CLASSES)
+    labels[6] = 2
+    subset = Subset.of(Split(INPUTS, labels))
+    network.check(dense(3, CCE, "softmax"), subset)
+    with pytest.raises(UserError, match="score cannot be computed from outputs of shape"):
+        network.check(dense(3, CCE, "softmax"), subset.at(np.arange(7, N)))
 
 
 @pytest.fixture

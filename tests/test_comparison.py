@@ -9,7 +9,7 @@ from stages.base import splits
 from stages.base.console import decimals
 from stages.base.splits import Split
 from stages.comparison import comparison, measure
-from stages.comparison.replicates import predicted
+from stages.comparison.replicates import predicted, result_line
 from stages.compute.worker import Session
 from stages.training.backend import keras
 from stages.training.score import NAME
@@ -145,11 +145,38 @@ def test_the_sentence_has_as_many_digits_as_the_margin_asks_for():
 
 
 @pytest.mark.parametrize(
+    ("ratio", "said"),
+    [
+        *((300, "more than 99 % fewer"), (150, "99 % fewer"), (1.231, "19 % fewer"), (1.001, "as many")),
+        *((0.8, "25 % more"), (0.5, "100 % more"), (0.25, "4 times as many")),
+    ],
+)
+def test_how_many_fewer(ratio, said):
+    """It is never 100 %, which would be none."""
+    assert comparison.fewer(ratio) == said
+
+
+@pytest.mark.parametrize(
     ("scale", "form"),
     [(0.003, ".4f"), (0.02, ".3f"), (0.5, ".2f"), (2, ".1f"), (1000, ".0f"), (0, ".4f"), (2e-17, ".4f")],
 )
 def test_a_number_is_shown_to_two_digits_of_what_it_is_read_against(scale, form):
     assert decimals(scale) == form
+
+
+@pytest.mark.parametrize(
+    ("epochs", "said"), [(1, "6 trainings of 1 epoch,"), (5, "6 trainings of 5 epochs,")]
+)
+def test_a_result_counts_in_words(epochs, said):
+    test = {"mean": 0.98, "std": 0.002}
+    metrics = {
+        "hyperparameters": {},
+        "parameters": 7,
+        "replicates": 6,
+        "epochs": epochs,
+        f"test_{NAME}": test,
+    }
+    assert said in result_line("retrain", metrics)
 
 
 SOFTMAX = np.float32([[0.2, 0.5, 0.3], [0.6, 0.3, 0.1]])
@@ -212,6 +239,19 @@ def test_the_table_of_masks_has_each_pair_of_their_pixels(tested):
     assert counts == {("sky", "sky"): 1, ("car", "car"): 1, ("car", "tree"): 1, ("tree", "tree"): 1}
 
 
+def test_the_table_of_very_many_classes_has_the_most_frequent_mistakes(tested, capsys):
+    """Each pair of 8,000 classes would be 64 million rows. What no training label has is left out."""
+    labels = np.arange(8000, dtype=np.int32)
+    predicted = labels.copy()
+    predicted[:3], labels[:3], predicted[3] = 7999, 5, 9000
+    _, found = tested(labels, predicted)
+    assert found[:3] == [(5, 7999, 3), (4, 4, 1), (5, 5, 1)]
+    assert len(found) == comparison.MOST_CLASSES
+    assert capsys.readouterr().err == (
+        "note: metrics/plots/confusion.csv has 100 pairs of 8,000 classes, mistakes first\n"
+    )
+
+
 def test_the_table_of_numbers_has_each_and_of_very_many_some(tested, monkeypatch):
     labels = np.arange(12, dtype=np.float32).reshape(6, 2)
     monkeypatch.setattr(comparison, "MOST_POINTS", 4)
@@ -261,7 +301,10 @@ def test_a_score_of_the_test_examples_that_is_no_number_fails_the_training(monke
 
 @pytest.mark.usefixtures("engine")
 def test_times_and_sizes_of_both_networks_are_measured(monkeypatch):
-    """Predictions are of 1000 examples, also where the test part has fewer; batches are each network's."""
+    """Predictions are of 1000 examples, also where the test part has fewer; batches are each network's.
+
+    What is timed of an epoch has 20 batches of the larger size.
+    """
     parts = dict(zip(("training", "test"), trainings.digits(), strict=True))
     digests = {name: splits.digest(part) for name, part in parts.items()}
     data = {name: part.arrays for name, part in parts.items()}
@@ -272,9 +315,9 @@ def test_times_and_sizes_of_both_networks_are_measured(monkeypatch):
         predict = original(network)
         return lambda inputs: (sizes.add(len(inputs)), predict(inputs))
 
-    def trainer(*arguments, **options):
-        batches.append(options["batch_size"])
-        return measure_trainer(*arguments, **options)
+    def trainer(network, part, **options):
+        batches.append((options["batch_size"], len(part.rows)))
+        return measure_trainer(network, part, **options)
 
     measure_trainer = measure.Trainer
     monkeypatch.setattr(measure, "predictor", recording)
@@ -286,9 +329,30 @@ def test_times_and_sizes_of_both_networks_are_measured(monkeypatch):
         "tuned": {"hyperparameters": small, "epochs": 2},
     }
     measured = measure.compare(session, {"networks": networks})
-    assert (sizes, batches) == ({1000}, [8, 64])
+    assert (sizes, batches) == ({1000}, [(8, 1280), (64, 1280)])
     assert measured["parameters"] == {"baseline": 38_410, "tuned": 1_210}
     epoch, training = measured["seconds_per_epoch"], measured["seconds_per_training"]
     assert epoch["ratio"] > 1
     for name, factor in (("baseline", 6), ("tuned", 2), ("ratio", 3), ("ratio_low", 3), ("ratio_high", 3)):
         assert training[name] == pytest.approx(factor * epoch[name], rel=1e-3)
+
+
+@pytest.mark.usefixtures("engine")
+@pytest.mark.parametrize(("batch_size", "steps"), [(32, 45), (512, 3), (5000, 1)])
+def test_the_seconds_of_an_epoch_are_those_of_its_steps(monkeypatch, batch_size, steps):
+    """Of few examples a fortieth would be a batch, or less: 1,437 digits are no 40 batches of 512."""
+    parts = dict(zip(("training", "test"), trainings.digits(), strict=True))
+    digests = {name: splits.digest(part) for name, part in parts.items()}
+    session = Session({name: part.arrays for name, part in parts.items()}, digests, {}, early_stopping=None)
+
+    class OneSecondAStep:
+        def __init__(self, network, part, *, batch_size, seed):
+            self.steps = -(-len(part.rows) // batch_size)
+
+        def train_epoch(self, epoch, history):
+            return self.steps
+
+    monkeypatch.setattr(measure, "Trainer", OneSecondAStep)
+    network = {"hyperparameters": {**HYPERPARAMETERS, "batch_size": batch_size}, "epochs": 1}
+    measured = measure.compare(session, {"networks": {"baseline": network, "tuned": network}})
+    assert measured["seconds_per_epoch"]["tuned"] == pytest.approx(steps, rel=0.05)

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from stages.base.console import UserError
-from stages.base.files import replacing, write_json
+from stages.base.files import read_json, replacing, write_json
 
 
 def test_a_writer_that_fails_leaves_what_was_there(tmp_path):
@@ -18,6 +18,22 @@ def test_a_writer_that_fails_leaves_what_was_there(tmp_path):
         write_json(path, {"units": 16, "accuracy": float("nan")})
     assert json.loads(path.read_text()) == {"units": 512}
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("[1, 2]", r"is damaged \(a list in place of names and values\); delete it and run `dvc repro`"),
+        ("{", r"is damaged \(.+\); delete it and run `dvc repro`"),
+        (None, "is missing; `dvc repro` makes it"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_one_line(tmp_path, content, said):
+    path = tmp_path / "tune.json"
+    if content:
+        path.write_text(content)
+    with pytest.raises(UserError, match=f"^{path} {said}$"):
+        read_json(path)
 
 
 def test_a_disk_that_is_full_is_one_line_and_leaves_what_was_there(tmp_path):

@@ -89,7 +89,7 @@ def write_with(path: Path, content: dict, key: str, value: object) -> None:
         (
             "tune.hyperband.max_trials",
             3,
-            "tune.hyperband: unknown key max_trials; use factor, hyperband_iter",
+            "unknown key tune.hyperband.max_trials; use factor, hyperband_iter",
         ),
         ("prepare.validation_split", 1.5, "prepare.validation_split is 1.5, but should be less than 1"),
         ("baseline.dropout", float("nan"), "baseline.dropout is .nan, but should be a number, text, true or"),
@@ -99,7 +99,7 @@ def write_with(path: Path, content: dict, key: str, value: object) -> None:
         ("baseline.units", "512", "baseline.units is '512', but tune.space says int"),
         ("baseline.units", True, "baseline.units is true, but tune.space says int"),
         ("baseline.units", 512.0, "baseline.units is 512.0, but tune.space says int"),
-        ("train.batch_size", 32, "train: unknown key batch_size; use epochs, replicates"),
+        ("train.batch_size", 32, "unknown key train.batch_size; use epochs, replicates"),
         ("train.epochs", None, "train.epochs is null, but should be a valid integer"),
         ("train", 5, "train is 5, but should be a section of keys"),
         ("train.replicates", 4, "train.replicates is 4, but should be greater than or equal to 5"),
@@ -488,6 +488,24 @@ def test_each_of_several_mistakes_has_its_line(path):
     ]
 
 
+def test_an_unknown_key_hides_no_other_mistake(path):
+    """Neither in its section nor in those below."""
+    content = yaml.safe_load(path.read_text())
+    content["train"] |= {"epoch": 3, "epochs": 0}
+    del content["train"]["replicates"]
+    content["tune"]["space"]["units"] |= {"maximum": 600, "step": 0}
+    write_with(path, content, "other", 1)
+    said = [line.removeprefix("params.yaml: ") for line in mistake(path).split("\nerror: ")]
+    assert said == [
+        "train.epochs is 0, but should be greater than or equal to 1",
+        "train.replicates is missing; add it",
+        "unknown key train.epoch; use epochs, replicates",
+        "tune.space.units.step is 0, but should be greater than or equal to 1",
+        "unknown key tune.space.units.maximum; use when, sampling, type, min, max, step",
+        "unknown key other; use seed, prepare, baseline, train, tune, retrain, compare, runtime",
+    ]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -519,7 +537,9 @@ REPLACED = [  # what stands in place of the value of `seed`, and what is said of
     ("2026-11-24", "seed is 2026-11-24, but should be a valid integer"),
     ("9" * 5000, "Exceeds the limit (4300 digits)"),
     ("[" * 10_000 + "]" * 10_000, "maximum recursion depth exceeded"),
-    ("&a [1, 1, 1, 1]\nother: [*a, *a]", "unknown key other; use seed, prepare"),
+    ("1\n1: [2]", "unknown key 1; use seed, prepare"),
+    ("1\n? [1, 2]\n: 3", "unknown key [1, 2]; use seed, prepare"),
+    ("&a 1\nother: [*a, *a]", "unknown key other; use seed, prepare"),
     ("&a {b: &b 1, <<: *b}", "expected a mapping or list of mappings for merging"),
     ("{[1, 2]: 3}", "but should be a valid integer"),
     ("{1: 2}", "seed is {1: 2}, but should be a valid integer"),

@@ -129,7 +129,7 @@ def test_the_console_is_for_people(reproduced):
         re.M,
     )
     assert re.search(
-        r"^8/8 trial \d: \w+=\d+ epochs=\d val_accuracy=0\.\d{3} best=0\.\d{3}$", reproduced.output, re.M
+        r"^8/8 trial \d: \w+=\d+ epochs=\d val_accuracy=0\.\d{3,4} best=0\.\d{3,4}$", reproduced.output, re.M
     )
     for stage in ("prepare", "baseline", "tune", "retrain", "comparison"):
         assert re.search(rf"^{stage}: ", reproduced.output, re.M)

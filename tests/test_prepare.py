@@ -498,6 +498,22 @@ def test_a_table_is_standardised_by_its_train_part(tmp_path):
         ),
         (TABLE, TABLE.replace({"b": {"x": None}}), "kind", "column b has no value in 2 of 8 rows"),
         (TABLE.replace({"kind": {"no": None}}), TABLE, "kind", "column kind has no value in 2 of 8 rows"),
+        *(
+            (
+                table.assign(id=[f"p{i}" for i in range(len(table))]),
+                TABLE.assign(id=[f"q{i}" for i in range(4)]),
+                "kind",
+                f"column id has {len(table) + 4} different texts in {len(table) + 4} rows, too many to be an "
+                r"input each \(100 at most, and fewer than rows\)",
+            )
+            for table in (TABLE, pd.concat([TABLE] * 30))
+        ),
+        (
+            pd.concat([TABLE] * 60).assign(day=[f"2026-11-{i % 120}" for i in range(240)]),
+            TABLE.assign(day="2026-11-1"),
+            "kind",
+            r"column day has 120 different texts in 244 rows, too many to be an input each \(100 at .+\)",
+        ),
     ],
 )
 def test_columns_that_differ_or_lack_values_are_named(train, test, label, problem):
@@ -545,6 +561,7 @@ def test_images_in_folders_are_resized_and_their_folders_are_the_classes(folders
 
     (folders[0] / ".DS_Store").touch()
     (folders[0] / "cat/.hidden").touch()
+    (folders[0] / ".ipynb_checkpoints").mkdir()
     data = from_folders(*folders, size=(2, 3))
     assert (data.train.inputs.shape, data.train.inputs.dtype) == ((5, 2, 3, 3), np.uint8)
     assert (data.train.labels.tolist(), data.class_names) == ([0, 0, 1, 1, 1], ["cat", "dog"])

@@ -13,7 +13,7 @@ import yaml
 from conftest import ENVIRONMENT
 from markdown_it import MarkdownIt
 
-from stages.review import pictures, report
+from stages.review import commands, pictures, report
 from stages.review.report import Change
 
 ROOT = Path(__file__).parent.parent
@@ -131,7 +131,7 @@ def test_params_without_their_metrics_are_reproduced_and_marked(merged, elsewher
     stale = run_report(merged, "--check", check=False)
     assert stale == "error: metrics of retrain are out of date; run `dvc repro`\n"
     told = run_report(merged, "HEAD^1")
-    assert "Metrics of retrain are out of date" in html(told)
+    assert "The metrics of retrain are out of date" in html(told)
     written = run_step(merged, tmp_path)
     assert "out of date" not in written
     assert "These metrics are not committed" in written
@@ -164,6 +164,26 @@ def test_another_branchs_data_says_nothing_and_dvc_lock_has_to_agree_with_itself
         (merged.folder / "dvc.lock").write_text(yaml.safe_dump(lock, sort_keys=False))
         assert said in run_report(merged, "--check", check=False)
         assert bool(said) == ("tune" in run_report(merged, "--check", check=False))
+
+
+def test_a_space_in_another_order_is_told_with_the_one_command_that_helps(tmp_path, monkeypatch):
+    """To DVC nothing changed, so that it must be forced; if it runs tune anyway, it need not."""
+    space = {name: {"type": "float", "min": 0.0, "max": 0.5} for name in ("dropout", "learning_rate")}
+    settings = yaml.safe_load((ROOT / "params.yaml").read_text())
+    settings["baseline"] = {"dropout": 0.2, "learning_rate": 0.001, "batch_size": 32}
+    settings["tune"]["space"] = dict(reversed(space.items()))
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
+    locked = {"stages": {"tune": {"params": {"params.yaml": {"tune.space": space}}}}}
+    (tmp_path / "dvc.lock").write_text(yaml.safe_dump(locked, sort_keys=False))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(commands, "dvc", lambda *_: "{}")
+    assert commands.out_of_date() == (
+        "metrics of tune (tune.space in another order draws others) are out of date; "
+        "run `dvc repro --force tune && dvc repro`"
+    )
+    changed = {"tune": [{"changed deps": {"stages/search": "modified"}}]}
+    monkeypatch.setattr(commands, "dvc", lambda *_: json.dumps(changed))
+    assert commands.out_of_date() == "metrics of tune are out of date; run `dvc repro`"
 
 
 def test_a_branch_means_where_this_one_left_it_and_main_is_the_default(merged):
@@ -344,7 +364,7 @@ def test_a_project_in_a_sub_folder_and_python_without_docstrings(merged, tmp_pat
     command = ["env", "PYTHONOPTIMIZE=2", "python", "-m", "stages.review.report"]
     told = project.run(*command).stdout
     assert "has no" not in told
-    assert "Metrics of retrain are out of date" in told
+    assert "The metrics of retrain are out of date" in told
     assert "| `params.yaml` | `compare.margin` |" in told
     assert "usage" in project.run(*command, "--help").stdout
 

@@ -11,7 +11,7 @@ import yaml
 from dvc.utils.serialize import modify_yaml
 
 from stages.compute.code import imported
-from stages.review.commands import stale_stages
+from stages.review.commands import out_of_date
 
 ROOT = Path(__file__).parent.parent
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())
@@ -47,6 +47,15 @@ def reached(stage: str) -> dict[str, bytes]:
 def test_a_stage_depends_on_exactly_the_folders_that_it_imports_from(stage):
     deps = {dep for dep in PIPELINE["stages"][stage]["deps"] if dep.startswith("stages/")}
     assert deps == places(reached(stage)) - {"stages/__init__.py"}
+
+
+def test_retrain_depends_on_the_files_of_other_stages_whose_paths_stand_in_its_code():
+    own = PIPELINE["stages"]["retrain"]
+    made = {out for name in STAGES for out in PIPELINE["stages"][name]["outs"]} - set(own["outs"])
+    text = b"".join(reached("retrain").values()).decode()
+    read = made & set(re.findall(r'"(data/[\w/.]+)"', text))
+    assert read
+    assert read <= set(own["deps"])
 
 
 def test_imports_are_those_of_the_table_in_the_documentation():
@@ -152,7 +161,7 @@ def test_tune_does_not_depend_on_the_test_images():
 def test_dvc_lock_and_metrics_belong_to_the_code_and_params(monkeypatch):
     """What DVC itself finds changed; data that is missing, as in a fresh clone, is no change."""
     monkeypatch.chdir(ROOT)
-    assert not stale_stages(), "run `dvc repro` and commit dvc.lock and metrics/"
+    assert out_of_date() == "", "and commit dvc.lock and metrics/"
 
 
 def test_kubernetes_accepts_the_manifest():

@@ -391,10 +391,27 @@ def test_a_choice_that_scores_far_worse_than_a_trial_of_a_smaller_budget_is_said
         warning = tuning.doubt(tuning.choose(trials, tune(), objective), tune())
         assert bool(warning) is warned
     assert tuning.doubt(tuning.choose(trials[1:], tune(), objective), tune()) is None
-    trials = [trial(1, 2, 0.97, 10), trial(2, 10, 0.13, 30)]
-    assert tuning.doubt(tuning.choose(trials, tune(), objective), tune()).startswith(
-        f"warning: trial 1, after 2 epochs, has {SCORE} 0.9700, far better than the one that is chosen"
-    )
+    for epochs, after in ((2, "2 epochs"), (1, "1 epoch")):
+        trials = [trial(1, epochs, 0.97, 10), trial(2, 10, 0.13, 30)]
+        assert tuning.doubt(tuning.choose(trials, tune(), objective), tune()).startswith(
+            f"warning: trial 1, after {after}, has {SCORE} 0.970, far better than the one that is chosen"
+        )
+
+
+def test_the_tolerance_excuses_no_difference_in_loss():
+    """It is of the score."""
+    trials, objective = [trial(1, 2, 0.97, 10), trial(2, 10, 0.8, 30)], keras_tuner.Objective(LOSS, "min")
+    settings = tune(objective=LOSS, tolerance=0.5)
+    assert tuning.doubt(tuning.choose(trials, settings, objective), settings)
+    of_score, objective = tune(tolerance=0.5), keras_tuner.Objective(SCORE, "max")
+    assert not tuning.doubt(tuning.choose(trials, of_score, objective), of_score)
+
+
+@pytest.mark.parametrize(
+    ("error", "shown"), [(0.0012, "0.9705"), (0.03, "0.971"), (0.0, "0.9705"), (None, "0.9705")]
+)
+def test_a_score_is_shown_to_two_digits_of_its_standard_error(error, shown):
+    assert tuning.shown_score(trial(1, 2, 0.9705, 10, error), tune(tolerance=1)) == shown
 
 
 def test_all_trials_failed():
@@ -493,6 +510,13 @@ def test_a_best_trial_at_an_end_of_the_space_is_said(best, noted):
     top = Trial(1, dict(zip(space, best, strict=True)), 1, Evaluation())
     note = tuning.edge(top, settings)
     assert (note and note[note.index("(") + 1 : note.index(")")]) == noted
+
+
+def test_a_baseline_outside_the_space_that_is_best_is_said():
+    """Also if its value has no place on a log scale."""
+    space = {"l2": {"type": "float", "min": 1e-5, "max": 1e-2, "sampling": "log"}}
+    note = tuning.edge(Trial(0, {"l2": 0.0}, 1, Evaluation()), tune(space=space))
+    assert "(l2 0)" in note
 
 
 def test_conditions_of_a_parent_and_of_its_parent_hold_both():

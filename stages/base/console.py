@@ -76,6 +76,11 @@ def decimals(scale: float) -> str:
     return f".{max(0, 1 - math.floor(math.log10(scale))) if scale > 1e-12 else 4}f"
 
 
+def count(number: int, what: str) -> str:
+    """Return `1 epoch` or `5 epochs`, for the word `epoch`."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def result(line: str) -> None:
     """Print a stage's result; on a terminal, its lines break between words."""
     columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else len(line) + 1

@@ -66,13 +66,16 @@ def write_json(path: str | Path, content: dict) -> None:
 
 
 def read_json(path: Path) -> dict:
-    """Return the content of `path`; UserError if it is not there or is no JSON."""
+    """Return the content of `path`; UserError if it is not there or does not hold names and values."""
     try:
-        return json.loads(path.read_text())
+        content = json.loads(path.read_text())
+        if not isinstance(content, dict):
+            raise ValueError(f"a {type(content).__name__} in place of names and values")
+        return content
     except FileNotFoundError:
         raise UserError(f"{path} is missing; `dvc repro` makes it") from None
     except ValueError as error:
-        raise UserError(f"{path} is no JSON ({error}); delete it and run `dvc repro`") from None
+        raise UserError(f"{path} is damaged ({error}); delete it and run `dvc repro`") from None
 
 
 def write_csv(path: str | Path, table: "pd.DataFrame") -> None:

@@ -1,4 +1,4 @@
-"""The packages that can change a figure, pinned in pyproject.toml; in dvc.yaml their stages depend on it."""
+"""Whether the packages that can change a figure are installed in the versions that pyproject.toml pins."""
 
 import tomllib
 from importlib.metadata import PackageNotFoundError, version

@@ -1,7 +1,8 @@
 """params.yaml as typed, validated objects; this is the only reader of the file.
 
 Each section is a class below, each key a field with its type and bounds. Unknown keys are refused, so a typo
-cannot pass for a default. `load` reports every mistake in one line of its own, before any work starts.
+cannot pass for a default. `load` reports mistakes before any work starts: in a line each, the keys that are
+unknown, missing or out of bounds; if there are none, the first mistake that is between keys.
 """
 
 import re
@@ -341,17 +342,17 @@ def _line(mistake: dict, content: Any) -> str:
         ):
             key.append(shown(part))
             content = content[part]
-        elif part == mistake["loc"][-1] and mistake["type"] == "missing":
+        elif part == mistake["loc"][-1] and mistake["type"] in ("missing", "extra_forbidden"):
             key.append(str(part))
     where = ".".join(key)
-    if mistake["type"] == "unknown_key":
-        return f"{where}: {mistake['msg']}" if where else mistake["msg"]
+    if mistake["type"] == "missing":
+        return f"{where} is missing; add it"
+    if mistake["type"] == "extra_forbidden":
+        return f"unknown key {where}; use {mistake['input']}"  # see Section
     if where.startswith("tune.space.") and where.count(".") == 2 and not isinstance(content, dict):
         fixed = f"for one value, write it under baseline, and leave {where} out (-S '~{where}')"
         form = "{type: int, min: 16, max: 512} or the like"
         return f"{where} is {shown(content)}, but should be {form}; {fixed}"
-    if mistake["type"] == "missing":
-        return f"{where} is missing; add it"
     return f"{where} is {shown(mistake['input'])}, but {_says(mistake)}" if where else _says(mistake)
 
 

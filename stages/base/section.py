@@ -5,7 +5,6 @@ from typing import Annotated
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from pydantic_core import PydanticCustomError
 
 LARGEST = 1_000_000
 PositiveInt = Annotated[int, Field(ge=1, le=LARGEST)]
@@ -19,11 +18,12 @@ class Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _known_keys(cls, content):
+        """Put the known keys in place of the value of each unknown one, for the line that refuses it."""
+        if not isinstance(content, dict):
+            return content
         known = [field.alias or name for name, field in cls.model_fields.items()]
-        for key in content if isinstance(content, dict) else ():
-            if key not in known:
-                raise PydanticCustomError("unknown_key", f"unknown key {shown(key)}; use {', '.join(known)}")
-        return content
+        unknown = {shown(key): ", ".join(known) for key in content if key not in known}
+        return {key: content[key] for key in content if key in known} | unknown
 
 
 def shown(value: object) -> str:

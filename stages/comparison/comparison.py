@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from stages.base import splits
-from stages.base.console import UserError, decimals
+from stages.base.console import UserError, decimals, say
 from stages.base.files import read_json, write_csv, write_json
 from stages.base.params import Params
 from stages.base.section import listed
@@ -20,7 +20,7 @@ from stages.compute.runner import Runner
 from stages.training.evaluation import GROUPS
 from stages.training.score import NAME
 
-MOST_POINTS = 10_000  # in the picture of predictions
+MOST_POINTS, MOST_CLASSES = 10_000, 100  # in the picture of predictions
 
 
 def check(settings: Params) -> None:
@@ -120,21 +120,40 @@ def answer(compared: dict) -> pd.DataFrame:
 
 
 def predictions() -> pd.DataFrame:
-    """Return `actual` and `predicted` of the kept tuned network: how many `examples` of each pair of classes.
+    """Return what the kept tuned network predicts of the test examples: see `confusion`.
 
-    Those are of examples, or of their pixels or words. Of numbers, a row for each, `MOST_POINTS` at most.
+    Classes are those of examples, or of their pixels or words. Of numbers, there is a row for each, with
+    `actual` and `predicted`, `MOST_POINTS` at most.
     """
     labels = splits.load(splits.TEST).labels
     predicted = np.load("data/retrain/predictions.npy", allow_pickle=False)[0]
     if "f" not in (labels.dtype.kind, predicted.dtype.kind):
         classes = int(splits.load(splits.TRAINING).labels.max()) + 1
         names = np.array(splits.about()["class_names"] or range(classes))
-        pairs, *_ = np.histogram2d(labels.ravel(), predicted.ravel(), bins=np.arange(classes + 1) - 0.5)
-        actual, predicted = np.indices(pairs.shape).reshape(2, -1)
-        examples = pairs.ravel().astype(int)
-        return pd.DataFrame({"actual": names[actual], "predicted": names[predicted], "examples": examples})
+        return confusion(labels.ravel(), predicted.ravel(), names)
     chosen = np.unique(np.linspace(0, labels.size - 1, MOST_POINTS).astype(int))
     return pd.DataFrame({"actual": labels.reshape(-1)[chosen], "predicted": predicted.reshape(-1)[chosen]})
+
+
+def confusion(actual: np.ndarray, predicted: np.ndarray, names: np.ndarray) -> pd.DataFrame:
+    """Return a row for each pair of classes, `actual` and `predicted`: how many `examples` have it.
+
+    Pairs of no example are there too: the picture has the classes in the order of these rows. With more than
+    `MOST_CLASSES` classes, there are as many rows: of the most frequent pairs, mistakes first.
+    """
+    classes = len(names)
+    known = predicted < classes  # a network may have outputs for more
+    pairs = actual[known].astype(np.int64) * classes + predicted[known]
+    if classes <= MOST_CLASSES:
+        kinds, examples = np.arange(classes**2), np.bincount(pairs, minlength=classes**2)
+    else:
+        kinds, examples = np.unique(pairs, return_counts=True)
+        right = kinds // classes == kinds % classes
+        kept = np.lexsort((-examples, right))[:MOST_CLASSES]
+        kinds, examples = kinds[kept], examples[kept]
+        say(f"note: metrics/plots/confusion.csv has {len(kept)} pairs of {classes:,} classes, mistakes first")
+    rows, columns = names[kinds // classes], names[kinds % classes]
+    return pd.DataFrame({"actual": rows, "predicted": columns, "examples": examples})
 
 
 def sentence(compared: dict, before: Mapping[str, object], after: Mapping[str, object]) -> list[str]:
@@ -189,4 +208,6 @@ def fewer(ratio: float) -> str:
     if ratio < 0.5:
         return f"{1 / ratio:.3g} times as many"
     percent = round(100 * (1 - 1 / ratio))
+    if percent == 100:  # as 99.7 is, rounded
+        return "more than 99 % fewer"
     return "as many" if percent == 0 else f"{abs(percent)} % {'fewer' if percent > 0 else 'more'}"

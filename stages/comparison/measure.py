@@ -21,6 +21,7 @@ from stages.training.score import NAME
 from stages.training.trainer import Trainer
 
 EPOCH_PART = 40  # a fortieth of an epoch is timed, in many rounds
+STEPS = 20  # or more of it, to have so many: a smaller last batch may take as long as a whole one
 BATCH = 1000  # examples, whose predictions are timed
 ROUNDS = 15
 
@@ -55,13 +56,14 @@ def _test(session: Session, job: dict, reached: Checkpoint) -> dict:
 def compare(session: Session, job: dict) -> dict:
     """Return `parameters` of both networks of `job`, seconds of an epoch, a training, some predictions."""
     training, test = session.data["training"], session.data["test"]
-    size = -(-len(training.labels) // EPOCH_PART)
+    batches = {name: asked["hyperparameters"]["batch_size"] for name, asked in job["networks"].items()}
+    size = min(len(training.labels), max(len(training.labels) // EPOCH_PART, STEPS * max(batches.values())))
     part, rows = session.tensors["training"].at(np.arange(size)), np.arange(BATCH) % len(test.labels)
     inputs = tf.nest.map_structure(lambda array: array[rows], test.inputs)
     networks, epochs = {}, {}
     for name, asked in job["networks"].items():
         networks[name] = session.build(**asked, seed=0, examples=len(training.labels))
-        trainer = Trainer(networks[name], part, batch_size=asked["hyperparameters"]["batch_size"], seed=0)
+        trainer = Trainer(networks[name], part, batch_size=batches[name], seed=0)
         epochs[name] = partial(trainer.train_epoch, 0, {NAME: [], "loss": []})
     predictors = {name: partial(predictor(network), inputs) for name, network in networks.items()}
     predictions = {name: partial(timeit.timeit, predict, number=1) for name, predict in predictors.items()}

@@ -82,8 +82,8 @@ def train_replicates(
     results: dict[Training, tuple[Checkpoint, dict]] = {}
     with console.progress_bar(name, len(seeds) * epochs) as bar:
         runner.progress = partial(console.advance, bar)
-        stored = f"{len(runner.stored)} trainings in {settings.runtime.store}"
-        bar.write(f"{name}: {len(seeds)} trainings of {epochs} epochs; {stored}")
+        stored = f"{console.count(len(runner.stored), 'training')} in {settings.runtime.store}"
+        bar.write(f"{name}: {len(seeds)} trainings of {console.count(epochs, 'epoch')}; {stored}")
         for training, checkpoint, test in runner.run(dict.fromkeys(trainings, epochs)):
             if isinstance(checkpoint, str):
                 raise console.UserError(
@@ -133,6 +133,6 @@ def result_line(name: str, metrics: dict) -> str:
     form = console.decimals(test["std"])
     return (
         f"{name}: {listed(metrics['hyperparameters'])}: {metrics['parameters']:,} parameters, "
-        f"{metrics['replicates']} trainings of {metrics['epochs']} epochs, "
+        f"{metrics['replicates']} trainings of {console.count(metrics['epochs'], 'epoch')}, "
         f"test {NAME.replace('_', ' ')} {test['mean']:{form}} (standard deviation {test['std']:{form}})"
     )

@@ -30,7 +30,10 @@ class Dataset:
     validation: Split | None = None
 
     def problems(self) -> Iterator[str]:
-        """Yield why a network cannot be trained or tested on it; each reason presumes none before it."""
+        """Yield why a network cannot be trained or tested on it; only the first is sure.
+
+        The check for each reason relies on that those before it have found nothing.
+        """
         optional = {"validation": self.validation} if self.validation else {}
         parts = {"train": self.train, **optional, "test": self.test}
         for part, split in parts.items():

@@ -20,13 +20,14 @@ def from_folders(train: Path, test: Path, *, size: tuple[int, int], grey: bool =
 
     Inputs are (height, width, 1) if `grey`, else (height, width, 3), uint8 from 0 to 255: `Rescaling` is the
     network's. An image of another `size` (height, width) is resized, bilinearly. Classes have the names of
-    their folders, in order.
+    their folders, in order. What is hidden, by a name that begins with a dot, is left out.
 
     Raises:
         UserError: the folders of both parts differ, or a file is no image.
     """
     names, others = (
-        [path.name for path in sorted(part.iterdir()) if path.is_dir()] for part in (train, test)
+        [path.name for path in sorted(part.iterdir()) if path.is_dir() and path.name[0] != "."]
+        for part in (train, test)
     )
     if names != others:
         both = f"{train} has folders {', '.join(names)}, but {test} {', '.join(others)}"

@@ -14,6 +14,8 @@ from stages.base.console import UserError, say
 from stages.base.splits import Split
 from stages.datasets.dataset import Dataset
 
+MOST_TEXTS = 100  # in a column, each of which becomes an input
+
 
 def from_tables(
     train: pd.DataFrame, test: pd.DataFrame, label: str, *files: Path, classes: bool = False
@@ -25,7 +27,8 @@ def from_tables(
     and standard deviation of `train`.
 
     Raises:
-        UserError: a column is not in both tables, lacks a value, or has text among its numbers.
+        UserError: a column is not in both tables, lacks a value, has text among its numbers, or has too many
+            different texts, as an id or a date does.
     """
     both = pd.concat({"train": train, "test": test})
     rows, gaps = len(both), both.isna().sum()
@@ -39,6 +42,10 @@ def from_tables(
         if 0 < len(text) < rows / 2:
             share = f"{len(text)} of {rows} rows ({text.iloc[0]})"
             problems.append(f"column {name} has text in {share}, else numbers")
+        elif (different := both[name].nunique()) > MOST_TEXTS or different == rows:
+            most = f"{MOST_TEXTS} at most, and fewer than rows"
+            found = f"{different} different texts in {rows} rows"
+            problems.append(f"column {name} has {found}, too many to be an input each ({most})")
     if problems:
         names = ", ".join(map(str, files))
         raise UserError(f"{names}: {problems[0]}; mend the file, or leave out the column or those rows")

@@ -41,12 +41,12 @@ def resolve(base: str | None) -> tuple[str, str]:
     return name, found[0]
 
 
-def stale_stages() -> list[str]:
-    """Return the stages whose code, params or committed outputs are not those of dvc.lock.
+def out_of_date() -> str:
+    """Return in words which stages' code, params or committed outputs are not those of dvc.lock, or nothing.
 
     Data may be missing or another branch's; dvc.lock has to agree with itself on what was made and used.
     """
-    stale = []
+    stale, way_out = [], "dvc repro"
     for stage, entries in json.loads(dvc("status", "--json")).items():
         for entry in entries:  # a text such as "changed command", or the files of one kind
             files = next(iter(entry.values())) if isinstance(entry, dict) else [entry]
@@ -60,6 +60,7 @@ def stale_stages() -> list[str]:
             stale.append(stage)
     locked_params = stages.get("tune", {}).get("params", {}).get("params.yaml", {})
     before, now = list(locked_params.get("tune.space", {})), list(params.load().tune.space)
-    if before != now and sorted(before) == sorted(now):  # to DVC, they are the same
-        stale.append("tune (tune.space in another order draws others: `dvc repro --force tune`)")
-    return list(dict.fromkeys(stale))
+    if before != now and sorted(before) == sorted(now) and "tune" not in stale:  # to DVC, they are the same
+        stale.append("tune (tune.space in another order draws others)")
+        way_out = "dvc repro --force tune && dvc repro"
+    return f"metrics of {', '.join(dict.fromkeys(stale))} are out of date; run `{way_out}`" if stale else ""

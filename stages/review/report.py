@@ -13,7 +13,7 @@ from typing import Any
 from stages.base import console
 from stages.base.files import read_json, replacing
 from stages.review import pictures
-from stages.review.commands import dvc, resolve, run, stale_stages
+from stages.review.commands import dvc, out_of_date, resolve, run
 
 # The metrics to decide by, in order: file and key -> whether more (1) or less (-1) is better, or why neither.
 # `*` is any name, of a hyperparameter or the score; all other metrics are folded away, with no direction.
@@ -89,8 +89,8 @@ def main() -> None:
         raise console.UserError("dvc.yaml is missing; run from the folder that it is in")
     refuse_conflicts()
     if arguments.check:
-        if stale := ", ".join(stale_stages()):
-            raise console.UserError(f"metrics of {stale} are out of date; run `dvc repro`")
+        if stale := out_of_date():
+            raise console.UserError(stale)
         return
     folder = arguments.output
     text, files = written(arguments.base, draw=folder is not None, pictures_url=arguments.pictures_url)
@@ -120,8 +120,8 @@ def written(base: str | None, *, draw: bool, pictures_url: str | None) -> tuple[
     files: dict[str, bytes] = {}
     summary = pictures.conclusion()
     with noted(notes):
-        if stale := ", ".join(stale_stages()):
-            warnings.append(f"Metrics of {stale} are out of date: run `dvc repro`, and commit.")
+        if stale := out_of_date():
+            warnings.append(f"The {stale}, and commit.")
     if run("git", "status", "--porcelain", "--", "metrics", "dvc.lock"):
         warnings.append("These metrics are not committed: their last digits are this machine's.")
     with noted(notes):

@@ -107,7 +107,7 @@ def trainings(scoring: Holdout | CrossValidation, hyperparameters: Mapping[str, 
 def evaluate(scoring: Holdout | CrossValidation, results: list[Checkpoint | str], epochs: int) -> Evaluation:
     """Return what a trial of `epochs` epochs comes to, from its trainings' checkpoints or why they failed.
 
-    Checkpoints may be further than that.
+    Of a checkpoint that has more epochs, such as one that is from the store, only the first `epochs` count.
     """
     checkpoints = []
     for result in results:

@@ -35,7 +35,8 @@ class Choice:
         reference: the best of those that the rule takes for as good.
         top: the best of all.
         by_rule: what each rule takes for as good, smallest first.
-        limit: the worst score that is as good; None where the rule is not about the objective.
+        limit: how bad `tune.objective` may be for the rule to take a trial for as good as the reference; None
+            where the rule goes by another score.
     """
 
     trial: Trial
@@ -156,8 +157,9 @@ def brief(trial: Trial, tune: Tune) -> dict:
 
 
 def shown_score(trial: Trial, tune: Tune) -> str:
-    """Return the score of `trial` with the digits that the tolerance asks for."""
-    return f"{trial.evaluation.scores[tune.objective]:{console.decimals(tune.tolerance)}}"
+    """Return the score of `trial` with the digits that its standard error asks for."""
+    digits = console.decimals(trial.evaluation.standard_error or 0.0)
+    return f"{trial.evaluation.scores[tune.objective]:{digits}}"
 
 
 def reporter(bar: tqdm, count: int, tune: Tune, objective: keras_tuner.Objective) -> Callable[[Trial], None]:
@@ -199,8 +201,9 @@ def tune(settings: Params, scoring: Holdout | CrossValidation, runner: Runner) -
     count, epochs = 1 + len(budgets), (tune.max_epochs + epochs) * len(trainings(scoring, {}))
     with console.progress_bar("tune", epochs) as bar:
         runner.progress = partial(console.advance, bar)
-        stored = f"{len(runner.stored)} trainings in {settings.runtime.store}"
-        bar.write(f"tune: up to {count} trials, one of the baseline, {epochs} epochs; {stored}")
+        stored = f"{console.count(len(runner.stored), 'training')} in {settings.runtime.store}"
+        planned = f"up to {count} trials, one of the baseline, {console.count(epochs, 'epoch')}"
+        bar.write(f"tune: {planned}; {stored}")
         report = reporter(bar, count, tune, oracle.objective)
         trials = search(oracle, runner.run, scoring, tune, baseline, report)
         choice = choose(trials, tune, oracle.objective)
@@ -258,7 +261,8 @@ def edge(top: Trial, tune: Tune) -> str | None:
         range_ = tune.space[dimension.name]
         if isinstance(range_, Range) and range_.min < range_.max and dimension.name in top.hyperparameters:
             value = top.hyperparameters[dimension.name]
-            position = dimension.value_to_prob(value)
+            # That of the baseline may be outside, such as 0 of a log scale
+            position = dimension.value_to_prob(value) if range_.has(value) else 0.0
             if value in (range_.min, range_.max) or min(position, 1 - position) < EDGE:
                 at_end.append(f"{dimension.name} {value:.4g}")
     where = f"the edge of the space ({', '.join(at_end)})"
@@ -269,10 +273,12 @@ def doubt(choice: Choice, tune: Tune) -> str | None:
     """Return a warning if a trial, of a smaller budget, scores far better than the one taken; else None."""
     top, chosen = (trial.evaluation for trial in (choice.top, choice.trial))
     better = abs(top.scores[tune.objective] - chosen.scores[tune.objective])
-    if better <= 3 * (top.standard_error or 0.0) + tune.tolerance:
+    tolerance = tune.tolerance if tune.objective == SCORE else 0.0  # it is of that score
+    if better <= 3 * (top.standard_error or 0.0) + tolerance:
         return None
+    trained = console.count(top.epochs, "epoch")
     return (
-        f"warning: trial {choice.top.number}, after {top.epochs} epochs, has {tune.objective} "
+        f"warning: trial {choice.top.number}, after {trained}, has {tune.objective} "
         f"{shown_score(choice.top, tune)}, far better than the one that is chosen from those with the "
         "full budget; see metrics/plots/trials.csv, and narrow tune.space or raise tune.max_epochs"
     )

@@ -19,7 +19,6 @@ RANDOM_STATE = "seed_generator_state"  # the name of Keras's variables for rando
 _CHECKED = 256  # examples
 _ALIGNED = 64  # bytes: TensorFlow ends the process if a tensor that it computes on begins elsewhere
 _FILE = "stages/training/model.py"
-_ENGINE = "batch_size"  # the hyperparameter that `build` need not read
 
 
 class Subset(NamedTuple):
@@ -115,7 +114,7 @@ def build(
         if not network.built:
             zeros = {name: np.zeros((1, *shape)) for name, shape in _by_name(shapes).items()}
             network(zeros if isinstance(shapes, dict) else zeros[""], training=False)
-    if unread := hyperparameters.keys() - values._asked - {_ENGINE}:
+    if unread := hyperparameters.keys() - values._asked - {"batch_size"}:  # which is for the training
         raise UserError(
             f"{_FILE} never reads the hyperparameter {min(unread)}; remove it from baseline and tune.space "
             "in params.yaml, or say there with `when` for which values of another one it is active"
@@ -138,7 +137,10 @@ def _by_name(shapes: Shapes) -> dict[str, tuple[int, ...]]:
 
 
 def check(network: keras.Model, subset: Subset) -> None:
-    """Raise UserError unless network, loss and score fit the data, as a batch of it shows, and each other."""
+    """Raise UserError unless network, loss and score can be computed from the data and from each other.
+
+    They are tried on some examples, the score on the labels of all: one such as an AUC needs each class.
+    """
     rows = subset.rows[np.linspace(0, len(subset.rows) - 1, min(_CHECKED, len(subset.rows))).astype(int)]
     batch, labels, size = gather(subset.tensors, tf.constant(rows)), subset.split.labels[rows], len(rows)
     outputs = network(batch["inputs"], training=False)
@@ -169,15 +171,15 @@ def check(network: keras.Model, subset: Subset) -> None:
         highest = subset.split.labels.max()
     if highest >= (outputs.shape[-1] if several else 2):
         raise UserError(f"{_FILE}: labels are classes up to {highest}, too many for {both}")
+    labels = subset.labels
+    repeated = np.resize(tf.cast(outputs, tf.float32).numpy(), (len(labels), *outputs.shape[1:]))
     try:
-        evaluation.mean(labels, tf.cast(outputs, tf.float32).numpy())
+        evaluation.mean(labels, repeated)
     except UserError:
         raise
     except Exception as error:
-        reason = one_line(error)
-        raise UserError(
-            f"stages/training/score.py: score cannot be computed from {both} ({reason})"
-        ) from None
+        both = f"outputs of shape {repeated.shape} and labels of shape {labels.shape} ({one_line(error)})"
+        raise UserError(f"stages/training/score.py: score cannot be computed from {both}") from None
 
 
 def _broadcasts(per_example: Callable, labels: tf.Tensor, outputs: tf.Tensor, losses: tf.Tensor) -> bool:
