@@ -222,13 +222,13 @@ def test_a_single_class_that_the_outputs_lack_is_found_wherever_it_is():
     [
         (
             lambda labels, outputs: outputs,
-            f"score returns float32 of shape ({N}, 3) for labels of shape ({N},)",
+            "score returns float32 of shape (256, 3) for labels of shape (256,)",
         ),
-        (lambda labels, outputs: labels[:, None] == labels, f"score returns bool of shape ({N}, {N})"),
+        (lambda labels, outputs: labels[:, None] == labels, "score returns bool of shape (256, 256)"),
         (lambda labels, outputs: "good", "score returns <U4 of shape ()"),
         (
             lambda labels, outputs: labels + outputs[0, :2],
-            f"cannot be computed from outputs of shape ({N}, 3) and labels of shape ({N},) (Val",
+            f"cannot be computed from {BOTH.format(3, ',')} (Val",
         ),
     ],
 )

@@ -139,7 +139,7 @@ def _by_name(shapes: Shapes) -> dict[str, tuple[int, ...]]:
 def check(network: keras.Model, subset: Subset) -> None:
     """Raise UserError unless network, loss and score can be computed from the data and from each other.
 
-    They are tried on some examples, the score on the labels of all: one such as an AUC needs each class.
+    They are tried on some examples, the score, if it cannot be computed from these, on the labels of all.
     """
     rows = subset.rows[np.linspace(0, len(subset.rows) - 1, min(_CHECKED, len(subset.rows))).astype(int)]
     batch, labels, size = gather(subset.tensors, tf.constant(rows)), subset.split.labels[rows], len(rows)
@@ -171,15 +171,16 @@ def check(network: keras.Model, subset: Subset) -> None:
         highest = subset.split.labels.max()
     if highest >= (outputs.shape[-1] if several else 2):
         raise UserError(f"{_FILE}: labels are classes up to {highest}, too many for {both}")
-    labels = subset.labels
-    repeated = np.resize(tf.cast(outputs, tf.float32).numpy(), (len(labels), *outputs.shape[1:]))
-    try:
-        evaluation.mean(labels, repeated)
-    except UserError:
-        raise
-    except Exception as error:
-        both = f"outputs of shape {repeated.shape} and labels of shape {labels.shape} ({one_line(error)})"
-        raise UserError(f"stages/training/score.py: score cannot be computed from {both}") from None
+    outputs = tf.cast(outputs, tf.float32).numpy()
+    for tried in (labels, subset.labels):  # one such as an AUC may need an example of each class
+        try:
+            evaluation.mean(tried, np.resize(outputs, (len(tried), *outputs.shape[1:])))
+            return
+        except UserError:
+            raise
+        except Exception as error:
+            reason = one_line(error)
+    raise UserError(f"stages/training/score.py: score cannot be computed from {both} ({reason})")
 
 
 def _broadcasts(per_example: Callable, labels: tf.Tensor, outputs: tf.Tensor, losses: tf.Tensor) -> bool:
