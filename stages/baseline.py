@@ -1,4 +1,4 @@
-"""Train the network with the quickstart's hyperparameters, which are those under `baseline` in params.yaml.
+"""Train the network with the first tutorial's hyperparameters: those under `baseline` in params.yaml.
 
 Reads `seed`, `baseline` and `train`; writes metrics/baseline.json, metrics/plots/baseline.csv, data/baseline.
 """

@@ -7,7 +7,7 @@ from stages.training.backend import keras
 
 
 def build(shapes, outputs: int, hyperparameters) -> keras.Model:
-    """Return the quickstart's network, compiled: one hidden layer, dropout after it, Adam.
+    """Return the first tutorial's network, compiled: one hidden layer, dropout after it, Adam.
 
     If it has parameters `steps_per_epoch` or `epochs`, as for a schedule of the learning rate, it gets these
     too. `epochs` is how far the training goes if nothing stops it: in the search `tune.max_epochs`. With such
