@@ -11,11 +11,13 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from stages.comparison.inference import difference_of_scores, verdict
-from stages.training.evaluation import jackknife
+from stages.training.evaluation import jackknife, of_groups
 
 EXPERIMENTS = 10_000
 # Scores of a whole set, which come from `evaluation.jackknife`: 2 % of 2,000 examples are positive
 WHOLE = ("AUC, 2 % positives", "F1, 2 % positives")
+# Of 1,000 examples in groups of 10, which share half of the variance: accuracy, and the AUC of the same
+GROUPED = ("accuracy, groups", "accuracy, groups not given", "AUC, groups", "AUC, groups not given")
 # Standard deviations of the log-odds of a right answer (of the score where it is no right or wrong) between
 # seeds, between examples that suit one network better, and of what is left; and the number of examples
 CASES = {
@@ -46,13 +48,15 @@ def scores(rng: np.random.Generator, networks: int, seeds: int, case: str, worse
 def coverage(case: str, seeds: int, experiments: int = EXPERIMENTS) -> float:
     """Return the share of intervals that cover 0, the true difference of two equally good networks."""
     rng = np.random.default_rng(seeds)
-    draw = partial(whole_scores, rng, seeds, case) if case in WHOLE else partial(scores, rng, 2, seeds, case)
+    draw = partial(scores, rng, 2, seeds, case)
+    if case in WHOLE + GROUPED:
+        draw = partial(whole_scores if case in WHOLE else grouped_scores, rng, seeds, case)
     intervals = (difference_of_scores(*draw()) for _ in range(experiments))
     return float(np.mean([interval.low <= 0 <= interval.high for interval in intervals]))
 
 
 def whole_scores(rng: np.random.Generator, seeds: int, case: str) -> np.ndarray:
-    """Return (networks, seeds, groups): pseudo-values of two equally good networks, whose seeds differ."""
+    """Return (networks, seeds, parts): pseudo-values of two equally good networks, whose seeds differ."""
     labels = np.arange(2000) % 50 == 0
     hidden = rng.standard_normal(2000) + 2 * labels  # how positive an example looks to all networks
     of_network = rng.standard_normal((2, 1, 2000))
@@ -60,6 +64,23 @@ def whole_scores(rng: np.random.Generator, seeds: int, case: str) -> np.ndarray:
     outputs += rng.normal(0, 0.1, (2, seeds, 1)) * labels
     function = auc if case == WHOLE[0] else f1
     return np.array([[jackknife(function, labels, seed) for seed in network] for network in outputs])
+
+
+def grouped_scores(rng: np.random.Generator, seeds: int, case: str) -> np.ndarray:
+    """Return (networks, seeds, n): `evaluation.values` of two equally good networks; examples have groups."""
+    groups = np.repeat(np.arange(100), 10)
+
+    def alike(*shape: int) -> np.ndarray:
+        of_groups = rng.standard_normal((*shape, 100))[..., groups]
+        return np.sqrt(0.5) * (of_groups + rng.standard_normal((*shape, 1000)))
+
+    labels = (rng.random(100) < 0.3)[groups]
+    outputs = 2 * labels + alike() + 0.7 * alike(2, 1) + 0.5 * rng.standard_normal((2, seeds, 1000))
+    outputs += rng.normal(0, 0.1, (2, seeds, 1)) * labels
+    given = None if "not given" in case else groups
+    if "AUC" in case:
+        return np.array([[jackknife(auc, labels, seed, given) for seed in network] for network in outputs])
+    return np.array([[of_groups((seed > 1) == labels, given) for seed in network] for network in outputs])
 
 
 def auc(labels: np.ndarray, outputs: np.ndarray) -> float:
@@ -93,7 +114,7 @@ def best_of(networks: int, seeds: int = 6, experiments: int = EXPERIMENTS // 5) 
 
 def main() -> None:
     replicates = (3, 4, 5, 6, 10)
-    counts = dict.fromkeys(CASES, EXPERIMENTS) | dict.fromkeys(WHOLE, EXPERIMENTS // 20)
+    counts = dict.fromkeys(CASES, EXPERIMENTS) | dict.fromkeys(WHOLE + GROUPED, EXPERIMENTS // 20)
     table = {
         f"{n} replicates": [f"{100 * coverage(case, n, count):.1f} %" for case, count in counts.items()]
         for n in replicates

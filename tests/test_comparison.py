@@ -1,12 +1,18 @@
 """The comparison: what is counted, what is timed, what is said."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import trainings
+from conftest import ROOT
 from trainings import HYPERPARAMETERS
 
 from stages.base import splits
-from stages.base.console import decimals
+from stages.base.console import UserError, decimals
+from stages.base.files import write_json
+from stages.base.params import load
 from stages.base.splits import Split
 from stages.comparison import comparison, measure
 from stages.comparison.replicates import predicted
@@ -220,6 +226,27 @@ def test_the_table_of_numbers_has_each_and_of_very_many_some(tested, monkeypatch
     assert found == [(0, 0.5), (3, 3.5), (7, 7.5), (11, 11.5)]
 
 
+@pytest.mark.parametrize(("groups", "most"), [(None, 120), (np.arange(120) // 2, 60)])
+def test_a_baseline_has_a_score_for_each_test_example_or_group_or_part_of_these(
+    tmp_path, monkeypatch, groups, most
+):
+    settings = load(ROOT / "params.yaml")
+    monkeypatch.chdir(tmp_path)
+    splits.save(splits.TEST, (Split(np.zeros(120), np.zeros(120), groups=groups), np.arange(120)))
+    trained = {"epochs": settings.train.epochs, "seed": settings.seed}
+    write_json(Path("data/baseline/network.json"), {"hyperparameters": settings.baseline, **trained})
+    for count in (most, 50):
+        np.save("data/baseline/scores.npy", np.zeros((settings.train.replicates, count)))
+        comparison.check(settings)
+    np.save("data/baseline/scores.npy", np.zeros((settings.train.replicates, 119)))
+    what = "test examples" if groups is None else "groups of test examples"
+    asked = f"train.replicates and the {what} ask for {settings.train.replicates} x {most}; `dvc repro base"
+    with pytest.raises(
+        UserError, match=f"scores.npy holds {settings.train.replicates} x 119 scores, but {asked}"
+    ):
+        comparison.check(settings)
+
+
 class Own(keras.layers.Layer):
     """A layer that a `.keras` file does not hold."""
 
@@ -253,6 +280,9 @@ def test_a_score_of_the_test_examples_that_is_no_number_fails_the_training(monke
     job |= {"all_epochs": 1, "checkpoint": None, "seconds": 100, "model": False}
     tested = measure.test(session, job)["test"]
     assert tested["scores"].shape == (len(parts["test"].labels),)
+    session.data["test"] = replace(parts["test"], groups=np.arange(360) // 36)
+    of_groups = tested["scores"].reshape(10, 36).mean(1)
+    assert measure.test(session, job)["test"]["scores"] == pytest.approx(of_groups, rel=1e-12)
     monkeypatch.setattr(measure.evaluation, "values", lambda *_: np.array([1.0, np.nan]))
     assert measure.test(session, job) == {"failure": f"test_{NAME} is not finite after epoch 1"}
     monkeypatch.setattr(measure.evaluation, "values", lambda *_: np.zeros(3) @ np.zeros(2))

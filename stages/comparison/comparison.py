@@ -17,7 +17,7 @@ from stages.base.params import Params
 from stages.base.section import listed
 from stages.comparison import inference
 from stages.compute.runner import Runner
-from stages.training.evaluation import GROUPS
+from stages.training.evaluation import PARTS
 from stages.training.score import NAME
 
 MOST_POINTS = 10_000  # in the picture of predictions
@@ -39,12 +39,15 @@ def check(settings: Params) -> None:
             f"data/baseline was trained with {listed(trained)}, but params.yaml has {listed(wanted)}; "
             "`dvc repro baseline` makes it again"
         )
-    examples = len(splits.load(splits.TEST).labels)
-    expected = settings.train.replicates, examples
-    if shape not in (expected, (expected[0], min(GROUPS, examples))):
+    test = splits.load(splits.TEST)
+    count, what = len(test.labels), "test examples"
+    if test.groups is not None:
+        count, what = len(np.unique(test.groups)), "groups of test examples"
+    expected = settings.train.replicates, count
+    if shape not in (expected, (expected[0], min(PARTS, count))):
         raise UserError(
             f"data/baseline/scores.npy holds {' x '.join(map(str, shape))} scores, but train.replicates and "
-            f"the test examples ask for {expected[0]} x {expected[1]}; `dvc repro baseline` makes it again"
+            f"the {what} ask for {expected[0]} x {expected[1]}; `dvc repro baseline` makes it again"
         )
 
 
