@@ -120,6 +120,47 @@ def test_the_sentence(tuned, found, sentence):
     assert " ".join(comparison.sentence(found, BEFORE, tuned)) == sentence
 
 
+class Measured:
+    """A runner that was asked for sizes and times."""
+
+    def ask(self, task, networks):
+        times = dict.fromkeys(("baseline", "tuned", "ratio", "ratio_low", "ratio_high"), 1.0)
+        sizes = {"parameters": {"baseline": 100, "tuned": 50}}
+        return sizes | dict.fromkeys(("seconds_per_epoch", "seconds_per_training"), times)
+
+
+@pytest.mark.parametrize(
+    ("examples", "right_or_wrong", "said"),
+    [
+        (
+            360,
+            True,
+            "compare.margin 0.003 is 1.08 of 360 test examples; a margin of less than 10 settles little",
+        ),
+        (360, False, ""),
+        (4000, True, ""),
+    ],
+)
+def test_a_margin_of_a_few_answers_is_noted(tmp_path, monkeypatch, capsys, examples, right_or_wrong, said):
+    settings = load(ROOT / "params.yaml")
+    compare = settings.compare.model_copy(update={"margin": 0.003})
+    settings = settings.model_copy(update={"compare": compare})
+    monkeypatch.chdir(tmp_path)
+    labels = np.arange(examples) % 2
+    for folder in (splits.TRAINING, splits.TEST):
+        splits.save(folder, (Split(np.zeros(examples), labels), np.arange(examples)))
+    splits.write_about(examples, 0, True, [])
+    for name, share in (("baseline", 1.0), ("retrain", 0.9)):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        rng = np.random.default_rng(1)
+        scores = rng.random((6, examples)) < share if right_or_wrong else share * rng.random((6, examples))
+        np.save(tmp_path / f"data/{name}/scores.npy", scores)
+    np.save(tmp_path / "data/retrain/predictions.npy", labels[None])
+    found = comparison.compare(settings, {**settings.baseline, "units": 1}, 5, Measured())
+    assert found["verdict"] == "inferior"
+    assert capsys.readouterr().err.partition(":")[0] == said
+
+
 def test_the_answer_has_the_difference_and_shares_of_the_baseline():
     """A ratio is of the baseline to the tuned one, so that the lower one is the higher share."""
     times = {"baseline": 4, "tuned": 2, "ratio": 2, "ratio_low": 1.6, "ratio_high": 2.5}

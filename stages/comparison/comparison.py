@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from stages.base import splits
+from stages.base import console, splits
 from stages.base.console import UserError, decimals
 from stages.base.files import read_json, write_csv, write_json
 from stages.base.params import Params
@@ -21,6 +21,7 @@ from stages.training.evaluation import PARTS
 from stages.training.score import NAME
 
 MOST_POINTS = 10_000  # in the picture of predictions
+FEW = 10  # right or wrong answers, by which a margin settles little
 
 
 def check(settings: Params) -> None:
@@ -67,6 +68,11 @@ def compare(settings: Params, tuned: dict[str, object], epochs: int, runner: Run
     difference = inference.difference_of_scores(*scores, same=same)
     measured = runner.ask("compare", networks=networks)
     sizes, margin = measured.pop("parameters"), settings.compare.margin
+    if difference.right_or_wrong and (answers := margin * difference.examples) < FEW:
+        console.say(
+            f"compare.margin {margin} is {answers:.3g} of {difference.examples:,} test examples; a margin of "
+            f"less than {FEW} settles little: test on more examples, or set a larger margin if you can"
+        )
     verdict = inference.verdict(difference, margin)
     settled: dict = {}
     if verdict == "inconclusive":
