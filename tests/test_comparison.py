@@ -98,15 +98,15 @@ ABOUT = "trained in about the same time (0.9 to 1.1 of it)"
             {**BEFORE, "momentum": 0.9},
             compared("inconclusive", (-0.002, -0.004, 0.0), (0.841, 12)),
             f"momentum 0.9 instead of nothing: as many parameters, {ABOUT}, {TEST} -0.0020 (95 % interval "
-            "-0.0040 to +0.0000): open whether worse by more than 0.003 (84 % likely not; about 12 trainings "
-            "of each would settle it)",
+            "-0.0040 to +0.0000): open whether worse by more than 0.003 (confidence that not: 84 %; 12 "
+            "trainings of each with another seed would probably settle it)",
         ),
         (
             {"units": 512},
             compared("inconclusive", (-0.003, -0.005, -0.001), (0.5, None)),
             f"nothing instead of dropout 0.2: as many parameters, {ABOUT}, {TEST} -0.0030 (95 % interval "
-            "-0.0050 to -0.0010): worse by 0.0010 to 0.0050; open whether by more than 0.003 (50 % likely "
-            "not; more trainings would not settle it)",
+            "-0.0050 to -0.0010): worse by 0.0010 to 0.0050; open whether by more than 0.003 "
+            "(confidence that not: 50 %; more trainings would not settle it)",
         ),
         (
             BEFORE,

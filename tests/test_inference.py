@@ -301,9 +301,7 @@ def test_no_training_settles_what_few_answers_leave_open():
 
 
 @pytest.mark.parametrize("effect", [-0.7, -0.2])
-def test_with_the_replicates_that_would_settle_it_the_interval_leaves_the_margin_and_with_one_less_not(
-    effect,
-):
+def test_with_the_replicates_that_would_settle_it_the_margin_is_far_enough_and_with_one_less_not(effect):
     """By an interval that is worked out anew from the same variances."""
     table = measured(np.random.default_rng(1), 5, own=0.2)
     table += effect - table.mean()
@@ -311,15 +309,28 @@ def test_with_the_replicates_that_would_settle_it_the_interval_leaves_the_margin
     needed = inference.replicates_to_settle(found, 0.5)
     assert needed > 5
 
-    def half(seeds: int) -> float:
+    def half(seeds: int, power=0.5) -> float:
         variance = found.of_seeds / seeds + found.of_examples
         freedom = variance**2 / (
             (found.of_seeds / seeds) ** 2 / (seeds - 1) + found.of_examples**2 / (found.examples - 1)
         )
-        return stats.t.isf(0.025, freedom) * math.sqrt(variance)
+        return (stats.t.isf(0.025, freedom) + stats.t.ppf(power, freedom)) * math.sqrt(variance)
 
     assert half(5) == pytest.approx((found.high - found.low) / 2, rel=1e-9)
-    assert half(needed) < abs(effect + 0.5) <= half(needed - 1)
+    assert half(needed, 0.8) < abs(effect + 0.5) <= half(needed - 1, 0.8)
+
+
+def test_so_many_new_trainings_give_a_verdict_in_four_of_five_cases():
+    """If the estimates are true; only seeds differ."""
+    table = np.repeat([[-0.9], [-0.2], [0.2], [0.5]], 9, axis=1)
+    found = inference.difference_of_scores(np.zeros(table.shape), table)
+    seeds = inference.replicates_to_settle(found, 0.5)
+    assert (inference.verdict(found, 0.5), seeds) == ("inconclusive", 20)
+    rng = np.random.default_rng(0)
+    luck = math.sqrt(found.of_seeds) * rng.standard_normal((2000, seeds, 1)).repeat(9, axis=2)
+    new = (inference.difference_of_scores(np.zeros((seeds, 9)), found.estimate + each) for each in luck)
+    settled = [inference.verdict(each, 0.5) != "inconclusive" for each in new]
+    assert np.mean(settled) == pytest.approx(0.8, abs=0.03)
 
 
 def test_more_trainings_do_not_settle_what_the_examples_leave_open():

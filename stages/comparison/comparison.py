@@ -180,9 +180,11 @@ def conclusion(compared: dict) -> str:
         more = ", and superior" if compared["superior"] == "yes" else f", but {loss}" if loss else ""
         return f"not inferior {by_margin}{more}"
     open_ = f"{loss}; open whether {by_margin}" if loss else f"open whether worse {by_margin}"
-    count, likely = compared["replicates_to_settle"], 100 * compared["probability_within_margin"]
-    more = f"about {count} trainings of each would" if count else "more trainings would not"
-    return f"{open_} ({likely:.0f} % likely not; {more} settle it)"
+    count, confidence = compared["replicates_to_settle"], 100 * compared["probability_within_margin"]
+    more = (
+        f"{count} trainings of each with another seed would probably" if count else "more trainings would not"
+    )
+    return f"{open_} (confidence that not: {confidence:.0f} %; {more} settle it)"
 
 
 def duration(seconds: Mapping[str, float]) -> str:

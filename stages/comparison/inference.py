@@ -10,6 +10,7 @@ import numpy as np
 from scipy.special import stdtr, stdtrit  # scipy.stats has the same in a module that is slow to import
 
 CONFIDENCE = 0.95
+POWER = 0.8  # of `replicates_to_settle`
 MOST_REPLICATES = 1000  # that `replicates_to_settle` looks at
 
 
@@ -126,10 +127,15 @@ def probability_within(difference: Difference, margin: float) -> float:
 
 
 def replicates_to_settle(difference: Difference, margin: float) -> int | None:
-    """Return how many seeds would give a verdict if these estimates were true; None for too many."""
+    """Return how many new seeds would give a verdict with probability `POWER` if these estimates were true.
+
+    None for too many. That is the usual sum of two quantiles, for the interval and for where the new estimate
+    may be (as in Julious 2004, "Sample sizes for clinical trials with normal data").
+    """
     for seeds in range(difference.seeds, MOST_REPLICATES + 1):
         spreads = difference.spreads(-margin, seeds)
-        if abs(difference.estimate + margin) > max(_quantile(freedom) * error for error, freedom in spreads):
+        needed = max((_quantile(freedom) + stdtrit(freedom, POWER)) * error for error, freedom in spreads)
+        if abs(difference.estimate + margin) > needed:
             return seeds
     return None
 
