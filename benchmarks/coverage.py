@@ -1,7 +1,8 @@
 """How far to trust the interval and verdict: experiments with a known truth, `python -m benchmarks.coverage`.
 
-First, how often the 95 % interval covers the true difference of two equally good networks. Second, what the
-verdict is worth for the best of several networks, chosen by the test examples that the verdict is about.
+First, how often the 95 % interval covers the true difference of two equally good networks. Second, how often
+a network passes that is worse by just the margin, where few answers differ. Third, what the verdict is worth
+for the best of several networks, chosen by the test examples that the verdict is about.
 """
 
 from functools import partial
@@ -17,7 +18,7 @@ EXPERIMENTS = 10_000
 # Scores of a whole set, which come from `evaluation.jackknife`: 2 % of 2,000 examples are positive
 WHOLE = ("AUC, 2 % positives", "F1, 2 % positives")
 # Of 1,000 examples in groups of 10, which share half of the variance: accuracy, and the AUC of the same
-GROUPED = ("accuracy, groups", "accuracy, groups not given", "AUC, groups", "AUC, groups not given")
+GROUPED = ("accuracy, groups", "accuracy, groups not given", "AUC, groups")
 # Standard deviations of the log-odds of a right answer (of the score where it is no right or wrong) between
 # seeds, between examples that suit one network better, and of what is left; and the number of examples
 CASES = {
@@ -96,6 +97,22 @@ def f1(labels: np.ndarray, outputs: np.ndarray) -> float:
     return 2 * (said & labels).sum() / (said.sum() + labels.sum())
 
 
+def passes(answers: int, wins: int, seeds: int = 6, experiments: int = EXPERIMENTS) -> float:
+    """Return how often a network passes that is worse by just the margin, of so many `answers` in 1,000.
+
+    In all trainings, it is right in about `wins` answers where the baseline is wrong, and wrong in about
+    `wins` + `answers` where that is right.
+    """
+    rng = np.random.default_rng(answers)
+    found = 0
+    for _ in range(experiments):
+        drawn = rng.random(1000)
+        lost, won = drawn < (wins + answers) / 1000, drawn > 1 - wins / 1000
+        tables = (np.broadcast_to(right, (seeds, 1000)) for right in (~won, ~lost))
+        found += verdict(difference_of_scores(*tables), answers / 1000) == "non_inferior"
+    return found / experiments
+
+
 def best_of(networks: int, seeds: int = 6, experiments: int = EXPERIMENTS // 5) -> dict[str, float]:
     """Return how often the best of `networks` by test score looks better than it is, against one baseline.
 
@@ -120,6 +137,9 @@ def main() -> None:
         for n in replicates
     }
     print(pd.DataFrame(table, index=pd.Index(counts, name="case")).to_string(), end="\n\n")
+    margins = (3, 5, 10, 20)
+    table = {f"{n} answers": [f"{100 * passes(n, wins):.1f} %" for wins in (0, 2, 10)] for n in margins}
+    print(pd.DataFrame(table, index=pd.Index([0, 2, 10], name="wins")).to_string(), end="\n\n")
     networks = (1, 2, 5, 10, 20)
     table = pd.DataFrame([best_of(count) for count in networks], index=pd.Index(networks, name="networks"))
     print(table.map(lambda share: f"{100 * share:.1f} %").to_string())

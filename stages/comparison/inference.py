@@ -109,7 +109,7 @@ def verdict(difference: Difference, margin: float) -> str:
     """Return `non_inferior`, `inferior`, `inconclusive`: the interval is above -margin, below, or around it.
 
     The fixed-margin method (ICH E9, "Statistical principles for clinical trials", 1998, section 3.3.2): with
-    a 95 % interval, an inferior network passes in at most 2.5 % of experiments.
+    a 95 % interval, a network that is worse by just the margin passes in about 2.5 % of experiments.
     """
     if difference.low > -margin:
         return "non_inferior"
