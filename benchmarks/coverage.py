@@ -1,7 +1,8 @@
 """How far to trust the interval and verdict: experiments with a known truth, `python -m benchmarks.coverage`.
 
-First, how often the 95 % interval covers the true difference of two equally good networks. Second, what the
-verdict is worth for the best of several networks, chosen by the test examples that the verdict is about.
+First, how often the 95 % interval covers the true difference of two equally good networks. Second, how often
+a network passes that is worse by just the margin, where few answers differ. Third, what the verdict is worth
+for the best of several networks, chosen by the test examples that the verdict is about.
 """
 
 from functools import partial
@@ -11,11 +12,13 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from stages.comparison.inference import difference_of_scores, verdict
-from stages.training.evaluation import jackknife
+from stages.training.evaluation import jackknife, of_groups
 
 EXPERIMENTS = 10_000
 # Scores of a whole set, which come from `evaluation.jackknife`: 2 % of 2,000 examples are positive
 WHOLE = ("AUC, 2 % positives", "F1, 2 % positives")
+# Of 1,000 examples in groups of 10, which share half of the variance: accuracy, and the AUC of the same
+GROUPED = ("accuracy, groups", "accuracy, groups not given", "AUC, groups")
 # Standard deviations of the log-odds of a right answer (of the score where it is no right or wrong) between
 # seeds, between examples that suit one network better, and of what is left; and the number of examples
 CASES = {
@@ -46,13 +49,15 @@ def scores(rng: np.random.Generator, networks: int, seeds: int, case: str, worse
 def coverage(case: str, seeds: int, experiments: int = EXPERIMENTS) -> float:
     """Return the share of intervals that cover 0, the true difference of two equally good networks."""
     rng = np.random.default_rng(seeds)
-    draw = partial(whole_scores, rng, seeds, case) if case in WHOLE else partial(scores, rng, 2, seeds, case)
+    draw = partial(scores, rng, 2, seeds, case)
+    if case in WHOLE + GROUPED:
+        draw = partial(whole_scores if case in WHOLE else grouped_scores, rng, seeds, case)
     intervals = (difference_of_scores(*draw()) for _ in range(experiments))
     return float(np.mean([interval.low <= 0 <= interval.high for interval in intervals]))
 
 
 def whole_scores(rng: np.random.Generator, seeds: int, case: str) -> np.ndarray:
-    """Return (networks, seeds, groups): pseudo-values of two equally good networks, whose seeds differ."""
+    """Return (networks, seeds, parts): pseudo-values of two equally good networks, whose seeds differ."""
     labels = np.arange(2000) % 50 == 0
     hidden = rng.standard_normal(2000) + 2 * labels  # how positive an example looks to all networks
     of_network = rng.standard_normal((2, 1, 2000))
@@ -60,6 +65,23 @@ def whole_scores(rng: np.random.Generator, seeds: int, case: str) -> np.ndarray:
     outputs += rng.normal(0, 0.1, (2, seeds, 1)) * labels
     function = auc if case == WHOLE[0] else f1
     return np.array([[jackknife(function, labels, seed) for seed in network] for network in outputs])
+
+
+def grouped_scores(rng: np.random.Generator, seeds: int, case: str) -> np.ndarray:
+    """Return (networks, seeds, n): `evaluation.values` of two equally good networks; examples have groups."""
+    groups = np.repeat(np.arange(100), 10)
+
+    def alike(*shape: int) -> np.ndarray:
+        of_groups = rng.standard_normal((*shape, 100))[..., groups]
+        return np.sqrt(0.5) * (of_groups + rng.standard_normal((*shape, 1000)))
+
+    labels = (rng.random(100) < 0.3)[groups]
+    outputs = 2 * labels + alike() + 0.7 * alike(2, 1) + 0.5 * rng.standard_normal((2, seeds, 1000))
+    outputs += rng.normal(0, 0.1, (2, seeds, 1)) * labels
+    given = None if "not given" in case else groups
+    if "AUC" in case:
+        return np.array([[jackknife(auc, labels, seed, given) for seed in network] for network in outputs])
+    return np.array([[of_groups((seed > 1) == labels, given) for seed in network] for network in outputs])
 
 
 def auc(labels: np.ndarray, outputs: np.ndarray) -> float:
@@ -73,6 +95,22 @@ def f1(labels: np.ndarray, outputs: np.ndarray) -> float:
     """Return the harmonic mean of precision and recall, where outputs above 3 say positive."""
     said = outputs > 3
     return 2 * (said & labels).sum() / (said.sum() + labels.sum())
+
+
+def passes(answers: int, wins: int, seeds: int = 6, experiments: int = EXPERIMENTS) -> float:
+    """Return how often a network passes that is worse by just the margin, of so many `answers` in 1,000.
+
+    In all trainings, it is right in about `wins` answers where the baseline is wrong, and wrong in about
+    `wins` + `answers` where that is right.
+    """
+    rng = np.random.default_rng(answers)
+    found = 0
+    for _ in range(experiments):
+        drawn = rng.random(1000)
+        lost, won = drawn < (wins + answers) / 1000, drawn > 1 - wins / 1000
+        tables = (np.broadcast_to(right, (seeds, 1000)) for right in (~won, ~lost))
+        found += verdict(difference_of_scores(*tables), answers / 1000) == "non_inferior"
+    return found / experiments
 
 
 def best_of(networks: int, seeds: int = 6, experiments: int = EXPERIMENTS // 5) -> dict[str, float]:
@@ -93,12 +131,15 @@ def best_of(networks: int, seeds: int = 6, experiments: int = EXPERIMENTS // 5) 
 
 def main() -> None:
     replicates = (3, 4, 5, 6, 10)
-    counts = dict.fromkeys(CASES, EXPERIMENTS) | dict.fromkeys(WHOLE, EXPERIMENTS // 20)
+    counts = dict.fromkeys(CASES, EXPERIMENTS) | dict.fromkeys(WHOLE + GROUPED, EXPERIMENTS // 20)
     table = {
         f"{n} replicates": [f"{100 * coverage(case, n, count):.1f} %" for case, count in counts.items()]
         for n in replicates
     }
     print(pd.DataFrame(table, index=pd.Index(counts, name="case")).to_string(), end="\n\n")
+    margins = (3, 5, 10, 20)
+    table = {f"{n} answers": [f"{100 * passes(n, wins):.1f} %" for wins in (0, 2, 10)] for n in margins}
+    print(pd.DataFrame(table, index=pd.Index([0, 2, 10], name="wins")).to_string(), end="\n\n")
     networks = (1, 2, 5, 10, 20)
     table = pd.DataFrame([best_of(count) for count in networks], index=pd.Index(networks, name="networks"))
     print(table.map(lambda share: f"{100 * share:.1f} %").to_string())

@@ -15,6 +15,8 @@ from stages.base.files import shared_root, write_json
 from stages.base.splits import Split
 from stages.datasets import catalog
 
+FEW_GROUPS = 20  # of the test part: where they differ in size, the interval of fewer is too narrow
+
 
 def split(data: Split, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the rows of train and of validation: `share` of the examples (of each class), drawn by `seed`.
@@ -48,11 +50,17 @@ def main() -> None:
     name = settings.prepare.dataset
     data = catalog.load(name, Path(os.path.relpath(shared_root() / "data/raw" / name)))
     if data.validation:
-        train, validation = (replace(part, groups=None) for part in (data.train, data.validation))
+        train, validation = data.train, data.validation
+        if train.groups is None or validation.groups is None:
+            train, validation = replace(train, groups=None), replace(validation, groups=None)
         train_rows, validation_rows = (np.arange(len(part.labels)) for part in (train, validation))
     else:
         train = validation = data.train
         train_rows, validation_rows = split(train, settings.prepare.validation_split, settings.seed)
+    if data.test.groups is not None and (few := len(np.unique(data.test.groups))) < FEW_GROUPS:
+        console.say(
+            f"{name}: the test part has {few} groups; with fewer than {FEW_GROUPS}, intervals are rough"
+        )
     splits.save(splits.TEST, (data.test, np.arange(len(data.test.labels))))
     splits.save(splits.TRAINING, (train, train_rows), (validation, validation_rows))
     splits.write_about(len(train_rows), len(validation_rows), bool(data.validation), data.class_names)

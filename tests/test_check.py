@@ -168,6 +168,18 @@ def test_the_standard_error_of_a_loss_of_tokens_is_that_of_each_texts_mean():
     assert error == pytest.approx(losses.mean(1).std() / math.sqrt(N), rel=1e-5)
 
 
+@pytest.mark.usefixtures("any_score")
+def test_the_standard_error_of_a_loss_is_that_of_groups_where_there_are_several():
+    made, groups = dense(1, "mse"), np.arange(N) // 10
+    subset = Subset.of(Split(INPUTS, NUMBERS, groups=groups)).at(np.arange(N)[::-1])
+    _, error, outputs = network.evaluator(made)(subset)
+    of_groups = ((outputs[:, 0] - NUMBERS[::-1]) ** 2).reshape(-1, 10).mean(1)
+    assert error == pytest.approx(of_groups.std() / math.sqrt(N / 10), rel=1e-5)
+    assert (subset.groups == groups[::-1]).all()
+    assert subset.at(np.arange(10)).groups is None
+    assert Subset.of(Split(INPUTS, NUMBERS)).groups is None
+
+
 BOTH = "outputs of shape (256, {}) and labels of shape (256{})"
 
 

@@ -1,12 +1,18 @@
 """The comparison: what is counted, what is timed, what is said."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import trainings
+from conftest import ROOT
 from trainings import HYPERPARAMETERS
 
 from stages.base import splits
-from stages.base.console import decimals
+from stages.base.console import UserError, decimals
+from stages.base.files import write_json
+from stages.base.params import load
 from stages.base.splits import Split
 from stages.comparison import comparison, measure
 from stages.comparison.replicates import predicted, result_line
@@ -92,15 +98,15 @@ ABOUT = "trained in about the same time (0.9 to 1.1 of it)"
             {**BEFORE, "momentum": 0.9},
             compared("inconclusive", (-0.002, -0.004, 0.0), (0.841, 12)),
             f"momentum 0.9 instead of nothing: as many parameters, {ABOUT}, {TEST} -0.0020 (95 % interval "
-            "-0.0040 to +0.0000): open whether worse by more than 0.003 (84 % likely not; about 12 trainings "
-            "of each would settle it)",
+            "-0.0040 to +0.0000): open whether worse by more than 0.003 (at 84 % confidence it is not; 12 "
+            "trainings of each with another seed would probably settle it)",
         ),
         (
             {"units": 512},
             compared("inconclusive", (-0.003, -0.005, -0.001), (0.5, None)),
             f"nothing instead of dropout 0.2: as many parameters, {ABOUT}, {TEST} -0.0030 (95 % interval "
-            "-0.0050 to -0.0010): worse by 0.0010 to 0.0050; open whether by more than 0.003 (50 % likely "
-            "not; more trainings would not settle it)",
+            "-0.0050 to -0.0010): worse by 0.0010 to 0.0050; open whether by more than 0.003 "
+            "(at 50 % confidence it is not; more trainings would not settle it)",
         ),
         (
             BEFORE,
@@ -112,6 +118,47 @@ ABOUT = "trained in about the same time (0.9 to 1.1 of it)"
 )
 def test_the_sentence(tuned, found, sentence):
     assert " ".join(comparison.sentence(found, BEFORE, tuned)) == sentence
+
+
+class Measured:
+    """A runner that was asked for sizes and times."""
+
+    def ask(self, task, networks):
+        times = dict.fromkeys(("baseline", "tuned", "ratio", "ratio_low", "ratio_high"), 1.0)
+        sizes = {"parameters": {"baseline": 100, "tuned": 50}}
+        return sizes | dict.fromkeys(("seconds_per_epoch", "seconds_per_training"), times)
+
+
+@pytest.mark.parametrize(
+    ("examples", "right_or_wrong", "said"),
+    [
+        (
+            360,
+            True,
+            "compare.margin 0.003 is 1.08 of 360 test examples; a margin of less than 10 settles little",
+        ),
+        (360, False, ""),
+        (4000, True, ""),
+    ],
+)
+def test_a_margin_of_a_few_answers_is_noted(tmp_path, monkeypatch, capsys, examples, right_or_wrong, said):
+    settings = load(ROOT / "params.yaml")
+    compare = settings.compare.model_copy(update={"margin": 0.003})
+    settings = settings.model_copy(update={"compare": compare})
+    monkeypatch.chdir(tmp_path)
+    labels = np.arange(examples) % 2
+    for folder in (splits.TRAINING, splits.TEST):
+        splits.save(folder, (Split(np.zeros(examples), labels), np.arange(examples)))
+    splits.write_about(examples, 0, True, [])
+    for name, share in (("baseline", 1.0), ("retrain", 0.9)):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        rng = np.random.default_rng(1)
+        scores = rng.random((6, examples)) < share if right_or_wrong else share * rng.random((6, examples))
+        np.save(tmp_path / f"data/{name}/scores.npy", scores)
+    np.save(tmp_path / "data/retrain/predictions.npy", labels[None])
+    found = comparison.compare(settings, {**settings.baseline, "units": 1}, 5, Measured())
+    assert found["verdict"] == "inferior"
+    assert capsys.readouterr().err.partition(":")[0] == said
 
 
 def test_the_answer_has_the_difference_and_shares_of_the_baseline():
@@ -260,6 +307,27 @@ def test_the_table_of_numbers_has_each_and_of_very_many_some(tested, monkeypatch
     assert found == [(0, 0.5), (3, 3.5), (7, 7.5), (11, 11.5)]
 
 
+@pytest.mark.parametrize(("groups", "most"), [(None, 120), (np.arange(120) // 2, 60)])
+def test_a_baseline_has_a_score_for_each_test_example_or_group_or_part_of_these(
+    tmp_path, monkeypatch, groups, most
+):
+    settings = load(ROOT / "params.yaml")
+    monkeypatch.chdir(tmp_path)
+    splits.save(splits.TEST, (Split(np.zeros(120), np.zeros(120), groups=groups), np.arange(120)))
+    trained = {"epochs": settings.train.epochs, "seed": settings.seed}
+    write_json(Path("data/baseline/network.json"), {"hyperparameters": settings.baseline, **trained})
+    for count in (most, 50):
+        np.save("data/baseline/scores.npy", np.zeros((settings.train.replicates, count)))
+        comparison.check(settings)
+    np.save("data/baseline/scores.npy", np.zeros((settings.train.replicates, 119)))
+    what = "test examples" if groups is None else "groups of test examples"
+    asked = f"train.replicates and the {what} ask for {settings.train.replicates} x {most}; `dvc repro base"
+    with pytest.raises(
+        UserError, match=f"scores.npy holds {settings.train.replicates} x 119 scores, but {asked}"
+    ):
+        comparison.check(settings)
+
+
 class Own(keras.layers.Layer):
     """A layer that a `.keras` file does not hold."""
 
@@ -293,6 +361,9 @@ def test_a_score_of_the_test_examples_that_is_no_number_fails_the_training(monke
     job |= {"all_epochs": 1, "checkpoint": None, "seconds": 100, "model": False}
     tested = measure.test(session, job)["test"]
     assert tested["scores"].shape == (len(parts["test"].labels),)
+    session.data["test"] = replace(parts["test"], groups=np.arange(360) // 36)
+    of_groups = tested["scores"].reshape(10, 36).mean(1)
+    assert measure.test(session, job)["test"]["scores"] == pytest.approx(of_groups, rel=1e-12)
     monkeypatch.setattr(measure.evaluation, "values", lambda *_: np.array([1.0, np.nan]))
     assert measure.test(session, job) == {"failure": f"test_{NAME} is not finite after epoch 1"}
     monkeypatch.setattr(measure.evaluation, "values", lambda *_: np.zeros(3) @ np.zeros(2))

@@ -49,10 +49,10 @@ def test_the_values_of_one_score_for_all_have_its_mean_and_the_jackknifes_standa
     mean, error = evaluation.mean_and_error(evaluation.values(labels, outputs))
     assert mean == pytest.approx(score(labels, outputs), rel=1e-12)
     assert evaluation.mean(labels, outputs) == score(labels, outputs)
-    group_of = np.random.default_rng(0).permutation(600) % 50
+    part_of = np.random.default_rng(0).permutation(600) % 50
     pseudo_values = []
-    for group in range(50):
-        rest = [row for row in range(600) if group_of[row] != group]
+    for part in range(50):
+        rest = [row for row in range(600) if part_of[row] != part]
         assert len(rest) == 588
         pseudo_values.append(50 * score(labels, outputs) - 49 * score(labels[rest], outputs[rest]))
     center = sum(pseudo_values) / 50
@@ -70,20 +70,68 @@ def test_the_standard_error_of_an_auc_is_the_bootstraps_within_a_fifth(use_score
     assert error == pytest.approx(bootstrap, rel=0.2)
 
 
-def test_the_standard_error_of_a_mean_is_the_same_by_examples_and_by_groups(use_score):
+def test_the_standard_error_of_a_mean_is_the_same_by_examples_and_by_parts(use_score):
     labels, outputs = scored(60_000)
     use_score(lambda labels, outputs: outputs[:, 0])
     by_examples = evaluation.mean_and_error(evaluation.values(labels, outputs))
     use_score(lambda labels, outputs: outputs.mean(dtype=np.float64))
-    by_groups = evaluation.mean_and_error(evaluation.values(labels, outputs))
-    assert by_groups[0] == pytest.approx(by_examples[0], rel=1e-12)
-    assert by_groups[1] == pytest.approx(by_examples[1], rel=0.3)  # of 50 groups, it varies by a tenth
+    by_parts = evaluation.mean_and_error(evaluation.values(labels, outputs))
+    assert by_parts[0] == pytest.approx(by_examples[0], rel=1e-12)
+    assert by_parts[1] == pytest.approx(by_examples[1], rel=0.3)  # of 50 parts, it varies by a tenth
 
 
-def test_few_examples_are_groups_of_their_own(use_score):
+def test_few_examples_are_parts_of_their_own(use_score):
     use_score(lambda labels, outputs: labels.mean())
     values = evaluation.values(np.array([1.0, 2.0, 6.0]), np.zeros((3, 1)))
     assert sorted(values) == pytest.approx([1.0, 2.0, 6.0], rel=1e-12)
+
+
+GROUPS = np.random.default_rng(3).integers(0, 30, 600) ** 2 - 5  # of 13 to 29 examples
+
+
+def left_out(score, labels, outputs, groups) -> list[float]:
+    """The jackknife's pseudo-values, by leaving out each group in turn; moved to the mean of all."""
+    names, whole = sorted(set(groups)), np.mean(score(labels, outputs))
+    without = [np.mean(score(labels[groups != name], outputs[groups != name])) for name in names]
+    values = [len(names) * whole - (len(names) - 1) * each for each in without]
+    return [value - sum(values) / len(names) + whole for value in values]
+
+
+def test_a_score_of_each_example_has_a_value_for_each_group_with_the_same_mean(use_score):
+    def score(labels, outputs):
+        return np.float64(outputs[:, 0] > labels / 2)
+
+    use_score(score)
+    labels, outputs = scored()
+    values = evaluation.values(labels, outputs, GROUPS)
+    assert values.tolist() == pytest.approx(left_out(score, labels, outputs, GROUPS), rel=1e-9)
+    assert values.mean() == pytest.approx(evaluation.mean(labels, outputs), rel=1e-12)
+    alike = np.arange(600) // 20
+    means = score(labels, outputs).reshape(30, 20).mean(1)
+    assert evaluation.values(labels, outputs, alike) == pytest.approx(means, rel=1e-12)
+    single = evaluation.values(labels, outputs, np.arange(600))
+    assert single == pytest.approx(evaluation.values(labels, outputs), abs=1e-9)
+
+
+def test_the_parts_of_a_score_for_all_are_of_whole_groups_and_single_ones_if_these_are_few(use_score):
+    use_score(auc)
+    labels, outputs = scored()
+    values = evaluation.values(labels, outputs, GROUPS)
+    assert sorted(values) == pytest.approx(sorted(left_out(auc, labels, outputs, GROUPS)), rel=1e-9)
+    many = np.arange(600) // 6  # 100 groups, two of them a part
+    part_of = np.random.default_rng(0).permutation(100) % 50
+    expected = left_out(auc, labels, outputs, part_of[many])
+    assert evaluation.values(labels, outputs, many) == pytest.approx(expected, rel=1e-9)
+    single = evaluation.values(labels, outputs, np.arange(600))
+    assert (single == evaluation.values(labels, outputs)).all()
+
+
+def test_the_standard_error_is_of_other_groups():
+    """Of groups that share all their variance, an example says no more than its group."""
+    numbers = np.repeat(np.random.default_rng(0).standard_normal(40), 5)
+    error = evaluation.mean_and_error(evaluation.of_groups(numbers, np.arange(200) // 5))[1]
+    assert error == pytest.approx(numbers.std() / math.sqrt(40), rel=1e-9)
+    assert evaluation.of_groups(numbers, None) is numbers
 
 
 def test_the_mean_and_its_standard_error():

@@ -309,6 +309,9 @@ def test_it_goes_through_the_stages(fork):
         read = np.load(fork.folder / "data/prepared/training/groups.npy")
         assert not {*read[: prepared["train_examples"]]} & {*read[prepared["train_examples"] :]}
     fork("baseline")
+    groups = fork.fork.groups
+    scores = np.load(fork.folder / "data/baseline/scores.npy")
+    assert scores.shape[1] in ((50, 100) if groups is None else (len(set(groups[300:])),))
     predictions = np.load(fork.folder / "data/baseline/predictions.npy")
     assert len(predictions[0]) == 100
     assert len(np.unique(predictions)) > 1

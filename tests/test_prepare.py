@@ -335,6 +335,10 @@ def test_good_data_have_no_problems(kind, monkeypatch, tmp_path):
             "the train part and the test part share 1 groups, such as 9",
         ),
         (
+            {"test": replace(GROUPED, groups=np.ones(4, np.uint8))},
+            "the test part has one group, but needs 2, to tell how far other groups would differ",
+        ),
+        (
             {"train": MASKS, "test": replace(MASKS, labels=MASKS.labels + 1)},
             "the test part has class 3, but the train part only classes up to 2",
         ),
@@ -395,7 +399,7 @@ def test_a_validation_part_of_its_own_is_written_after_train(prepared, capsys):
         Dataset(train, test, {"file": "digest"}, class_names=["no", "yes"], validation=validation)
     )
     read = splits.load(splits.TRAINING).arrays
-    for name in ("inputs.image", "inputs.age", "labels", "weights"):
+    for name in ("inputs.image", "inputs.age", "labels", "weights", "groups"):
         np.testing.assert_array_equal(read[name], ALL.arrays[name][:12])
         assert read[name].dtype == ALL.arrays[name].dtype
     np.testing.assert_array_equal(
@@ -413,7 +417,9 @@ def test_a_validation_part_of_its_own_is_written_after_train(prepared, capsys):
     assert (metrics["input_mean.image"], metrics["input_mean.age"]) == (15.5, 7 / 8)
     assert metrics["sha256"] == [{"file": "file", "digest": "digest"}]
     said = "8 train, 4 validation, 4 test examples of 2 x 2 image and one number age inputs"
-    assert capsys.readouterr().out == f"prepare: own, {said}; labels are 2 classes\n"
+    captured = capsys.readouterr()
+    assert captured.out == f"prepare: own, {said}; labels are 2 classes\n"
+    assert captured.err == "own: the test part has 2 groups; with fewer than 20, intervals are rough\n"
 
 
 @pytest.mark.parametrize("part", [0, 1])
@@ -421,7 +427,19 @@ def test_a_validation_part_of_its_own_needs_no_groups(prepared, part):
     parts = list(parts_of(ALL))
     parts[part] = Split(parts[part].inputs, parts[part].labels, parts[part].weights)
     prepared(Dataset(parts[0], parts[2], {}, validation=parts[1]))
-    np.testing.assert_array_equal(splits.load(splits.TRAINING).labels, ALL.labels[:12])
+    read = splits.load(splits.TRAINING)
+    np.testing.assert_array_equal(read.labels, ALL.labels[:12])
+    assert read.groups is None
+
+
+def test_groups_of_two_types_stay_apart(prepared):
+    train, validation, test = parts_of(ALL)
+    train, validation = (
+        replace(train, groups=np.arange(-8, 0, dtype=np.int8)),
+        replace(validation, groups=256 + np.arange(4)),
+    )
+    prepared(Dataset(train, test, {}, validation=validation))
+    assert splits.load(splits.TRAINING).groups.tolist() == [*range(-8, 0), *range(256, 260)]
 
 
 def test_weights_of_two_types_keep_their_values(prepared):

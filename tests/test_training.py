@@ -8,6 +8,7 @@ import random
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -290,7 +291,7 @@ def test_a_training_ends_when_a_score_is_not_finite(digits, monkeypatch, value):
     monkeypatch.setattr(
         evaluation, "score", lambda labels, outputs: next(values) if len(labels) == 360 else 0.7
     )
-    monkeypatch.setattr(evaluation, "values", lambda *arguments: np.full(2, evaluation.mean(*arguments)))
+    monkeypatch.setattr(evaluation, "values", lambda *arguments: np.full(2, evaluation.mean(*arguments[:2])))
     state = train(HYPERPARAMETERS, digits[0], epochs=5, seed=1, validation=digits[1])
     assert (state.epoch, state.stopped, state.failure) == (2, True, f"{SCORE} is {value} after epoch 2")
     assert state.history[SCORE][0] == 0.5
@@ -454,8 +455,11 @@ def test_a_score_of_the_whole_set_is_that_of_all_outputs_of_an_epoch(digits, mon
     for name, part in ((NAME, data), (SCORE, validation)):
         outputs = made.predict(part.inputs, verbose=0)
         assert history[name] == pytest.approx([correlation(part.labels, outputs)] * 2, abs=1e-5)
-    error = evaluation.mean_and_error(evaluation.values(part.labels, outputs))[1]
-    assert history[f"{SCORE}_error"] == pytest.approx([error] * 2, rel=1e-3)
+    groups = np.arange(len(part.labels)) // 9
+    for given, used in ((validation, None), (replace(validation, groups=groups), groups)):
+        history = train(BARE, data, epochs=1, seed=1, validation=given).history
+        error = evaluation.mean_and_error(evaluation.values(part.labels, outputs, used))[1]
+        assert history[f"{SCORE}_error"] == pytest.approx([error], rel=1e-3)
 
 
 def test_weights_count_in_the_loss_of_an_epoch_as_in_fit(digits):

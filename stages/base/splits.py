@@ -31,8 +31,9 @@ class Split:
         inputs: (n, ...), or several such arrays by the names of the network's inputs; any numeric types.
         labels: (n,) or (n, ...), integers or floats; integers (n,) are classes, from 0.
         weights: (n,), how much each example counts in the loss of a training; None: all count the same.
-        groups: (n,) integers; examples of the same group stay together wherever the data is split. Parts that
-            both have groups share none.
+        groups: (n,) integers; examples of the same group may resemble each other: they stay together wherever
+            the data is split, and errors and intervals are for other groups. Parts that both have groups
+            share none.
     """
 
     inputs: np.ndarray | dict[str, np.ndarray]
@@ -86,14 +87,15 @@ def save(folder: Path, *parts: tuple[Split, np.ndarray]) -> None:
     """Write a NumPy file for each array into `folder`: these rows of each split, one part after the other."""
     for name, array in parts[0][0].arrays.items():
         arrays = [(split.arrays[name], rows) for split, rows in parts]
+        dtype = np.result_type(*(part.dtype for part, _ in arrays))  # weights and groups may differ
         step = max(1, _CHUNK // max(1, array[:1].nbytes))
-        header = np.lib.format.header_data_from_array_1_0(array[:0])
+        header = np.lib.format.header_data_from_array_1_0(array[:0].astype(dtype))
         shape = sum(len(rows) for _, rows in arrays), *array.shape[1:]
         with replacing(folder / f"{name}.npy") as temporary, temporary.open("wb") as file:
             np.lib.format.write_array_header_1_0(file, {**header, "shape": shape})
             for part, rows in arrays:
                 for start in range(0, len(rows), step):  # a copy of all would take as much memory again
-                    file.write(part[rows[start : start + step]].astype(array.dtype, copy=False).tobytes())
+                    file.write(part[rows[start : start + step]].astype(dtype, copy=False).tobytes())
     for path in folder.glob("*.npy"):  # of another data set that was here
         if path.stem not in parts[0][0].arrays:
             path.unlink()

@@ -10,17 +10,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from stages.base import splits
+from stages.base import console, splits
 from stages.base.console import UserError, decimals, say
 from stages.base.files import read_json, write_csv, write_json
 from stages.base.params import Params
 from stages.base.section import listed
 from stages.comparison import inference
 from stages.compute.runner import Runner
-from stages.training.evaluation import GROUPS
+from stages.training.evaluation import PARTS
 from stages.training.score import NAME
 
 MOST_POINTS, MOST_CLASSES = 10_000, 100  # in the picture of predictions
+FEW = 10  # right or wrong answers, by which a margin settles little
 
 
 def check(settings: Params) -> None:
@@ -39,12 +40,15 @@ def check(settings: Params) -> None:
             f"data/baseline was trained with {listed(trained)}, but params.yaml has {listed(wanted)}; "
             "`dvc repro baseline` makes it again"
         )
-    examples = len(splits.load(splits.TEST).labels)
-    expected = settings.train.replicates, examples
-    if shape not in (expected, (expected[0], min(GROUPS, examples))):
+    test = splits.load(splits.TEST)
+    count, what = len(test.labels), "test examples"
+    if test.groups is not None:
+        count, what = len(np.unique(test.groups)), "groups of test examples"
+    expected = settings.train.replicates, count
+    if shape not in (expected, (expected[0], min(PARTS, count))):
         raise UserError(
             f"data/baseline/scores.npy holds {' x '.join(map(str, shape))} scores, but train.replicates and "
-            f"the test examples ask for {expected[0]} x {expected[1]}; `dvc repro baseline` makes it again"
+            f"the {what} ask for {expected[0]} x {expected[1]}; `dvc repro baseline` makes it again"
         )
 
 
@@ -64,6 +68,11 @@ def compare(settings: Params, tuned: dict[str, object], epochs: int, runner: Run
     difference = inference.difference_of_scores(*scores, same=same)
     measured = runner.ask("compare", networks=networks)
     sizes, margin = measured.pop("parameters"), settings.compare.margin
+    if difference.right_or_wrong and (answers := margin * difference.examples) < FEW:
+        say(
+            f"compare.margin {margin} is {answers:.3g} of {difference.examples:,} test examples; a margin of "
+            f"less than {FEW} settles little: test on more examples, or set a larger margin if you can"
+        )
     verdict = inference.verdict(difference, margin)
     settled: dict = {}
     if verdict == "inconclusive":
@@ -166,7 +175,7 @@ def sentence(compared: dict, before: Mapping[str, object], after: Mapping[str, o
     for network, hyperparameters in (("tuned", after), ("baseline", before)):
         parts = [listed({name: hyperparameters[name] for name in names if name in hyperparameters})]
         if compared["epochs"]["tuned"] != compared["epochs"]["baseline"]:
-            parts.append(f"{compared['epochs'][network]} epochs")
+            parts.append(console.count(compared["epochs"][network], "epoch"))
         said.append(", ".join(filter(None, parts)) or "nothing")
     score, form = compared[f"test_{NAME}"], f"+{decimals(compared['margin'])}"
     return [
@@ -190,9 +199,11 @@ def conclusion(compared: dict) -> str:
         more = ", and superior" if compared["superior"] == "yes" else f", but {loss}" if loss else ""
         return f"not inferior {by_margin}{more}"
     open_ = f"{loss}; open whether {by_margin}" if loss else f"open whether worse {by_margin}"
-    count, likely = compared["replicates_to_settle"], 100 * compared["probability_within_margin"]
-    more = f"about {count} trainings of each would" if count else "more trainings would not"
-    return f"{open_} ({likely:.0f} % likely not; {more} settle it)"
+    count, confidence = compared["replicates_to_settle"], 100 * compared["probability_within_margin"]
+    more = (
+        f"{count} trainings of each with another seed would probably" if count else "more trainings would not"
+    )
+    return f"{open_} (at {confidence:.0f} % confidence it is not; {more} settle it)"
 
 
 def duration(seconds: Mapping[str, float]) -> str:

@@ -3,12 +3,14 @@
 SciPy does the arithmetic; the source of each method is in its docstring.
 """
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.special import stdtr, stdtrit  # scipy.stats has the same in a module that is slow to import
 
 CONFIDENCE = 0.95
+POWER = 0.8  # of `replicates_to_settle`
 MOST_REPLICATES = 1000  # that `replicates_to_settle` looks at
 
 
@@ -21,7 +23,8 @@ class Difference:
         low, high: its confidence interval.
         of_seeds: the variance between seeds, of one seed's mean.
         of_examples: the part of the mean's variance that is due to the examples.
-        seeds, examples: how many there were.
+        seeds, examples: how many there were; groups or parts of the examples, where scores are of these.
+        right_or_wrong: whether a seed's scores of an example differ by 1 or not at all.
     """
 
     estimate: float
@@ -31,18 +34,31 @@ class Difference:
     of_examples: float
     seeds: int
     examples: int
-
-    @property
-    def varies(self) -> bool:
-        """Whether scores differ from seed to seed or from example to example."""
-        return self.of_seeds + self.of_examples > 0
+    right_or_wrong: bool = False
 
     def spread(self, seeds: int | None = None) -> tuple[float, float]:
-        """Return the standard error of the mean and its degrees of freedom, with so many seeds."""
+        """Return the standard error of the mean and its degrees of freedom, with so many seeds.
+
+        If all differences are the same, that is 1.96 / examples, of a normal distribution: the interval
+        reaches 3.84 / examples to both sides. If more answers differed, one would be seen in 98 % of cases.
+        """
         seeds = seeds or self.seeds
         variances = np.array([self.of_seeds / seeds, self.of_examples])
         variance, freedoms = variances.sum(), np.array([seeds - 1, self.examples - 1])
+        if variance <= (1e-12 * self.estimate) ** 2:  # but for rounding
+            return _quantile(math.inf) / self.examples, math.inf
         return float(np.sqrt(variance)), float(variance**2 / (variances**2 / freedoms).sum())
+
+    def spreads(self, truth: float, seeds: int | None = None) -> list[tuple[float, float]]:
+        """Return `spread` and, of right or wrong answers, what it is at least if `truth` is the difference.
+
+        That is the error of a share of so many answers that differ (Wilson 1927, "Probable inference, the law
+        of succession, and statistical inference"). It is left out if `truth` is between 0 and the estimate.
+        """
+        spreads, share = [self.spread(seeds)], abs(truth)
+        if self.right_or_wrong and truth * (truth - self.estimate) > 0 and share < 1:
+            spreads.append((math.sqrt(share * (1 - share) / self.examples), math.inf))
+        return spreads
 
 
 def difference_of_scores(baseline: np.ndarray, tuned: np.ndarray, *, same: bool = False) -> Difference:
@@ -58,8 +74,8 @@ def difference_of_scores(baseline: np.ndarray, tuned: np.ndarray, *, same: bool 
     their seed, which draws the order of the examples for both, so that luck which both share cancels. How
     often the interval covers the truth: `python -m benchmarks.coverage`.
 
-    If no score differs, the true difference may be up to 3 / examples (the rule of three: Hanley &
-    Lippman-Hand 1983, "If nothing goes wrong, is everything all right?").
+    Where few right or wrong answers differ, the examples do not tell how many more would: the interval is at
+    least as wide as Wilson's for a share of answers that differ (see `Difference.spreads`).
 
     Args:
         baseline: (seeds, examples): the score of that seed's baseline on that example; at least 2 of each.
@@ -74,20 +90,26 @@ def difference_of_scores(baseline: np.ndarray, tuned: np.ndarray, *, same: bool 
     residual = ((deviations - by_seed - by_example) ** 2).sum() / (seeds - 1) / (examples - 1)
     of_seeds = (by_seed**2).sum() / (seeds - 1)
     of_examples = (by_example**2).sum() / (examples - 1) / examples - residual / difference.size
-    found = Difference(float(mean), 0, 0, float(of_seeds), max(float(of_examples), 0.0), seeds, examples)
-    if found.varies:
-        error, freedom = found.spread()
-        half = _quantile(freedom) * error
-    else:
-        half = 0.0 if same else 3 / examples
-    return replace(found, low=float(mean - half), high=float(mean + half))
+    found = Difference(
+        estimate=float(mean),
+        low=float(mean),
+        high=float(mean),
+        of_seeds=float(of_seeds),
+        of_examples=max(float(of_examples), 0.0),
+        seeds=seeds,
+        examples=examples,
+        right_or_wrong=bool(np.isin(difference, (-1, 0, 1)).all()),
+    )
+    if same:
+        return found
+    return replace(found, low=float(mean - _reach(found, mean)), high=float(mean + _reach(found, -mean)))
 
 
 def verdict(difference: Difference, margin: float) -> str:
     """Return `non_inferior`, `inferior`, `inconclusive`: the interval is above -margin, below, or around it.
 
     The fixed-margin method (ICH E9, "Statistical principles for clinical trials", 1998, section 3.3.2): with
-    a 95 % interval, an inferior network passes in at most 2.5 % of experiments.
+    a 95 % interval, a network that is worse by just the margin passes in about 2.5 % of experiments.
     """
     if difference.low > -margin:
         return "non_inferior"
@@ -99,21 +121,34 @@ def probability_within(difference: Difference, margin: float) -> float:
 
     That is the confidence distribution (Schweder & Hjort 2016, "Confidence, Likelihood, Probability").
     """
-    if not difference.varies:  # as for the interval where no score differs
-        return 1 - max(0.0, 1 - margin) ** difference.examples
-    error, freedom = difference.spread()
-    return float(stdtr(freedom, (difference.estimate + margin) / error))
+    above = difference.estimate + margin
+    found = [float(stdtr(freedom, above / error)) for error, freedom in difference.spreads(-margin)]
+    return min(found) if above > 0 else max(found)
 
 
 def replicates_to_settle(difference: Difference, margin: float) -> int | None:
-    """Return how many seeds would give a verdict if these estimates were true; None for too many."""
-    if not difference.varies:
-        return None
+    """Return how many new seeds would give a verdict with probability `POWER` if these estimates were true.
+
+    None for too many. That is the usual sum of two quantiles, for the interval and for where the new estimate
+    may be (as in Julious 2004, "Sample sizes for clinical trials with normal data").
+    """
     for seeds in range(difference.seeds, MOST_REPLICATES + 1):
-        error, freedom = difference.spread(seeds)
-        if abs(difference.estimate + margin) > _quantile(freedom) * error:
+        spreads = difference.spreads(-margin, seeds)
+        needed = max((_quantile(freedom) + stdtrit(freedom, POWER)) * error for error, freedom in spreads)
+        if abs(difference.estimate + margin) > needed:
             return seeds
     return None
+
+
+def _reach(found: Difference, estimate: float) -> float:
+    """How far below `estimate`, which is that of `found` or its opposite, the interval reaches."""
+    error, freedom = found.spread()
+    half, a = _quantile(freedom) * error, _quantile(math.inf) ** 2 / found.examples
+    square = a * (a - 4 * estimate * (1 + estimate))
+    if not found.right_or_wrong or square < 0:
+        return half
+    # Wilson's: the largest share with estimate + share = 1.96 * sqrt(share * (1 - share) / examples)
+    return max(half, estimate + (a - 2 * estimate + math.sqrt(square)) / (2 * (1 + a)))
 
 
 def _quantile(freedom: float) -> float:

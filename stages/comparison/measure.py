@@ -45,7 +45,8 @@ def _test(session: Session, job: dict, reached: Checkpoint) -> dict:
     network, evaluate = session.evaluator(job)
     restore(network, reached)
     loss, _, outputs = evaluate(session.tensors["test"])
-    scores = evaluation.values(session.data["test"].labels, outputs)
+    part = session.data["test"]
+    scores = evaluation.values(part.labels, outputs, part.groups)
     for name, figures in (("test_loss", loss), (f"test_{NAME}", scores)):
         if not np.isfinite(figures).all():
             return {"failure": f"{name} is not finite after epoch {reached.epoch}"}

@@ -33,8 +33,9 @@ def train_and_test(
 
     Writes metrics/NAME.json, metrics/plots/NAME.csv (a row an epoch of each replicate) and, below data/NAME,
     network.json, model.keras, predictions.npy ((replicates, test examples, ...), see `predicted`) and
-    scores.npy ((replicates, test examples) float32, see `evaluation.values`). The model is that of replicate
-    1, good or bad: to keep the best by its test score would be to train on the test examples.
+    scores.npy ((replicates, test examples or their groups) float32, see `evaluation.values`). The model is
+    that of replicate 1, good or bad: to keep the best by its test score would be to train on the test
+    examples.
 
     Returns:
         What is in metrics/NAME.json. Those of training are of the last epoch's running means with dropout on,
@@ -106,7 +107,7 @@ def predicted(outputs: np.ndarray, labels: np.ndarray, classes: int | None) -> n
 
 
 def figures(checkpoints: Sequence[Checkpoint], scores: np.ndarray, losses: list[float], seed: int) -> dict:
-    """Return the metrics of networks from their scores (networks, examples); `seed` is that of the first."""
+    """Return the metrics of networks from their scores, as in scores.npy; `seed` is that of the first."""
     means = scores.mean(1, dtype=np.float64).tolist()
     seconds = np.concatenate([checkpoint.seconds for checkpoint in checkpoints])
     return {

@@ -19,7 +19,8 @@ class Dataset:
             its number), and the mean and the deviation by which it was standardised.
         class_names: what the classes are called, in their order; empty: by their numbers.
         validation: a part of its own, as of a time series, whose later examples must not be trained on; None:
-            a share of `train` is drawn. Its `weights` and those of `train` belong together: both or none.
+            a share of `train` is drawn. Its `weights` and those of `train` belong together: both or none;
+            `groups` that only one of them has are left out.
     """
 
     train: Split
@@ -49,6 +50,8 @@ class Dataset:
                 continue
             if (shared := np.intersect1d(groups, others)).size:
                 yield f"the {one} part and the {other} part share {shared.size} groups, such as {shared[0]}"
+        if self.test.groups is not None and np.ptp(self.test.groups) == 0:
+            yield "the test part has one group, but needs 2, to tell how far other groups would differ"
         labels, classes = self.train.labels, self.train.classes
         if (labels == labels[0]).all():
             yield "all labels of the train part are the same"

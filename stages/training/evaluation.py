@@ -9,7 +9,7 @@ import numpy as np
 from stages.base.console import UserError
 from stages.training.score import NAME, score
 
-GROUPS = 50  # into which examples are divided for the jackknife
+PARTS = 50  # into which examples, or their groups, are divided for the jackknife
 SCORE, LOSS = f"val_{NAME}", "val_loss"
 EVALUATED = (SCORE, f"{SCORE}_error", LOSS, f"{LOSS}_error")
 
@@ -35,28 +35,57 @@ def mean(labels: np.ndarray, outputs: np.ndarray) -> float:
     return float(np.mean(_score(labels, outputs)))
 
 
-def values(labels: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+def values(labels: np.ndarray, outputs: np.ndarray, groups: np.ndarray | None = None) -> np.ndarray:
     """Return numbers, float64, whose mean is the score; they vary as other examples would make it vary.
 
-    That is the score of each example, (n,), or what `jackknife` returns of a score for the whole set.
+    That is the score of each example, (n,), or `of_groups` of them; of a score for the whole set, what
+    `jackknife` returns.
+
+    Args:
+        labels, outputs: (n, ...), as of `score`.
+        groups: (n,) integers, two groups at least; examples of a group may resemble each other, so that other
+            examples are other groups. None: each example is independent of the others.
 
     Raises:
         UserError: the score is neither (n,) nor one number.
     """
     scores = _score(labels, outputs)
-    return scores if scores.ndim else jackknife(_score, labels, outputs)
+    return of_groups(scores, groups) if scores.ndim else jackknife(_score, labels, outputs, groups)
 
 
-def jackknife(function: Callable, labels: np.ndarray, outputs: np.ndarray) -> np.ndarray:
-    """Return the pseudo-value of each of `GROUPS` random groups of examples, for a function of a whole set.
+def of_groups(numbers: np.ndarray, groups: np.ndarray | None) -> np.ndarray:
+    """Return the jackknife's pseudo-value of each group, (groups,) float64, for the mean of `numbers` (n,).
+
+    That is the mean of the group, where all are of one size. Their mean is that of `numbers`: see
+    `jackknife`. Without groups, `numbers` are returned.
+    """
+    if groups is None:
+        return numbers
+    numbers, (_, group_of) = numbers.astype(np.float64), np.unique(groups, return_inverse=True)
+    sizes, sums = np.bincount(group_of), np.bincount(group_of, numbers)
+    return _pseudo_values(numbers.mean(), (numbers.sum() - sums) / (len(numbers) - sizes))
+
+
+def jackknife(
+    function: Callable, labels: np.ndarray, outputs: np.ndarray, groups: np.ndarray | None = None
+) -> np.ndarray:
+    """Return the pseudo-value of each of `PARTS` random parts of the examples, for a function of a whole set.
 
     They are moved so that their mean is the function's value for all (Tukey 1958, "Bias and confidence in
     not-quite large samples"; Kott 2001, "The delete-a-group jackknife", Journal of Official Statistics 17).
+    Parts are made of whole groups, of single ones if there are few.
     """
-    groups = np.random.default_rng(0).permutation(len(labels)) % min(GROUPS, len(labels))
-    kept = (groups != i for i in range(groups.max() + 1))
+    drawn = np.arange(len(labels)) if groups is None else np.unique(groups, return_inverse=True)[1]
+    count = drawn.max() + 1
+    parts = (np.random.default_rng(0).permutation(count) % min(PARTS, count))[drawn]
+    kept = (parts != i for i in range(parts.max() + 1))
     without = np.array([function(labels[rows], outputs[rows]) for rows in kept])
-    return function(labels, outputs) + (len(without) - 1) * (without.mean() - without)
+    return _pseudo_values(function(labels, outputs), without)
+
+
+def _pseudo_values(whole: float, without: np.ndarray) -> np.ndarray:
+    """Of parts: the value of all examples, and that `without` each part."""
+    return whole + (len(without) - 1) * (without.mean() - without)
 
 
 def mean_and_error(numbers: np.ndarray) -> tuple[float, float]:

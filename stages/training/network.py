@@ -49,6 +49,12 @@ class Subset(NamedTuple):
         """Their labels."""
         return self.split.labels[self.rows]
 
+    @property
+    def groups(self) -> np.ndarray | None:
+        """Their groups; None without, or if all are of one, as in a fold, which says nothing of others."""
+        groups = None if self.split.groups is None else self.split.groups[self.rows]
+        return None if groups is None or (groups == groups[0]).all() else groups
+
 
 def gather(tensors: dict[str, Any], rows: tf.Tensor) -> dict[str, Any]:
     """Return these rows of each tensor."""
@@ -238,7 +244,8 @@ def evaluator(network: keras.Model) -> Callable[[Subset], tuple[float, float, np
             for values in zip(*results, strict=True)
         )
         loss = np.average(of_batches.astype(np.float64), weights=[len(rows) for rows in batches])
-        return float(loss), evaluation.mean_and_error(losses)[1], outputs
+        error = evaluation.mean_and_error(evaluation.of_groups(losses, subset.groups))[1]
+        return float(loss), error, outputs
 
     return on
 

@@ -98,7 +98,8 @@ class Trainer:
             seconds.append(self.train_epoch(epoch, history))
             if self.validation:
                 loss, loss_error, outputs = self._evaluate(self.validation)
-                scores = evaluation.mean_and_error(evaluation.values(self.validation.labels, outputs))
+                values = evaluation.values(self.validation.labels, outputs, self.validation.groups)
+                scores = evaluation.mean_and_error(values)
                 for name, value in zip(EVALUATED, (*scores, loss, loss_error), strict=True):
                     history[name].append(value)
             epoch += 1
