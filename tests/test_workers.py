@@ -113,6 +113,13 @@ def test_without_workers_the_wait_is_a_minute_unless_the_only_ones_cannot_be_use
     one._say_why("a", "keras 9.9")
     with pytest.raises(UserError, match=r"^there are no workers \(a: keras 9.9\); start one with .+$"):
         one._check()
+    one._last_seen, dask.threads = time.monotonic() - workers.TIMEOUT + 20, {"b": 1}
+    one._check()  # b is not ready, and may become it, but not for ever
+    one._last_seen -= 30
+    one._reasons.clear()
+    with pytest.raises(UserError, match=r"^there are no workers \(those that are there do not answer\); .+$"):
+        one._check()
+    dask.threads = {}
     assert one.about == ABOUT  # of one that was there
     one._last_seen = time.monotonic()
     one._check()  # another may come
@@ -160,7 +167,7 @@ def test_what_a_worker_finds_at_its_start_ends_the_stage(dask):
     with pytest.raises(UserError, match=r"^AttributeError: Denze$"):
         next(one.results("train", deque([{}])))
     dask.submit = lambda *_, **__: failed(distributed.KilledWorker("task", None, 3))
-    line = r"^no worker can start: the worker died 4 times while training it, as for want of memory$"
+    line = r"^no worker can start for want of memory; set a smaller runtime.workers, or .+$"
     with pytest.raises(UserError, match=line):
         _ = Workers(dask, {}, "a.module", {}).__enter__().about
 

@@ -63,7 +63,7 @@ class Workers:
         self._plugin = plugin.StagePlugin(self._name, self.versions, files, digest, tasks, arguments)
         self._asked: dict[Future, dict] = {}  # the first tasks, "about"
         self._reasons: dict[str, str] = {}  # why workers were sent away
-        self._last_seen = time.monotonic() + TIMEOUT  # a worker; the first has longer
+        self._last_seen = time.monotonic() + TIMEOUT  # a worker that is ready; the first has longer
 
     def __enter__(self) -> "Workers":
         """Give code and data to all workers, and to those that come later."""
@@ -118,8 +118,9 @@ class Workers:
         UserError as for `results`.
         """
         answers = [answer for _, answer in self.results("about", deque())]
-        if failures := [answer["failure"] for answer in answers if "failure" in answer]:
-            raise UserError(f"no worker can start: {failures[0]}")
+        if any("failure" in answer for answer in answers):
+            mend = "set a smaller runtime.workers, or use a machine with more memory"
+            raise UserError(f"no worker can start for want of memory; {mend}")
         return max(answers, key=lambda answer: answer["device"])
 
     def results(
@@ -185,12 +186,14 @@ class Workers:
         """Raise UserError if there are no workers and none can be expected, OSError if no scheduler."""
         if self._client.status == "closed":
             raise OSError("the connection is closed")
-        if self._client.nthreads():
-            self._last_seen = max(self._last_seen, time.monotonic())
+        threads, one_was_ready = self._client.nthreads(), "about" in vars(self)
+        if threads and one_was_ready:
+            self._last_seen = time.monotonic()
             return
         reason = next(filter(None, [cluster.failure(self._client), *self._reasons.values()]), None)
-        none_was_fit = reason and "about" not in vars(self)
-        if none_was_fit or time.monotonic() - self._last_seen > TIMEOUT:
+        hopeless = reason and not threads and not one_was_ready
+        if hopeless or time.monotonic() - self._last_seen > TIMEOUT:
+            reason = reason or ("those that are there do not answer" if threads else None)
             address = "" if self._client.cluster else self._client.scheduler.address
             mend = f"start one with `dask worker {address}`" if address else "run again to go on"
             raise UserError(f"there are no workers{f' ({reason})' if reason else ''}; {mend}")
