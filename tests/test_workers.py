@@ -75,6 +75,16 @@ def test_a_gpu_is_what_all_train_on_if_a_worker_has_one(dask):
     assert dask.devices == ["GPU"]
 
 
+def test_a_worker_that_does_not_answer_holds_up_the_others_for_a_minute_only(dask, monkeypatch):
+    dask.threads = dict.fromkeys("ab", 1)
+    submit, futures = dask.submit, [Future()]
+    dask.submit = lambda *arguments, **how: futures.pop() if futures else submit(*arguments, **how)
+    one = Workers(dask, {}, "a.module", {}).__enter__()
+    monkeypatch.setattr(workers, "TIMEOUT", 0)
+    one._last_seen = 0
+    assert one.about == ABOUT
+
+
 def test_why_workers_leave_is_said_once(one, dask, capsys):
     for worker in "ab":
         dask.topics[one._name](("time", {"worker": worker, "reason": "keras 9.9"}))

@@ -52,7 +52,8 @@ class Runner:
         subsets: (rows to train on, rows to score on) of the training part by name; the latter may be none.
         early_stopping: `monitor` and `patience`.
         max_epochs: how many epochs a training has if nothing stops it; None: those that `run` asks for.
-        tests: a module with a function `test`: trainings end exactly at the epoch asked for, then in that.
+        tests: a module with a function `test`, to call at the end of each training. That is then exactly the
+            epoch asked for, also where the store has a later one.
 
     Attributes:
         progress: called with the number of epochs whenever some are done, trained or from the store.

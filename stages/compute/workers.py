@@ -117,7 +117,13 @@ class Workers:
 
         UserError as for `results`.
         """
-        answers = [answer for _, answer in self.results("about", deque())]
+        answers: list[dict] = []
+        try:
+            for _, answer in self.results("about", deque()):
+                answers.append(answer)
+        except UserError:
+            if not answers:  # else the others need not wait for one that does not answer
+                raise
         if any("failure" in answer for answer in answers):
             mend = "set a smaller runtime.workers, or use a machine with more memory"
             raise UserError(f"no worker can start for want of memory; {mend}")
