@@ -15,7 +15,7 @@ from stages.base.files import shared_root, write_json
 from stages.base.splits import Split
 from stages.datasets import catalog
 
-FEW_GROUPS = 20  # of the test part: where they differ in size, the interval of fewer is too narrow
+FEW_GROUPS = 20  # in a part that is scored: where they differ in size, the interval of fewer is too narrow
 
 
 def split(data: Split, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -57,17 +57,30 @@ def main() -> None:
     else:
         train = validation = data.train
         train_rows, validation_rows = split(train, settings.prepare.validation_split, settings.seed)
-    if data.test.groups is not None and (few := len(np.unique(data.test.groups))) < FEW_GROUPS:
-        console.say(
-            f"{name}: the test part has {few} groups; with fewer than {FEW_GROUPS}, intervals are rough"
-        )
-    splits.save(splits.TEST, (data.test, np.arange(len(data.test.labels))))
-    splits.save(splits.TRAINING, (train, train_rows), (validation, validation_rows))
+    parts = {"train": (train, train_rows), "validation": (validation, validation_rows)}
+    parts["test"] = data.test, np.arange(len(data.test.labels))
+    splits.save(splits.TEST, parts["test"])
+    splits.save(splits.TRAINING, parts["train"], parts["validation"])
     splits.write_about(len(train_rows), len(validation_rows), bool(data.validation), data.class_names)
     content = metrics(name, data, len(train_rows))
     write_json("metrics/prepare.json", content)
     counts = ", ".join(f"{content[f'{part}_examples']:,} {part}" for part in ("train", "validation", "test"))
-    console.result(f"prepare: {name}, {counts} examples of {described(data.train)}")
+    weighted = "" if train.weights is None else ", weighted"
+    console.result(f"prepare: {name}, {counts} examples of {described(data.train)}{weighted}{grouped(parts)}")
+
+
+def grouped(parts: dict[str, tuple[Split, np.ndarray]]) -> str:
+    """Return in words how many groups these rows of each part have; say where errors are rough."""
+    counts = {p: len(np.unique(s.groups[rows])) for p, (s, rows) in parts.items() if s.groups is not None}
+    if not counts:
+        return ""
+    for part in ("validation", "test"):
+        if part not in counts:
+            console.say(f"note: the {part} part has no groups; its errors take each example for independent")
+        elif counts[part] < FEW_GROUPS:
+            few = f"{counts[part]} groups, and with fewer than {FEW_GROUPS} its errors are rough"
+            console.say(f"note: the {part} part has {few}")
+    return f", in {', '.join(f'{count:,} {part}' for part, count in counts.items())} groups"
 
 
 def metrics(name: str, data: catalog.Dataset, n: int) -> dict:

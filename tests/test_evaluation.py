@@ -126,6 +126,15 @@ def test_the_parts_of_a_score_for_all_are_of_whole_groups_and_single_ones_if_the
     assert (single == evaluation.values(labels, outputs)).all()
 
 
+def test_a_score_that_is_none_without_a_part_is_one_line(use_score):
+    """As where one group has all positives: else a network would be called one that cannot be trained."""
+    use_score(auc)
+    labels, outputs = np.repeat([1, 0], [5, 95]), np.random.default_rng(0).random((100, 1))
+    with pytest.raises(UserError, match=r"score of all 100 examples is 0\.\d+, but without one of the parts"):
+        evaluation.values(labels, outputs, groups=np.where(labels, 0, np.arange(100)))
+    assert np.isfinite(evaluation.values(labels, outputs)).all()
+
+
 def test_the_standard_error_is_of_other_groups():
     """Of groups that share all their variance, an example says no more than its group."""
     numbers = np.repeat(np.random.default_rng(0).standard_normal(40), 5)

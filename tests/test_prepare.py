@@ -234,6 +234,10 @@ def test_good_data_have_no_problems(kind, monkeypatch, tmp_path):
             {"train": Split(numbers().inputs[:3], numbers().labels)},
             "the train part has 3 inputs, but 4 labels",
         ),
+        (
+            {"train": Split(numbers().inputs, pd.Series(numbers().labels, index=[4, 5, 6, 7]))},
+            "the train part has labels of type Series, not a NumPy array (such as .to_numpy() makes)",
+        ),
         ({"test": numbers(())}, "the test part has 0 inputs, but 0 labels"),
         ({"validation": weighted(1, 1)}, "the validation part has 2 weights, but 4 labels"),
         (
@@ -418,8 +422,17 @@ def test_a_validation_part_of_its_own_is_written_after_train(prepared, capsys):
     assert metrics["sha256"] == [{"file": "file", "digest": "digest"}]
     said = "8 train, 4 validation, 4 test examples of 2 x 2 image and one number age inputs"
     captured = capsys.readouterr()
-    assert captured.out == f"prepare: own, {said}; labels are 2 classes\n"
-    assert captured.err == "own: the test part has 2 groups; with fewer than 20, intervals are rough\n"
+    groups = "weighted, in 4 train, 2 validation, 2 test groups"
+    assert captured.out == f"prepare: own, {said}; labels are 2 classes, {groups}\n"
+    few = "part has 2 groups, and with fewer than 20 its errors are rough"
+    assert captured.err == f"note: the validation {few}\nnote: the test {few}\n"
+
+
+def test_a_part_without_groups_is_named_where_others_have_them(prepared, capsys):
+    train, validation, test = parts_of(ALL)
+    prepared(Dataset(train, replace(test, groups=None), {}, validation=validation))
+    note = "note: the test part has no groups; its errors take each example for independent\n"
+    assert capsys.readouterr().err.endswith(note)
 
 
 @pytest.mark.parametrize("part", [0, 1])

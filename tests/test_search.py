@@ -184,6 +184,19 @@ def test_a_small_space_ends_the_search():
         assert {trial.hyperparameters["units"] for trial in trials} == {16, 32}
 
 
+@pytest.mark.parametrize(("trials", "initial", "said"), [(6, None, True), (7, None, False), (7, 7, True)])
+def test_a_bayesian_search_that_is_only_random_is_said(trials, initial, said):
+    """KerasTuner draws three trials for each hyperparameter at random, if it is not told how many."""
+    block = {**TUNE["bayesian"], "max_trials": trials, "num_initial_points": initial}
+    space = {**TUNE["space"], "layers": {"type": "int", "min": 1, "max": 3}}
+    settings = tune(strategy="bayesian", bayesian=block, space=space)
+    note = oracles.only_random(oracles.create(settings, 0), settings)
+    assert (note is not None) == said
+    if note:
+        assert f"first {initial or 6} trials at random, and tune.bayesian.max_trials is {trials};" in note
+    assert oracles.only_random(oracles.create(tune(), 0), tune()) is None
+
+
 def test_all_kinds_of_hyperparameters():
     """Bounds are included, also if 0.1 steps do not add up; floats are short; log samples stay in bounds."""
     space = params.Tune.model_validate(

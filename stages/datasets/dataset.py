@@ -80,10 +80,14 @@ def _form(split: Split) -> str:
 def _problems(split: Split) -> Iterator[str]:
     labels = split.labels
     for name, array in split.arrays.items():
+        if not isinstance(array, np.ndarray):
+            yield f"has {name} of type {type(array).__name__}, not a NumPy array (such as .to_numpy() makes)"
         if not len(labels) or len(array) != len(labels):
             yield f"has {len(array)} {name}, but {len(labels)} labels"
         if array.dtype.kind not in ("iu" if name == "groups" else "iuf") or not array.dtype.isnative:
-            wanted = "integers" if name == "groups" else "integers or floats of this machine's byte order"
+            wanted = "integers or floats of this machine's byte order"
+            if name == "groups":
+                wanted = "integers, as numpy.unique(..., return_inverse=True) makes of the names in all parts"
             yield f"has {name} of type {array.dtype}, not {wanted}"
         if name in ("weights", "groups") and array.ndim != 1:
             yield f"has {name} of shape {array.shape}, not a number for each example"

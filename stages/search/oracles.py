@@ -38,6 +38,20 @@ def create(tune: Tune, seed: int) -> keras_tuner.Oracle:
     return oracle
 
 
+def only_random(oracle: keras_tuner.Oracle, tune: Tune) -> str | None:
+    """Return a note if a Bayesian search ends before the first trial that learns from others; else None."""
+    if not isinstance(oracle, keras_tuner.oracles.BayesianOptimizationOracle):
+        return None
+    initial = oracle.num_initial_points or 3 * len(oracle.hyperparameters.space)  # as KerasTuner counts
+    if oracle.max_trials > initial:
+        return None
+    block = f"tune.{tune.strategy}"
+    return (
+        f"note: {block} draws its first {initial} trials at random, and {block}.max_trials is "
+        f"{oracle.max_trials}; raise it, or set {block}.num_initial_points"
+    )
+
+
 class _GridSearchOracle(keras_tuner.oracles.GridSearchOracle):
     """KerasTuner's waits for a trial's end for new hyperparameters in it. Here are none: all run at once."""
 

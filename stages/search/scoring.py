@@ -154,7 +154,10 @@ def scoring_of(settings: Params) -> Holdout | CrossValidation:
     if tune.objective != SCORE:
         problem = f"tune.objective is {tune.objective}, but with tune.strategy sklearn should be {SCORE}"
     elif about["own_validation"]:
-        problem = "tune.strategy is sklearn, but its folds would mix the data set's own validation part in"
+        problem = (
+            "tune.strategy is sklearn, but its folds would mix the data set's own validation part in; take "
+            "another strategy, or leave `validation` out of the Dataset"
+        )
     elif tune.sklearn.cv > (most := _most_folds(data)):
         problem = f"tune.sklearn.cv is {tune.sklearn.cv}, but the data allows {most} folds at most"
     else:

@@ -180,7 +180,8 @@ def reporter(bar: tqdm, count: int, tune: Tune, objective: keras_tuner.Objective
         if bar.disable:
             evaluation = trial.evaluation
             tried = " ".join(f"{n}={value}" for n, value in trial.hyperparameters.items() if n in tune.space)
-            score = f"{objective.name}={evaluation.failure or shown_score(trial, tune)}"
+            failed = evaluation.failure and f"failed: {evaluation.failure}"
+            score = failed or f"{objective.name}={shown_score(trial, tune)}"
             done = f"{len(trials)}/{count} trial {trial.number}"
             print(f"{done}: {tried} epochs={evaluation.epochs} {score} {so_far}", flush=True)
 
@@ -207,7 +208,9 @@ def tune(settings: Params, scoring: Holdout | CrossValidation, runner: Runner) -
         report = reporter(bar, count, tune, oracle.objective)
         trials = search(oracle, runner.run, scoring, tune, baseline, report)
         choice = choose(trials, tune, oracle.objective)
-    for note in filter(None, (doubt(choice, tune), edge(choice.top, tune))):
+    for note in filter(
+        None, (oracles.only_random(oracle, tune), doubt(choice, tune), edge(choice.top, tune))
+    ):
         console.say(note)
     write_csv(TRIALS, pd.DataFrame(row(trial, tune.objective, choice) for trial in trials))
     write_csv("metrics/plots/space.csv", space_rows(trials, choice.trial, tune))

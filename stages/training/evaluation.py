@@ -47,10 +47,19 @@ def values(labels: np.ndarray, outputs: np.ndarray, groups: np.ndarray | None = 
             examples are other groups. None: each example is independent of the others.
 
     Raises:
-        UserError: the score is neither (n,) nor one number.
+        UserError: the score is neither (n,) nor one number, or not finite without a part of the examples.
     """
     scores = _score(labels, outputs)
-    return of_groups(scores, groups) if scores.ndim else jackknife(_score, labels, outputs, groups)
+    if scores.ndim:
+        return of_groups(scores, groups)
+    found = jackknife(_score, labels, outputs, groups)
+    if np.isfinite(scores) and not np.isfinite(found).all():
+        raise UserError(
+            f"stages/training/score.py: the score of all {len(labels)} examples is {scores:.4g}, but without "
+            "one of the parts by which its error is estimated it is none; each class needs examples in "
+            "several parts or groups, or let score return a number for these too"
+        )
+    return found
 
 
 def of_groups(numbers: np.ndarray, groups: np.ndarray | None) -> np.ndarray:
