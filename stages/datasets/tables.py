@@ -37,15 +37,7 @@ def from_tables(
     problems += [f"column {name} has no value in {n} of {rows} rows" for name, n in gaps.items() if n]
     others = [name for name in both if name != label]
     texts = [name for name in others if not pd.api.types.is_numeric_dtype(both[name])]
-    for name in texts:
-        text = both[name][pd.to_numeric(both[name], errors="coerce").isna()]
-        if 0 < len(text) < rows / 2:
-            share = f"{len(text)} of {rows} rows ({text.iloc[0]})"
-            problems.append(f"column {name} has text in {share}, else numbers")
-        elif (different := both[name].nunique()) > MOST_TEXTS or different == rows:
-            most = f"{MOST_TEXTS} at most, and fewer than rows"
-            found = f"{different} different texts in {rows} rows"
-            problems.append(f"column {name} has {found}, too many to be an input each ({most})")
+    problems += [f"column {name} has {what}" for name in texts if (what := _no_inputs(both[name]))]
     if problems:
         names = ", ".join(map(str, files))
         raise UserError(f"{names}: {problems[0]}; mend the file, or leave out the column or those rows")
@@ -69,3 +61,14 @@ def from_tables(
     described = [{"column": name, "text": text, "mean": m, "deviation": d} for (name, text), m, d in scales]
     class_names = [] if numeric else [str(name) for name in kinds.categories]
     return Dataset(train_part, test_part, digests, described, class_names)
+
+
+def _no_inputs(column: pd.Series) -> str | None:
+    """What a column with text has that cannot become inputs; None if it can."""
+    rows, text = len(column), column[pd.to_numeric(column, errors="coerce").isna()]
+    if 0 < len(text) < rows / 2:
+        return f"text in {len(text)} of {rows} rows ({text.iloc[0]}), else numbers"
+    if (different := column.nunique()) > MOST_TEXTS or different == rows:
+        most = f"{MOST_TEXTS} at most, and fewer than rows"
+        return f"{different} different texts in {rows} rows, too many to be an input each ({most})"
+    return None
