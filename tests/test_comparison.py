@@ -135,7 +135,7 @@ class Measured:
         (
             360,
             True,
-            "compare.margin 0.003 is 1.08 of 360 test examples; a margin of less than 10 settles little",
+            "note: compare.margin 0.003 is 1.08 of 360 test examples; less than 10 settle little",
         ),
         (360, False, ""),
         (4000, True, ""),
@@ -158,7 +158,7 @@ def test_a_margin_of_a_few_answers_is_noted(tmp_path, monkeypatch, capsys, examp
     np.save(tmp_path / "data/retrain/predictions.npy", labels[None])
     found = comparison.compare(settings, {**settings.baseline, "units": 1}, 5, Measured())
     assert found["verdict"] == "inferior"
-    assert capsys.readouterr().err.partition(":")[0] == said
+    assert capsys.readouterr().err.rpartition(":")[0] == said
 
 
 def test_the_answer_has_the_difference_and_shares_of_the_baseline():

@@ -69,10 +69,9 @@ def compare(settings: Params, tuned: dict[str, object], epochs: int, runner: Run
     measured = runner.ask("compare", networks=networks)
     sizes, margin = measured.pop("parameters"), settings.compare.margin
     if difference.right_or_wrong and (answers := margin * difference.examples) < FEW:
-        say(
-            f"compare.margin {margin} is {answers:.3g} of {difference.examples:,} test examples; a margin of "
-            f"less than {FEW} settles little: test on more examples, or set a larger margin if you can"
-        )
+        share = f"{answers:.3g} of {difference.examples:,} test examples"
+        mend = "test on more examples, or set a larger margin if you can"
+        say(f"note: compare.margin {margin} is {share}; less than {FEW} settle little: {mend}")
     verdict = inference.verdict(difference, margin)
     settled: dict = {}
     if verdict == "inconclusive":
