@@ -327,6 +327,23 @@ def test_each_figure_is_said_once():
     assert "Other metrics (2)" in told  # the candidates, which are two counts
 
 
+def test_figures_of_another_data_set_are_neither_better_nor_worse():
+    rows = [Change("metrics/retrain.json", "test_accuracy.mean", 0.5, 0.9)]
+    assert "| better |" in "".join(report.tables("main", [], rows))
+    rows.append(Change("metrics/prepare.json", "dataset", "mnist", "own"))
+    told = "".join(report.tables("main", [], rows))
+    assert "| better |" not in told
+    assert "| of another data set |" in told
+
+
+def test_numbers_are_short_and_small_ones_have_digits_too():
+    numbers = (0.123456789, 4.0, 12345, 0.00009363, -0.00002, True, None)
+    assert [report.shown(number) for number in numbers] == [
+        *("0.12346", "4", "12345", "9.36e-05", "-2e-05", "True", "-")
+    ]
+    assert report.shown(0.00009363, "+") == "+9.36e-05"
+
+
 def test_a_verdict_of_another_margin_is_no_better_one(merged):
     path = merged.folder / "metrics/comparison.json"
     content = json.loads(path.read_text())

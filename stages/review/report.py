@@ -209,6 +209,8 @@ def tables(base: str, params: list[Change], metrics: list[Change], objective: ob
     for key, headline in (("margin", "comparison.verdict"), ("objective", "tune.best.score")):
         if any(change.key == key and change.new is not None for change in metrics):
             directions[headline] = f"of another {key}"
+    if any(change.key == "dataset" for change in metrics):
+        directions = dict.fromkeys(HEADLINES, "of another data set")
     folded = [change for change in metrics if not change.headline]
     first = {change.figure: change for change in reversed([*params, *headlines, *folded])}
     folded = [change for change in folded if first[change.figure] is change]
@@ -228,7 +230,9 @@ def tables(base: str, params: list[Change], metrics: list[Change], objective: ob
 
 
 def shown(value: object, sign: str = "") -> str:
-    """Return a value for people: numbers with at most five digits after the point."""
+    """Return a value for people: numbers with at most five digits after the point, small ones with three."""
+    if isinstance(value, float) and 0 < abs(value) < 0.0001:
+        return f"{value:{sign}.3g}"
     if isinstance(value, int | float) and not isinstance(value, bool):
         return f"{value:{sign}.5f}".rstrip("0").rstrip(".")
     return "-" if value is None else str(value)
