@@ -48,17 +48,17 @@ def fit_100(units: int) -> Callable[[], object]:
 def this_project(units: int) -> Callable[[], object]:
     """`stages.training.trainer.Trainer`, one thread."""
     from stages.base.splits import Split
-    from stages.training.network import Subset, build
+    from stages.training.network import Subset, build, checkpoint
     from stages.training.trainer import Trainer
 
     hyperparameters = {"units": units, "dropout": 0.2, "learning_rate": 0.001, "batch_size": BATCH}
     network = build(hyperparameters, (28, 28), 10, seed=0)
-    trainer = Trainer(network, Subset.of(Split(*images_and_labels())), batch_size=BATCH, seed=0)
-    checkpoint = None
+    trainer = Trainer(network, Subset.of(Split(*images_and_labels())), batch_size=BATCH)
+    reached = checkpoint(network)
 
     def epoch():
-        nonlocal checkpoint
-        checkpoint = trainer.run((checkpoint.epoch if checkpoint else 0) + 1, checkpoint)
+        nonlocal reached
+        reached = trainer.run(reached, reached.epoch + 1, 0)
 
     return epoch
 

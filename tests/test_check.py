@@ -133,7 +133,8 @@ def test_each_kind_of_network_is_trained_and_evaluated_as_keras_does(kind):
     size = len(data.labels)
     expected = make()
     expected.set_weights(made.get_weights())
-    reached = Trainer(made, subset, batch_size=size, seed=0, validation=subset).run(1)
+    start = network.checkpoint(made)
+    reached = Trainer(made, subset, batch_size=size, validation=subset).run(start, 1, 0)
     fitted = expected.fit(
         data.inputs, data.labels, sample_weight=data.weights, batch_size=size, epochs=1, verbose=0
     )

@@ -417,10 +417,10 @@ def test_the_seconds_of_an_epoch_are_those_of_its_steps(monkeypatch, batch_size,
     session = Session({name: part.arrays for name, part in parts.items()}, digests, {}, early_stopping=None)
 
     class OneSecondAStep:
-        def __init__(self, network, part, *, batch_size, seed):
+        def __init__(self, network, part, *, batch_size):
             self.steps = -(-len(part.rows) // batch_size)
 
-        def train_epoch(self, epoch, history):
+        def train_epoch(self, seed, epoch, history):
             return self.steps
 
     monkeypatch.setattr(measure, "Trainer", OneSecondAStep)

@@ -97,7 +97,8 @@ def test_another_process_and_other_work_before_change_nothing(digits, tmp_path):
     other = keras.Sequential([keras.Input((8, 8)), *layers])
     other.compile("adam", loss="sparse_categorical_crossentropy")
     other.optimizer.build(other.trainable_variables)
-    trainer.Trainer(other, network.Subset.of(digits[0]), batch_size=10, seed=9).run(1)
+    start = network.checkpoint(other)
+    trainer.Trainer(other, network.Subset.of(digits[0]), batch_size=10).run(start, 1, 9)
     here = digest(train(HYPERPARAMETERS, digits[0], epochs=2, seed=3))
     assert done.stdout.split() == [here, "tensorflow", "float32", "channels_last"]
 
@@ -309,13 +310,6 @@ def test_tensorflow_keeps_nothing_of_a_training(digits):
     assert len([each for each in gc.get_objects() if isinstance(each, tf.Graph)]) <= before
 
 
-def test_a_trainer_is_not_started_twice(digits):
-    training = trainer.Trainer(build(digits[0], 1), network.Subset.of(digits[0]), batch_size=32, seed=1)
-    training.run(1)
-    with pytest.raises(ValueError, match="give a checkpoint"):
-        training.run(1)
-
-
 @pytest.mark.skipif(DEVICE == "GPU", reason="a GPU has a copy of its own")
 def test_data_is_not_copied_where_tensorflow_can_use_it_and_else_it_is(tmp_path):
     """An array that begins elsewhere than TensorFlow's vectors would end the process."""
@@ -371,10 +365,10 @@ def test_every_optimizer_goes_on_from_a_checkpoint(digits, monkeypatch, name, ac
 
     use_optimizer(monkeypatch, make)
     data = Split(digits[0].inputs[:300], digits[0].labels[:300])
-    training = trainer.Trainer(build(data, 1), network.Subset.of(data), batch_size=32, seed=1)
-    start = training.run(0)
-    part = training.run(1, start)
-    rest, whole = training.run(3, part), training.run(3, start)
+    made = build(data, 1)
+    start, training = network.checkpoint(made), trainer.Trainer(made, network.Subset.of(data), batch_size=32)
+    part = training.run(start, 1, 1)
+    rest, whole = training.run(part, 3, 1), training.run(start, 3, 1)
     assert digest(rest) == digest(whole)
     assert not all(map(np.array_equal, part.weights, whole.weights))
 
@@ -409,10 +403,11 @@ def test_early_stopping_stops_where_keras_does(monitor, values, stops):
 
 
 def test_seconds_end_a_training_after_the_epoch(digits):
-    training = trainer.Trainer(build(digits[0], 1), network.Subset.of(digits[0]), batch_size=32, seed=1)
-    reached, epochs = None, []
+    made = build(digits[0], 1)
+    training = trainer.Trainer(made, network.Subset.of(digits[0]), batch_size=32)
+    reached, epochs = network.checkpoint(made), []
     while not epochs or epochs[-1] < 3:
-        reached = training.run(3, reached, seconds_at_most=0)
+        reached = training.run(reached, 3, 1, seconds_at_most=0)
         epochs.append(reached.epoch)
     assert epochs == [1, 2, 3]
     assert digest(reached) == digest(train(HYPERPARAMETERS, digits[0], epochs=3, seed=1))
@@ -469,7 +464,8 @@ def test_weights_count_in_the_loss_of_an_epoch_as_in_fit(digits):
     rows = np.random.default_rng([1, 0, 0]).permutation(len(data.labels))
     for layer in (made.layers[2], expected.layers[2]):
         layer.rate = 0.0
-    reached = trainer.Trainer(made, network.Subset.of(data), batch_size=100, seed=1).run(1)
+    start = network.checkpoint(made)
+    reached = trainer.Trainer(made, network.Subset.of(data), batch_size=100).run(start, 1, 1)
     fitted = expected.fit(
         data.inputs[rows],
         data.labels[rows],

@@ -1,5 +1,6 @@
 """What a worker does with a job, in the tests' own process."""
 
+import json
 import math
 
 import numpy as np
@@ -76,37 +77,90 @@ def test_after_its_seconds_a_training_ends_with_the_epoch(session):
     assert reached["history"] == worker.train(session(), job(epochs=3))["history"]
 
 
+def wide(units: int) -> dict:
+    """A job for a network with so many units."""
+    return job(epochs=1, hyperparameters={**HYPERPARAMETERS, "units": units})
+
+
+def kept(at_work: Session) -> list[int]:
+    """The units of the networks that are kept."""
+    return [json.loads(name)[0]["units"] for name in at_work.trainers]
+
+
 def test_networks_are_kept_by_their_bytes_and_the_last_used_stay(session, monkeypatch):
     at_work = session()
-    for number in range(4):
-        worker.train(at_work, job(key=str(number), epochs=1))
-    assert list(at_work.trainers) == ["0", "1", "2", "3"]
-    size = worker._size(at_work.trainers["3"])
-    parameters = at_work.trainers["3"].network.count_params()
-    assert size == pytest.approx(
-        worker.TRACE_BYTES + 3 * 4 * parameters, rel=1e-3
-    )  # weights and Adam's two slots
+    for units in (8, 9, 10, 11):
+        worker.train(at_work, wide(units))
+    assert kept(at_work) == [8, 9, 10, 11]
+    trainer = list(at_work.trainers.values())[-1]
+    size, parameters = worker._size(trainer), trainer.network.count_params()
+    # Weights and Adam's two slots
+    assert size == pytest.approx(worker.TRACE_BYTES + 3 * 4 * parameters, rel=1e-3)
     monkeypatch.setattr(worker, "KEPT_BYTES", 2.5 * size)
-    worker.train(at_work, job(key="4", epochs=1))
-    assert list(at_work.trainers) == ["3", "4"]
+    worker.train(at_work, wide(12))
+    assert kept(at_work) == [11, 12]
     monkeypatch.setattr(worker, "KEPT_BYTES", 0)
-    worker.train(at_work, job(key="5", epochs=1))
-    assert list(at_work.trainers) == ["5"]
+    worker.train(at_work, wide(13))
+    assert kept(at_work) == [13]
 
 
-def test_a_promoted_training_is_not_traced_again_and_comes_to_the_same(session, monkeypatch):
-    at_work, traced = session(), []
+@pytest.fixture
+def traced(monkeypatch) -> list[int]:
+    """As many numbers as there were trainers made."""
+    made = []
     original = worker.Trainer
 
     def counted(*arguments, **options):
-        traced.append(1)
+        made.append(1)
         return original(*arguments, **options)
 
     monkeypatch.setattr(worker, "Trainer", counted)
+    return made
+
+
+def assert_same(reached: dict, expected: dict) -> None:
+    for what in ("history", "weights", "optimizer"):
+        np.testing.assert_equal(reached[what], expected[what])
+
+
+def test_a_promoted_training_is_not_traced_again_and_comes_to_the_same(session, traced):
+    at_work = session()
     start = worker.train(at_work, job(epochs=1))
     promoted = worker.train(at_work, job(epochs=3, checkpoint=start))
     assert len(traced) == 1
-    assert promoted["history"] == worker.train(session(), job(epochs=3))["history"]
+    assert_same(promoted, worker.train(session(), job(epochs=3)))
+
+
+def test_another_seed_is_not_traced_again_and_comes_to_the_same(session, traced):
+    """Nor one that another worker began."""
+    alone = [worker.train(session(), job(seed=seed)) for seed in (1, 2, 3)]
+    begun = worker.train(session(), job(seed=3, epochs=1))
+    traced.clear()
+    at_work = session()
+    for seed in (1, 2, 1):
+        assert_same(worker.train(at_work, job(seed=seed)), alone[seed - 1])
+    assert_same(worker.train(at_work, job(seed=3, checkpoint=begun)), alone[2])
+    assert len(traced) == 1
+
+
+def test_a_network_with_random_constants_is_traced_for_each_seed(session, traced, monkeypatch):
+    """They are no variables, so that a trained network of another seed would compute with its own."""
+
+    def build(shapes, outputs, hyperparameters):
+        made = trainings.build(shapes, outputs, hyperparameters)
+        constants = np.random.normal(size=shapes).astype("float32")
+        inputs = keras.Input(shapes)
+        made = keras.Model(inputs, made(inputs * constants))
+        made.compile("adam", loss="sparse_categorical_crossentropy")
+        return made
+
+    monkeypatch.setattr(model, "build", build)
+    alone = [worker.train(session(), job(seed=seed)) for seed in (1, 2)]
+    traced.clear()
+    at_work = session()
+    for seed in (1, 2):
+        assert_same(worker.train(at_work, job(seed=seed)), alone[seed - 1])
+    assert len(traced) == 2
 
 
 @pytest.mark.parametrize("error", [ValueError("too\nwide"), KeyError("units")])

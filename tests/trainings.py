@@ -59,11 +59,11 @@ def train(
     checkpoint: Checkpoint | None = None,
 ) -> Checkpoint:
     """Train a new network on `data` to epoch `epochs`, from `checkpoint` or from the start."""
+    made = network.build(hyperparameters, data.shapes, data.outputs, seed)
     return Trainer(
-        network.build(hyperparameters, data.shapes, data.outputs, seed),
+        made,
         Subset.of(data),
         batch_size=hyperparameters["batch_size"],
-        seed=seed,
         validation=Subset.of(validation) if validation else None,
         early_stopping=early_stopping,
-    ).run(epochs, checkpoint)
+    ).run(checkpoint or network.checkpoint(made), epochs, seed)

@@ -42,15 +42,20 @@ def test(session: Session, job: dict) -> dict:
 
 
 def _test(session: Session, job: dict, reached: Checkpoint) -> dict:
-    network, evaluate = session.evaluator(job)
-    restore(network, reached)
-    loss, _, outputs = evaluate(session.tensors["test"])
+    trainer, _ = session.trainer(job, reached)
+    restore(trainer.network, reached)
+    loss, _, outputs = trainer.evaluate(session.tensors["test"])
     part = session.data["test"]
     scores = evaluation.values(part.labels, outputs, part.groups)
     for name, figures in (("test_loss", loss), (f"test_{NAME}", scores)):
         if not np.isfinite(figures).all():
             return {"failure": f"{name} is not finite after epoch {reached.epoch}"}
-    model, unloadable = keras_file(network) if job["model"] else (None, None)
+    model, unloadable = None, None
+    if job["model"]:  # of a network that was not trained, so that the file does not depend on what was
+        examples = len(trainer.data.rows)
+        built = session.build(job["hyperparameters"], job["seed"], examples, job["all_epochs"])
+        restore(built, reached)
+        model, unloadable = keras_file(built)
     return {"loss": loss, "outputs": outputs, "scores": scores, "model": model, "unloadable": unloadable}
 
 
@@ -64,8 +69,8 @@ def compare(session: Session, job: dict) -> dict:
     networks, epochs = {}, {}
     for name, asked in job["networks"].items():
         networks[name] = session.build(**asked, seed=0, examples=len(training.labels))
-        trainer = Trainer(networks[name], part, batch_size=batches[name], seed=0)
-        epochs[name] = partial(trainer.train_epoch, 0, {NAME: [], "loss": []})
+        trainer = Trainer(networks[name], part, batch_size=batches[name])
+        epochs[name] = partial(trainer.train_epoch, 0, 0, {})
     predictors = {name: partial(predictor(network), inputs) for name, network in networks.items()}
     predictions = {name: partial(timeit.timeit, predict, number=1) for name, predict in predictors.items()}
     epoch = compare_seconds(epochs, len(training.labels) / size)

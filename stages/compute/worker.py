@@ -1,5 +1,6 @@
 """On a worker: one training, for some seconds, from the checkpoint that comes with it."""
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -62,42 +63,44 @@ class Session:
         self.tensors = {name: Subset.of(part) for name, part in self.data.items()}
         self._subsets, self._early_stopping = subsets, early_stopping
         self.trainers: dict[str, Trainer] = {}
-        self._evaluated: Mapping[str, object] | None = None
 
     def reach(self, job: dict) -> Checkpoint:
         """Return the checkpoint that a training gets to in the seconds that it has."""
         start = Checkpoint(**job["checkpoint"]) if job["checkpoint"] else None
         if start and start.done(job["epochs"]):
             return start
-        return self._trainer(job, new=start is None).run(job["epochs"], start, job["seconds"])
+        trainer, start = self.trainer(job, start)
+        return trainer.run(start, job["epochs"], job["seed"], job["seconds"])
 
-    def _trainer(self, job: dict, *, new: bool) -> Trainer:
-        """Return the trainer of `job`, built and traced unless it was used lately and need not be `new`."""
-        made = self.trainers.pop(job["key"], None)
-        if new or not made:
+    def trainer(self, job: dict, start: Checkpoint | None) -> tuple[Trainer, Checkpoint]:
+        """Return the trainer of `job`, and where to begin if `start` is None.
+
+        To trace a network takes long, so the last trainers are kept. Trainings that differ in their seed
+        share one, unless their networks differ in more than variables, such as in random constants.
+        """
+        name = json.dumps([job["hyperparameters"], job["subset"], job["all_epochs"]])
+        trainer = self.trainers.pop(name, None)
+        if not (trainer and start and job["seed"] in trainer.seeds):
             rows, scored = (self.tensors["training"].at(rows) for rows in self._subsets[job["subset"]])
             built = self.build(job["hyperparameters"], job["seed"], len(rows.rows), job["all_epochs"])
-            network.check(built, rows)
-            made = Trainer(
-                built,
-                rows,
-                batch_size=job["hyperparameters"]["batch_size"],
-                seed=job["seed"],
-                validation=scored if len(scored.rows) else None,
-                early_stopping=self._early_stopping,
-            )
-        self.trainers[job["key"]] = made  # the last of the dictionary is the last that was used
+            first = network.checkpoint(built)
+            start = start or first
+            if trainer:
+                network.restore(trainer.network, first)
+            if not trainer or not network.alike(trainer.network, built, rows):
+                network.check(built, rows)
+                trainer = Trainer(
+                    built,
+                    rows,
+                    batch_size=job["hyperparameters"]["batch_size"],
+                    validation=scored if len(scored.rows) else None,
+                    early_stopping=self._early_stopping,
+                )
+        trainer.seeds.add(job["seed"])
+        self.trainers[name] = trainer  # the last of the dictionary is the last that was used
         while len(self.trainers) > 1 and sum(map(_size, self.trainers.values())) > KEPT_BYTES:
             del self.trainers[next(iter(self.trainers))]
-        return made
-
-    def evaluator(self, job: dict) -> tuple[keras.Model, Callable]:
-        """Return a network and its `network.evaluator`, one for all trainings that differ in their seed."""
-        name = {"hyperparameters": job["hyperparameters"], "epochs": job["all_epochs"]}
-        if self._evaluated != name:
-            built = self.build(**name, seed=0, examples=len(self._subsets[job["subset"]][0]))
-            self._evaluated, self._evaluator = name, (built, network.evaluator(built))
-        return self._evaluator
+        return trainer, start
 
     def build(self, hyperparameters: Mapping[str, Any], seed: int, examples: int, epochs: int) -> keras.Model:
         """Return the network of model.py for the data, to be trained on so many examples for `epochs`."""

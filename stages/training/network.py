@@ -2,7 +2,7 @@
 
 import inspect
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 from unittest import mock
 
@@ -147,7 +147,7 @@ def check(network: keras.Model, subset: Subset) -> None:
 
     They are tried on some examples, the score, if it cannot be computed from these, on the labels of all.
     """
-    rows = subset.rows[np.linspace(0, len(subset.rows) - 1, min(_CHECKED, len(subset.rows))).astype(int)]
+    rows = _some(subset)
     batch, labels, size = gather(subset.tensors, tf.constant(rows)), subset.split.labels[rows], len(rows)
     outputs = network(batch["inputs"], training=False)
     if not tf.is_tensor(outputs) or outputs.shape.rank == 0 or outputs.shape[0] != size:
@@ -189,6 +189,11 @@ def check(network: keras.Model, subset: Subset) -> None:
     raise UserError(f"stages/training/score.py: score cannot be computed from {both} ({reason})")
 
 
+def _some(subset: Subset) -> np.ndarray:
+    """Some of its rows."""
+    return subset.rows[np.linspace(0, len(subset.rows) - 1, min(_CHECKED, len(subset.rows))).astype(int)]
+
+
 def _broadcasts(per_example: Callable, labels: tf.Tensor, outputs: tf.Tensor, losses: tf.Tensor) -> bool:
     """Whether the loss repeats labels or outputs, where one has several numbers for one of the other."""
     one_more = labels.shape.rank == outputs.shape.rank - 1
@@ -201,6 +206,29 @@ def _broadcasts(per_example: Callable, labels: tf.Tensor, outputs: tf.Tensor, lo
         return losses.shape == same.shape and bool(np.allclose(losses.numpy(), same.numpy()))
     except Exception:  # such as a loss of classes, which does not take a label for each output
         return False
+
+
+def alike(network: keras.Model, other: keras.Model, subset: Subset) -> bool:
+    """Whether both networks return the same for some examples, to the bit."""
+    inputs = gather(subset.tensors, tf.constant(_some(subset)))["inputs"]
+    outputs, others = (each(inputs, training=False) for each in (network, other))
+    return np.array_equal(outputs, others, equal_nan=True)
+
+
+def checkpoint(
+    network: keras.Model,
+    epoch: int = 0,
+    history: Mapping[str, list[float]] | None = None,
+    seconds: Sequence[float] = (),
+    stopped: bool = False,
+) -> Checkpoint:
+    """Return what `network` and its optimizer are now, as the checkpoint of a training that is at `epoch`."""
+    arrays, slots = (
+        [variable.numpy() for variable in variables]
+        for variables in (weights(network), network.optimizer.variables)
+    )
+    parameters = sum(array.size for array in arrays)
+    return Checkpoint(epoch, arrays, slots, dict(history or {}), list(seconds), parameters, stopped)
 
 
 def restore(network: keras.Model, checkpoint: Checkpoint) -> None:

@@ -22,7 +22,7 @@ from stages.training.adam import fuse
 from stages.training.backend import keras, tf
 from stages.training.checkpoint import Checkpoint
 from stages.training.evaluation import EVALUATED, LOSS
-from stages.training.network import RANDOM_STATE, Subset, evaluator, gather, loss_of_each, restore, weights
+from stages.training.network import RANDOM_STATE, Subset, checkpoint, evaluator, gather, loss_of_each, restore
 from stages.training.score import NAME
 
 _SHUFFLE, _LAYERS = 0, 1  # what a random stream is for
@@ -50,6 +50,10 @@ class Trainer:
         data: what to train on; an epoch's last batch is smaller where `batch_size` does not divide its rows.
         validation: what `EVALUATED` is computed on after each epoch.
         early_stopping: `monitor` and `patience`, as of `stops`; None trains all epochs.
+
+    Attributes:
+        evaluate: `network.evaluator` of the network.
+        seeds: for the caller to note, of which trainings it is the trainer.
     """
 
     def __init__(
@@ -58,63 +62,54 @@ class Trainer:
         data: Subset,
         *,
         batch_size: int,
-        seed: int,
         validation: Subset | None = None,
         early_stopping: Mapping[str, Any] | None = None,
     ):
         self.data, self.validation, self.network = data, validation, network
-        self._seed, self._early_stopping = seed, early_stopping
-        self._optimizer = network.optimizer
-        fuse(self._optimizer)
+        self.seeds: set[int] = set()
+        self._early_stopping = early_stopping
+        fuse(network.optimizer)
         self._epoch_function = _epoch_function(network, batch_size)
         self._traced: Any = None
-        self._evaluate = evaluator(network)
+        self.evaluate = evaluator(network)
         self._random_states = [variable for variable in network.variables if variable.name == RANDOM_STATE]
-        self._fresh = True
 
-    def run(
-        self, epochs: int, checkpoint: Checkpoint | None = None, seconds_at_most: float = math.inf
-    ) -> Checkpoint:
-        """Return the checkpoint at epoch `epochs`, or where it stopped before that.
+    def run(self, start: Checkpoint, epochs: int, seed: int, seconds_at_most: float = math.inf) -> Checkpoint:
+        """Return the checkpoint at epoch `epochs` of the training from `start`, or where it stopped before.
 
         Args:
-            checkpoint: where to go on from; None, the start, is only for a network that was not trained yet.
+            start: of the same training, or `network.checkpoint` of a network that was just built.
+            seed: of shuffling and dropout.
             seconds_at_most: after these, it ends with the epoch that is being trained.
 
         Raises:
             UserError: the network has a state that is in no checkpoint.
         """
-        start = time.monotonic()
-        if checkpoint:
-            restore(self.network, checkpoint)
-        elif self._fresh:
-            checkpoint = self._checkpoint(0, self._no_history(), [], False)
-        else:
-            raise ValueError("the network was trained already: give a checkpoint, or build it again")
-        self._fresh = False
-        history = {name: list(values) for name, values in checkpoint.history.items()}
-        seconds, stopped, epoch = list(checkpoint.seconds), checkpoint.stopped, checkpoint.epoch
+        began = time.monotonic()
+        restore(self.network, start)
+        history = {name: list(values) for name, values in start.history.items()}
+        seconds, stopped, epoch = list(start.seconds), start.stopped, start.epoch
         while epoch < epochs and not stopped:
-            seconds.append(self.train_epoch(epoch, history))
+            seconds.append(self.train_epoch(seed, epoch, history))
             if self.validation:
-                loss, loss_error, outputs = self._evaluate(self.validation)
+                loss, loss_error, outputs = self.evaluate(self.validation)
                 values = evaluation.values(self.validation.labels, outputs, self.validation.groups)
                 scores = evaluation.mean_and_error(values)
                 for name, value in zip(EVALUATED, (*scores, loss, loss_error), strict=True):
-                    history[name].append(value)
+                    history.setdefault(name, []).append(value)
             epoch += 1
             stopped = not all(np.isfinite(values[-1]) for values in history.values())
             stopped = stopped or bool(self._early_stopping and stops(**self._early_stopping, history=history))
-            if time.monotonic() - start >= seconds_at_most:
+            if time.monotonic() - began >= seconds_at_most:
                 break
-        return self._checkpoint(epoch, history, seconds, stopped)
+        return checkpoint(self.network, epoch, history, seconds, stopped)
 
-    def train_epoch(self, epoch: int, history: dict[str, list[float]]) -> float:
+    def train_epoch(self, seed: int, epoch: int, history: dict[str, list[float]]) -> float:
         """Train epoch `epoch` (from 0) from where the network is; append to `history`, return its seconds."""
         for i, random_state in enumerate(self._random_states):
-            seed = np.random.SeedSequence([self._seed, epoch, _LAYERS, i]).generate_state(1)[0]
-            random_state.assign([seed, 0])
-        order = np.random.default_rng([self._seed, epoch, _SHUFFLE]).permutation(len(self.data.rows))
+            state = np.random.SeedSequence([seed, epoch, _LAYERS, i]).generate_state(1)[0]
+            random_state.assign([state, 0])
+        order = np.random.default_rng([seed, epoch, _SHUFFLE]).permutation(len(self.data.rows))
         rows = self.data.rows[order]
         arguments = self.data.tensors, tf.constant(rows)
         if self._traced is None:  # which is no training time
@@ -122,23 +117,12 @@ class Trainer:
             _check_state(self._traced, self.network)
         start = time.perf_counter()
         outputs, loss = self._traced(*arguments)
-        history["loss"].append(float(loss) / len(rows))
+        loss = float(loss) / len(rows)
         seconds = time.perf_counter() - start
-        history[NAME].append(evaluation.mean(self.data.split.labels[rows], outputs.numpy()))
+        score = evaluation.mean(self.data.split.labels[rows], outputs.numpy())
+        for name, value in ((NAME, score), ("loss", loss)):
+            history.setdefault(name, []).append(value)
         return seconds
-
-    def _no_history(self) -> dict[str, list[float]]:
-        return {name: [] for name in (NAME, "loss", *(EVALUATED if self.validation else ()))}
-
-    def _checkpoint(
-        self, epoch: int, history: dict[str, list[float]], seconds: list[float], stopped: bool
-    ) -> Checkpoint:
-        arrays, slots = (
-            [variable.numpy() for variable in variables]
-            for variables in (weights(self.network), self._optimizer.variables)
-        )
-        parameters = sum(array.size for array in arrays)
-        return Checkpoint(epoch, arrays, slots, history, seconds, parameters, stopped)
 
 
 def _epoch_function(network: keras.Model, batch_size: int):
