@@ -249,6 +249,7 @@ def long_training(project):
     return project
 
 
+@pytest.mark.weekly
 def test_a_dead_workers_training_goes_on_from_its_last_checkpoint(long_training, by_hand):
     address, _, start_worker = by_hand
     workers = [start_worker() for _ in range(2)]

@@ -40,7 +40,7 @@ def unchanged(make_project, tmp_path_factory):
 
 @pytest.fixture(scope="module", params=EXAMPLES)
 def example(request, unchanged, elsewhere):
-    """A project with the example and a tiny budget, run and committed."""
+    """A project with the example and a tiny budget, its data prepared and committed."""
     project = unchanged(request.param)
     project.name = request.param
     if (ROOT / ".mypy_cache").exists():  # so that mypy need not read the packages again
@@ -48,9 +48,22 @@ def example(request, unchanged, elsewhere):
     project.run("sh", "-c", command(project.name).replace("dvc repro", "true"))
     project.update_params(TINY)
     project.environment |= elsewhere
-    project.dvc("repro")
+    project.dvc("repro", "prepare")
     project.commit()
     return project
+
+
+@pytest.fixture(scope="module")
+def whole(example):
+    """The same project after `dvc repro`."""
+    example.dvc("repro")
+    assert example.metrics("tune")["failed_trials"] == 0
+    assert example.dvc("status") == "Data and pipelines are up to date.\n"
+    example.commit()
+    return example
+
+
+OTHERS = [pytest.param(name, marks=pytest.mark.weekly) for name in ("table", "images")]
 
 
 @pytest.mark.weekly
@@ -82,22 +95,20 @@ def test_its_data_is_what_its_readme_says(example):
     readme = (folder / "README.md").read_text()
     assert prepared["sha256"][0]["digest"] in readme
     assert f"{prepared['test_examples']:,}" in readme
-    assert example.metrics("tune")["failed_trials"] == 0
     assert len(list(folder.iterdir())) == 3
 
 
-def test_what_it_leaves_is_formatted_and_up_to_date(example):
+def test_what_it_leaves_is_formatted_and_passes_the_checks(example):
     example.run("ruff", "check", ".")
     example.run("ruff", "format", "--check", ".")
     example.run("mypy")
     schema = (example.folder / "params.schema.json").read_bytes()
     example.run("python", "-m", "stages.review.schema")
     assert (example.folder / "params.schema.json").read_bytes() == schema
-    assert example.dvc("status") == "Data and pipelines are up to date.\n"
 
 
-@pytest.mark.parametrize("example", ["regression", "images"], indirect=True)
-def test_its_pictures_show_what_was_predicted(example):
+@pytest.mark.parametrize("example", ["regression", *OTHERS], indirect=True)
+def test_its_pictures_show_what_was_predicted(example, whole):
     example.run("python", "-m", "stages.review.pictures")
     assert (example.folder / "dvc_plots/offline.html").stat().st_size > 900_000
     plots = json.loads(example.dvc("plots", "show", "--json"))
@@ -112,8 +123,8 @@ def test_its_pictures_show_what_was_predicted(example):
     example.run("git", "checkout", "--quiet", ".")
 
 
-@pytest.mark.parametrize("example", ["table"], indirect=True)
-def test_new_rows_are_classified_as_the_documentation_says(example):
+@pytest.mark.parametrize("example", OTHERS[:1], indirect=True)
+def test_new_rows_are_classified_as_the_documentation_says(example, whole):
     """With the model that `retrain` kept: the prepared test examples are classified as it did."""
     code = re.findall(r"```python\n(.*?)```", (ROOT / "docs/sharing.md").read_text(), re.S)[-1]
     code += 'found = model.predict(numpy.load("data/prepared/test/inputs.npy"), verbose=0).argmax(1)\n'
@@ -124,7 +135,7 @@ def test_new_rows_are_classified_as_the_documentation_says(example):
 
 
 @pytest.mark.parametrize("example", ["regression"], indirect=True)
-def test_an_experiment_and_its_report_where_labels_are_numbers(example):
+def test_an_experiment_and_its_report_where_labels_are_numbers(example, whole):
     params = [part for change in EXPERIMENT for part in ("--set-param", change)]
     example.dvc("exp", "run", *params, "tune")
     example.run("python", "-m", "stages.review.report", "HEAD", "--output", "report")

@@ -57,6 +57,7 @@ def test_killed_interrupted_and_with_a_dead_worker_the_search_goes_on_to_the_sam
     assert project.outputs() == expected
 
 
+@pytest.mark.weekly
 def test_workers_that_die_again_and_again_change_nothing(here, project):
     """Dask gives a task up that four workers died of."""
     budget = {"strategy": "random", "random": {"max_trials": 4}, "max_epochs": 40, "early_stopping": None}

@@ -1,9 +1,12 @@
 """The report of a pull request: real branches, the real workflow's shell, real diffs of DVC."""
 
+import io
 import json
 import re
 import shutil
 import subprocess
+import sys
+from contextlib import redirect_stdout
 from html import unescape
 from itertools import pairwise
 from pathlib import Path
@@ -13,6 +16,7 @@ import yaml
 from conftest import ENVIRONMENT
 from markdown_it import MarkdownIt
 
+from stages.base import console
 from stages.review import commands, pictures, report
 from stages.review.report import Change
 
@@ -31,7 +35,18 @@ def text(markdown: str) -> str:
 
 
 def run_report(project, *arguments: str, check: bool = True) -> str:
-    return project.run("python", "-m", "stages.review.report", *arguments, check=check).stdout
+    """What the report prints, run in this process; the workflow's shell, in `run_step`, starts one for it."""
+    with pytest.MonkeyPatch.context() as patch, io.StringIO() as printed:
+        patch.chdir(project.folder)
+        patch.setattr(sys, "argv", ["report", *arguments])
+        with redirect_stdout(printed):
+            try:
+                console.run(report.main)
+            except SystemExit as ended:
+                if check:
+                    raise
+                return f"{ended}\n"
+        return printed.getvalue()
 
 
 @pytest.fixture(scope="module")
