@@ -56,7 +56,7 @@ def test_the_values_of_one_score_for_all_have_its_mean_and_the_jackknifes_standa
         assert len(rest) == 588
         pseudo_values.append(50 * score(labels, outputs) - 49 * score(labels[rest], outputs[rest]))
     center = sum(pseudo_values) / 50
-    variance = sum((value - center) ** 2 for value in pseudo_values) / 50
+    variance = sum((value - center) ** 2 for value in pseudo_values) / 49
     assert error == pytest.approx(math.sqrt(variance / 50), rel=1e-9)
 
 
@@ -139,13 +139,14 @@ def test_the_standard_error_is_of_other_groups():
     """Of groups that share all their variance, an example says no more than its group."""
     numbers = np.repeat(np.random.default_rng(0).standard_normal(40), 5)
     error = evaluation.mean_and_error(evaluation.of_groups(numbers, np.arange(200) // 5))[1]
-    assert error == pytest.approx(numbers.std() / math.sqrt(40), rel=1e-9)
+    assert error == pytest.approx(numbers.std() / math.sqrt(39), rel=1e-9)
     assert evaluation.of_groups(numbers, None) is numbers
 
 
 def test_the_mean_and_its_standard_error():
     mean, error = evaluation.mean_and_error(np.float32([1, 2, 3, 6]))
-    assert (mean, error) == (3.0, pytest.approx(math.sqrt(3.5) / 2, rel=1e-12))
+    assert (mean, error) == (3.0, pytest.approx(math.sqrt(14 / 3) / 2, rel=1e-12))
+    assert evaluation.mean_and_error(np.float32([3])) == (3.0, 0.0)
 
 
 @pytest.mark.parametrize(

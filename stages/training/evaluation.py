@@ -98,9 +98,9 @@ def _pseudo_values(whole: float, without: np.ndarray) -> np.ndarray:
 
 
 def mean_and_error(numbers: np.ndarray) -> tuple[float, float]:
-    """Return the mean of `numbers` (n,) and its standard error."""
+    """Return the mean of `numbers` (n,) and its standard error: of n - 1, and 0 for a single one."""
     numbers = numbers.astype(np.float64)
-    return float(numbers.mean()), float(numbers.std() / np.sqrt(len(numbers)))
+    return float(numbers.mean()), float(numbers.std() / np.sqrt(max(1, len(numbers) - 1)))
 
 
 def _score(labels: np.ndarray, outputs: np.ndarray) -> np.ndarray:
