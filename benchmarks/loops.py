@@ -52,8 +52,9 @@ def this_project(units: int) -> Callable[[], object]:
     from stages.training.trainer import Trainer
 
     hyperparameters = {"units": units, "dropout": 0.2, "learning_rate": 0.001, "batch_size": BATCH}
-    network = build(hyperparameters, (28, 28), 10, seed=0)
-    trainer = Trainer(network, Subset.of(Split(*images_and_labels())), batch_size=BATCH)
+    data = Split(*images_and_labels())
+    network = build(hyperparameters, data, seed=0)
+    trainer = Trainer(network, Subset.of(data), batch_size=BATCH)
     reached = checkpoint(network)
 
     def epoch():

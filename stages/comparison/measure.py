@@ -16,7 +16,7 @@ from stages.compute.worker import Session, attempt, train
 from stages.training import evaluation
 from stages.training.backend import keras, tf
 from stages.training.checkpoint import Checkpoint
-from stages.training.network import predictor, restore
+from stages.training.network import predictor, restore_trained
 from stages.training.score import NAME
 from stages.training.trainer import Trainer
 
@@ -43,7 +43,7 @@ def test(session: Session, job: dict) -> dict:
 
 def _test(session: Session, job: dict, reached: Checkpoint) -> dict:
     trainer, _ = session.trainer(job, reached)
-    restore(trainer.network, reached)
+    restore_trained(trainer.network, reached)
     loss, _, outputs = trainer.evaluate(session.tensors["test"])
     part = session.data["test"]
     scores = evaluation.values(part.labels, outputs, part.groups)
@@ -54,7 +54,7 @@ def _test(session: Session, job: dict, reached: Checkpoint) -> dict:
     if job["model"]:  # of a network that was not trained, so that the file does not depend on what was
         examples = len(trainer.data.rows)
         built = session.build(job["hyperparameters"], job["seed"], examples, job["all_epochs"])
-        restore(built, reached)
+        restore_trained(built, reached)
         model, unloadable = keras_file(built)
     return {"loss": loss, "outputs": outputs, "scores": scores, "model": model, "unloadable": unloadable}
 
@@ -101,7 +101,7 @@ def keras_file(network: keras.Model) -> tuple[bytes, str | None]:
     """Return the content of a `.keras` file that depends on the model alone, and why Keras cannot load it.
 
     It is Keras's own without the time it was saved at, and with memory addresses (`shared_object_id`) as
-    plain numbers.
+    plain numbers; empty if Keras cannot save the model.
     """
     numbers: dict[int, int] = {}
 
@@ -111,21 +111,23 @@ def keras_file(network: keras.Model) -> tuple[bytes, str | None]:
             entry["shared_object_id"] = numbers.setdefault(entry["shared_object_id"], len(numbers))
         return entry
 
-    content, unloadable = io.BytesIO(), None
+    content, unusable = io.BytesIO(), None
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.keras"
-        keras.saving.save_model(network, path)
         try:
+            keras.saving.save_model(network, path)
             keras.saving.load_model(path)
         except Exception as error:
             cause: BaseException = error
             while cause.__context__:  # whose message names what is missing
                 cause = cause.__context__
-            unloadable = one_line(cause)
+            unusable = one_line(cause)
+        if not zipfile.is_zipfile(path):
+            return b"", unusable
         with zipfile.ZipFile(path) as saved, zipfile.ZipFile(content, "w") as archive:
             for name in saved.namelist():
                 member = saved.read(name)
                 if name.endswith(".json"):
                     member = json.dumps(json.loads(member, object_hook=reproducible)).encode()
                 archive.writestr(zipfile.ZipInfo(name), member)
-    return content.getvalue(), unloadable
+    return content.getvalue(), unusable

@@ -107,7 +107,7 @@ class Session:
         training = self.data["training"]
         steps = -(-examples // hyperparameters["batch_size"])
         optional = {"steps_per_epoch": steps, "epochs": epochs}
-        return network.build(hyperparameters, training.shapes, training.outputs, seed, **optional)
+        return network.build(hyperparameters, training, seed, **optional)
 
 
 def train(session: Session, job: dict) -> dict:

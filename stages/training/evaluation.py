@@ -104,6 +104,8 @@ def mean_and_error(numbers: np.ndarray) -> tuple[float, float]:
 
 
 def _score(labels: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+    labels, outputs = labels.view(), outputs.view()
+    labels.flags.writeable = outputs.flags.writeable = False  # what a score changed would stay in the data
     scores = np.asarray(score(labels, outputs))
     if scores.shape not in ((), (len(labels),)) or scores.dtype.kind not in "biuf":
         raise UserError(

@@ -9,7 +9,7 @@ from unittest import mock
 import numpy as np
 
 from stages.base.console import UserError, one_line
-from stages.base.splits import Shapes, Split
+from stages.base.splits import Split
 from stages.training import evaluation, model
 from stages.training.backend import DEVICE, keras, seed_generator, tf
 from stages.training.checkpoint import Checkpoint
@@ -94,14 +94,13 @@ def takes_epochs() -> bool:
 
 def build(
     hyperparameters: Mapping[str, object],
-    shapes: Shapes,
-    outputs: int,
+    data: Split,
     seed: int,
     *,
     steps_per_epoch: int = 1,
     epochs: int = 1,
 ) -> keras.Model:
-    """Return the compiled Keras model of model.py, built for `shapes` and initialised from `seed`.
+    """Return the compiled Keras model of model.py, built for `data` and initialised from `seed`.
 
     Raises:
         UserError: it asks for other hyperparameters than there are, or has what only `model.fit` would heed.
@@ -113,33 +112,27 @@ def build(
     keras.utils.set_random_seed(seed)
     # Keras draws the seeds of layers from Python's one generator, which other threads (Dask's) draw from too
     with mock.patch.object(seed_generator, "python_random", random.Random(seed)):  # noqa: S311
-        network = model.build(shapes, outputs, values, **taken)
-        if not isinstance(network, keras.Model) or not getattr(network, "optimizer", None):
+        network = model.build(data.shapes, data.outputs, values, **taken)
+        if not isinstance(network, keras.Model) or not (network.optimizer and network.loss):
             what = type(network).__name__
-            raise UserError(f"{_FILE}: build returns a {what}; it should be a compiled Keras model")
+            raise UserError(
+                f"{_FILE}: build returns a {what}; it should be a Keras model, compiled with a loss"
+            )
         if not network.built:
-            zeros = {name: np.zeros((1, *shape)) for name, shape in _by_name(shapes).items()}
-            network(zeros if isinstance(shapes, dict) else zeros[""], training=False)
+            network(tf.nest.map_structure(lambda array: tf.constant(array[:1]), data.inputs), training=False)
     if unread := hyperparameters.keys() - values._asked - {"batch_size"}:  # which is for the training
         raise UserError(
             f"{_FILE} never reads the hyperparameter {min(unread)}; remove it from baseline and tune.space "
             "in params.yaml, or say there with `when` for which values of another one it is active"
         )
+    if type(network).train_step is not keras.Model.train_step:
+        raise UserError(f"{_FILE}: the network has a train_step of its own; only `model.fit` would heed that")
     optimizer = network.optimizer
-    if type(network).train_step is not keras.Model.train_step or (
-        optimizer.use_ema and not optimizer.ema_overwrite_frequency
-    ):
-        what = "a train_step of its own, or an optimizer that has use_ema without ema_overwrite_frequency"
-        raise UserError(f"{_FILE}: the network has {what}; only `model.fit` would heed that")
     optimizer.build(network.trainable_variables)
     for each in (optimizer, getattr(optimizer, "inner_optimizer", optimizer)):
         # There is one replica. TensorFlow would keep each network's graph for ever, as this sum's gradient
         each._all_reduce_sum_gradients = lambda gradients_and_variables: gradients_and_variables
     return network
-
-
-def _by_name(shapes: Shapes) -> dict[str, tuple[int, ...]]:
-    return shapes if isinstance(shapes, dict) else {"": shapes}
 
 
 def check(network: keras.Model, subset: Subset) -> None:
@@ -154,7 +147,12 @@ def check(network: keras.Model, subset: Subset) -> None:
         found = outputs.shape if tf.is_tensor(outputs) else type(outputs).__name__
         wanted = f"it should be one array of shape ({size}, ...)"
         raise UserError(f"{_FILE}: for {size} examples the network returns {found}; {wanted}")
+    if outputs.shape[1:] == (1,) and bool(tf.reduce_all(outputs == 1)):
+        raise UserError(f"{_FILE}: the network returns 1 for each example, as a softmax of one output does")
     both = f"outputs of shape {tuple(outputs.shape)} and labels of shape {labels.shape}"
+    reduction = getattr(keras.losses.get(network.loss), "reduction", None)
+    if reduction in ("sum", "none"):
+        raise UserError(f"{_FILE}: the loss has reduction {reduction}; use its default, the mean of a batch")
     try:
         per_example = loss_of_each(network)
         losses = per_example(batch["labels"], outputs)
@@ -162,13 +160,14 @@ def check(network: keras.Model, subset: Subset) -> None:
         reason = one_line(error)
         raise UserError(f"{_FILE}: the loss cannot be computed from {both} ({reason})") from None
     if losses.shape.rank == 0 or losses.shape[0] != size:
-        raise UserError(
-            f"{_FILE}: the loss of {both} has shape {tuple(losses.shape)}; it should be ({size}, ...)"
-        )
+        wanted = f"it should be a number for each example, ({size}, ...)"
+        raise UserError(f"{_FILE}: the loss of {both} has shape {tuple(losses.shape)}; {wanted}")
     if _broadcasts(per_example, batch["labels"], outputs, losses):
         raise UserError(f"{_FILE}: the loss would repeat labels or outputs, which do not fit: {both}")
     others = tf.roll(outputs, 1, 0)  # of another example each
     differ = not np.allclose(outputs, others, rtol=0, atol=1e-3)
+    if labels.dtype.kind == "f":  # of large numbers, float32 does not show small differences
+        others += tf.cast(max(1.0, np.abs(labels).max()), others.dtype)
     if differ and np.allclose(losses, per_example(batch["labels"], others), rtol=0, atol=2e-7):
         raise UserError(f"{_FILE}: the loss is the same whatever the network returns: {both}")
     several = outputs.shape[:-1] == labels.shape and outputs.shape[-1] > 1  # a number for each class
@@ -232,11 +231,23 @@ def checkpoint(
 
 
 def restore(network: keras.Model, checkpoint: Checkpoint) -> None:
-    """Give `network` and its optimizer the values of `checkpoint`."""
+    """Give `network` and its optimizer the values of `checkpoint`, and its random states 0.
+
+    An epoch begins with random states of its own; a network may draw random numbers when it is evaluated too.
+    """
+    for variable in network.variables:
+        if variable.name == RANDOM_STATE:
+            variable.assign(np.zeros(variable.shape))
     variables = weights(network) + network.optimizer.variables
     for variable, array in zip(variables, checkpoint.weights + checkpoint.optimizer, strict=True):
         # A file has no name for types such as bfloat16, whose bytes NumPy reads as a type of its own, void
         variable.assign(array.view(variable.value.dtype.as_numpy_dtype) if array.dtype.kind == "V" else array)
+
+
+def restore_trained(network: keras.Model, checkpoint: Checkpoint) -> None:
+    """Give `network` what `fit` leaves: averaged weights if the optimizer has `use_ema`."""
+    restore(network, checkpoint)
+    network.optimizer.finalize_variable_values(network.trainable_variables)
 
 
 def weights(network: keras.Model) -> list:

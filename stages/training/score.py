@@ -8,7 +8,8 @@ NAME = "accuracy"  # in all files; `val_accuracy` and `test_accuracy` are its me
 def score(labels: np.ndarray, outputs: np.ndarray) -> np.ndarray | float:
     """Return how good the outputs of a whole set are, higher is better: here the share that is right.
 
-    That is the likeliest class of a softmax, or what a sigmoid finds likelier than not.
+    That is the likeliest class of a softmax, or what a sigmoid finds likelier than not. Of an example with
+    several labels, such as words, each counts, those of padding too.
 
     Args:
         labels: (n,) or (n, ...), as the data set has them.
@@ -16,11 +17,20 @@ def score(labels: np.ndarray, outputs: np.ndarray) -> np.ndarray | float:
 
     Returns:
         A number for each example, (n,), or one for the whole set, such as scikit-learn's `roc_auc_score`.
+
+    Raises:
+        ValueError: they are no classes.
     """
-    if outputs.shape == labels.shape:  # sigmoids
-        right = (outputs > 0.5) == labels
-    elif outputs.shape[-1] == 1:  # one sigmoid
-        right = (outputs[..., 0] > 0.5) == labels
+    if outputs.shape == labels.shape and np.allclose(
+        outputs.sum(-1), 1, atol=1e-3
+    ):  # a softmax, one-hot labels
+        right = outputs.argmax(-1) == labels.argmax(-1)
+    elif outputs.shape == labels.shape or outputs.shape[-1] == 1:  # sigmoids
+        if not np.isin(labels, (0, 1)).all() or outputs.min() < 0 or outputs.max() > 1:
+            raise ValueError(
+                "accuracy is of labels 0 and 1 and outputs from 0 to 1; for others, change score"
+            )
+        right = (outputs.reshape(labels.shape) > 0.5) == labels
     else:
         right = outputs.argmax(-1) == labels
     return right.reshape(len(labels), -1).mean(1)
