@@ -45,8 +45,8 @@ def train_and_test(
     Raises:
         UserError: a training failed.
     """
-    trained = train_replicates(name, hyperparameters, epochs, settings, runner)
-    checkpoints, tests = zip(*trained, strict=True)
+    replicates = train_replicates(name, hyperparameters, epochs, settings, runner)
+    checkpoints, tests = zip(*replicates, strict=True)
     scores = np.stack([test["scores"] for test in tests]).astype(np.float32)
     labels, classes = splits.load(splits.TEST).labels, splits.load(splits.TRAINING).classes
     predictions = predicted(np.stack([test["outputs"] for test in tests]), labels, classes)
