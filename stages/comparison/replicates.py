@@ -87,9 +87,8 @@ def train_replicates(
         bar.write(f"{name}: {len(seeds)} trainings of {console.count(epochs, 'epoch')}; {stored}")
         for training, checkpoint, test in runner.run(dict.fromkeys(trainings, epochs)):
             if isinstance(checkpoint, str):
-                raise console.UserError(
-                    f"{name}: the network cannot be trained with {listed(hyperparameters)}: {checkpoint}"
-                )
+                problem = f"the network cannot be trained with {listed(hyperparameters)}: {checkpoint}"
+                raise console.UserError(f"{name}: {problem}")
             results[training] = checkpoint, test
     return [results[training] for training in trainings]
 

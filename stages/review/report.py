@@ -241,7 +241,7 @@ def shown(value: object, sign: str = "") -> str:
 def escaped(value: str) -> str:
     """Return `value` as Markdown that shows it in one line; what is in backticks stays code."""
     meaningful = r"(`[^`]+`)|([\\`*<>\[\]&~|]|(?<![^\W_])_|_(?![^\W_]))"
-    text = re.sub(meaningful, lambda found: found[1] or f"\\{found[2]}", " ".join(value.split()))
+    text = re.sub(meaningful, lambda match: match[1] or f"\\{match[2]}", " ".join(value.split()))
     return text.replace("@", "&#64;")  # a name after it would be notified
 
 
@@ -249,7 +249,7 @@ def code(value: str) -> str:
     """Return `value` as code, where a name after @ notifies nobody; in HTML if backticks would break."""
     value = " ".join(value.split())
     if re.search(r"[`|\\]", value):
-        return f"<code>{re.sub(r'[^a-zA-Z0-9 ]', lambda found: f'&#{ord(found[0])};', value)}</code>"
+        return f"<code>{re.sub(r'[^a-zA-Z0-9 ]', lambda match: f'&#{ord(match[0])};', value)}</code>"
     return f"`{value}`" if value else ""
 
 

@@ -118,13 +118,13 @@ def evaluate(scoring: Scoring, results: list[Checkpoint | str], epochs: int) -> 
             return Evaluation(failure=result)
         history = {name: values[:epochs] for name, values in result.history.items()}
         checkpoints.append(replace(result, history=history, seconds=result.seconds[:epochs]))
-    found = Evaluation(
+    reached = Evaluation(
         epochs=max(len(checkpoint.history["loss"]) for checkpoint in checkpoints),
         parameters=checkpoints[0].parameters,
         failure=next((checkpoint.failure for checkpoint in checkpoints if checkpoint.failure), None),
     )
-    if found.failure:
-        return found
+    if reached.failure:
+        return reached
     best_epochs = [scoring.best_epoch(checkpoint.history) for checkpoint in checkpoints]
     scores = [
         {name: checkpoint.history[name][epoch - 1] for name in EVALUATED}
@@ -132,7 +132,7 @@ def evaluate(scoring: Scoring, results: list[Checkpoint | str], epochs: int) -> 
     ]
     seconds = np.concatenate([checkpoint.seconds for checkpoint in checkpoints])
     return replace(
-        found,
+        reached,
         scores={name: float(np.mean([score[name] for score in scores])) for name in (SCORE, LOSS)},
         standard_error=scoring.standard_error(scores),
         best_epoch=max(best_epochs),

@@ -138,8 +138,8 @@ def with_importance(table: pd.DataFrame) -> pd.DataFrame:
         return table.assign(importance=None, r2=None)
     inputs = positions.to_numpy()
     forest = RandomForestRegressor(oob_score=True, random_state=0, n_jobs=1).fit(inputs, scores)
-    found = permutation_importance(forest, inputs, scores, n_repeats=10, random_state=0, n_jobs=1)
-    drops = pd.Series(found.importances_mean.clip(0), index=positions.columns)
+    importances = permutation_importance(forest, inputs, scores, n_repeats=10, random_state=0, n_jobs=1)
+    drops = pd.Series(importances.importances_mean.clip(0), index=positions.columns)
     shares = table["hyperparameter"].map(drops / max(drops.to_numpy().sum(), 1e-12)).round(3)
     return table.assign(importance=shares, r2=round(float(forest.oob_score_), 3))
 
