@@ -102,7 +102,7 @@ def answer(compared: dict) -> pd.DataFrame:
     """Return what `compared` comes to, a row for each `figure`, with `low` and `high`.
 
     First the difference of scores with `margin` and `verdict`, then the tuned network's size and times in
-    percent of the baseline's. What the machine decides has `seconds` in the name of its figure.
+    percent of the baseline's.
     """
     score = compared[f"test_{NAME}"]
     interval = {"value": score["difference"], "low": score["low"], "high": score["high"]}
