@@ -87,15 +87,13 @@ def metrics(name: str, data: catalog.Dataset, n: int) -> dict:
     """Return what is in metrics/prepare.json; in `splits.TRAINING`, the first `n` examples are train's."""
     training, classes = splits.load(splits.TRAINING), data.train.classes
     labels = {"train": training.labels[:n], "validation": training.labels[n:], "test": data.test.labels}
+    inputs = {key: array[:n] for key, array in training.arrays.items() if key.startswith("inputs")}
+    means = {key: float(array.mean(dtype=np.float64)) for key, array in inputs.items()}
     content = {
         "dataset": name,
         "classes": classes,
         **{f"{part}_examples": len(labels[part]) for part in labels},
-        **{
-            array_name.replace("inputs", "input_mean"): float(array[:n].mean(dtype=np.float64))
-            for array_name, array in training.arrays.items()
-            if array_name.startswith("inputs")
-        },
+        **{key.replace("inputs", "input_mean"): mean for key, mean in means.items()},
         # lists, which DVC leaves out of its tables: they are there for whoever reads the file
         "examples_per_class": {part: np.bincount(labels[part]).tolist() for part in labels if classes},
         "class_names": data.class_names or None,

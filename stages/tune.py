@@ -14,16 +14,11 @@ from stages.search.scoring import scoring_of
 def main() -> None:
     settings = params.load()
     packages.check("numerics", "training", "search")
-    scoring = scoring_of(settings)
+    scoring, epochs = scoring_of(settings), settings.tune.max_epochs
+    stopping = scoring.early_stopping
     with (
         connect(settings.runtime.workers) as client,
-        Runner(
-            client,
-            settings,
-            scoring.subsets,
-            early_stopping=scoring.early_stopping,
-            max_epochs=settings.tune.max_epochs,
-        ) as runner,
+        Runner(client, settings, scoring.subsets, early_stopping=stopping, max_epochs=epochs) as runner,
     ):
         print("tune: workers and KerasTuner are starting", flush=True)
         from stages.search.tuning import tune  # imports TensorFlow, while the workers do

@@ -132,7 +132,7 @@ def test_hyperband_is_kerastuners():
     assert len(oracle.trials) == 30
     promoted = {trial.hyperparameters["units"] for trial in trials[22:26] if trial.budget == 4}
     assert promoted <= {trial.hyperparameters["units"] for trial in trials[:12]}
-    assert best(trials, oracle.objective) == trials[int(oracle.get_best_trials()[0].trial_id)]
+    assert best(trials, SCORE) == trials[int(oracle.get_best_trials()[0].trial_id)]
 
 
 @pytest.mark.parametrize(("strategy", "step"), [("grid", 2), ("bayesian", None), ("random", None)])
@@ -162,12 +162,12 @@ def test_the_best_is_of_the_objective():
     trials, oracle = run(tune(strategy="grid", objective=LOSS))
     assert oracle.objective.direction == "min"
     assert len(trials) == 32
-    assert best(trials, oracle.objective).hyperparameters["units"] in (192, 208)
+    assert best(trials, LOSS).hyperparameters["units"] in (192, 208)
 
 
 def test_bayesian_finds_what_random_would_need_luck_for():
-    trials, oracle = run(tune(strategy="bayesian"))
-    assert abs(best(trials, oracle.objective).hyperparameters["units"] - 200) <= 24
+    trials, _ = run(tune(strategy="bayesian"))
+    assert abs(best(trials, SCORE).hyperparameters["units"] - 200) <= 24
 
 
 def test_trials_at_once_change_what_bayesian_learns_from():
@@ -366,7 +366,7 @@ def test_a_failed_trial_is_recorded_and_never_the_best():
             else:
                 yield training, checkpoint, {}
 
-    trials, oracle = run(tune(strategy="grid"), function=fails)
+    trials, _ = run(tune(strategy="grid"), function=fails)
     assert len(trials) == 32
     failures = {
         trial.hyperparameters["units"]: trial.evaluation.failure
@@ -374,7 +374,7 @@ def test_a_failed_trial_is_recorded_and_never_the_best():
         if trial.evaluation.failure
     }
     assert failures == {192: "ValueError: no", 208: "ValueError: no", 224: f"{NAME} is nan after epoch 10"}
-    assert best(trials, oracle.objective).hyperparameters["units"] in (176, 240)
+    assert best(trials, SCORE).hyperparameters["units"] in (176, 240)
 
 
 @pytest.mark.parametrize("objective", [SCORE, LOSS])
@@ -386,38 +386,36 @@ def test_failed_trials_take_no_promotions_from_hyperband(objective):
             failed = training.hyperparameters["units"] > 300
             yield training, "ValueError: no" if failed else checkpoint, {}
 
-    trials, oracle = run(tune(objective=objective), function=fails)
+    trials, _ = run(tune(objective=objective), function=fails)
     assert len(trials) == 30
     failed = [trial for trial in trials if trial.evaluation.failure]
     assert {trial.hyperparameters["units"] > 300 for trial in failed} == {True}
     promoted = [trial for trial in trials[22:] if not trial.evaluation.failure]
     assert len(promoted) == 8
-    top = best(trials, oracle.objective)
+    top = best(trials, objective)
     assert top.budget == 10
     assert abs(top.hyperparameters["units"] - 200) < 64
 
 
 def test_a_choice_that_scores_far_worse_than_a_trial_of_a_smaller_budget_is_said():
-    objective = keras_tuner.Objective(SCORE, "max")
     for low, warned in ((0.13, True), (0.95, False)):
         trials = [trial(1, 2, 0.97, 10), trial(2, 10, low, 30)]
-        warning = tuning.doubt(tuning.choose(trials, tune(), objective), tune())
+        warning = tuning.doubt(tuning.choose(trials, tune()), tune())
         assert bool(warning) is warned
-    assert tuning.doubt(tuning.choose(trials[1:], tune(), objective), tune()) is None
+    assert tuning.doubt(tuning.choose(trials[1:], tune()), tune()) is None
     for epochs, after in ((2, "2 epochs"), (1, "1 epoch")):
         trials = [trial(1, epochs, 0.97, 10), trial(2, 10, 0.13, 30)]
-        assert tuning.doubt(tuning.choose(trials, tune(), objective), tune()).startswith(
+        assert tuning.doubt(tuning.choose(trials, tune()), tune()).startswith(
             f"warning: trial 1, after {after}, has {SCORE} 0.970, far better than the one that is chosen"
         )
 
 
 def test_the_tolerance_excuses_no_difference_in_loss():
     """It is of the score."""
-    trials, objective = [trial(1, 2, 0.97, 10), trial(2, 10, 0.8, 30)], keras_tuner.Objective(LOSS, "min")
-    settings = tune(objective=LOSS, tolerance=0.5)
-    assert tuning.doubt(tuning.choose(trials, settings, objective), settings)
-    of_score, objective = tune(tolerance=0.5), keras_tuner.Objective(SCORE, "max")
-    assert not tuning.doubt(tuning.choose(trials, of_score, objective), of_score)
+    trials = [trial(1, 2, 0.97, 10), trial(2, 10, 0.8, 30)]
+    of_loss, of_score = tune(objective=LOSS, tolerance=0.5), tune(tolerance=0.5)
+    assert tuning.doubt(tuning.choose(trials, of_loss), of_loss)
+    assert not tuning.doubt(tuning.choose(trials, of_score), of_score)
 
 
 @pytest.mark.parametrize(
@@ -428,11 +426,9 @@ def test_a_score_is_shown_to_two_digits_of_its_standard_error(error, shown):
 
 
 def test_all_trials_failed():
-    trials, oracle = run(
-        tune(), function=lambda asked: ((training, "ValueError: no", {}) for training in asked)
-    )
+    trials, _ = run(tune(), function=lambda asked: ((training, "ValueError: no", {}) for training in asked))
     assert all(trial.evaluation.failure for trial in trials)
-    assert best(trials, oracle.objective) is None
+    assert best(trials, SCORE) is None
 
 
 def checkpoint(*accuracies):
@@ -468,9 +464,8 @@ def trial(number, budget, score, parameters, error=0.01, failure=None):
     )
 
 
-@pytest.mark.parametrize(("name", "direction"), [(SCORE, "max"), (LOSS, "min")])
-def test_the_smallest_within_one_standard_error(name, direction):
-    objective = keras_tuner.Objective(name, direction)
+@pytest.mark.parametrize("objective", [SCORE, LOSS])
+def test_the_smallest_within_one_standard_error(objective):
     trials = [
         trial(1, 10, 0.971, 10),
         trial(2, 10, 0.975, 30),

@@ -13,12 +13,11 @@ def check(*groups: str) -> None:
         pinned = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["dependency-groups"]
         requirements = [requirement for group in groups for requirement in pinned[group]]
     except (FileNotFoundError, KeyError, tomllib.TOMLDecodeError) as error:
-        raise UserError(
-            f"pyproject.toml lacks a dependency group ({error}); `git checkout pyproject.toml`"
-        ) from None
+        mistake = f"lacks a dependency group ({error})"
+        raise UserError(f"pyproject.toml {mistake}; `git checkout pyproject.toml`") from None
     for requirement in requirements:
-        name, _, expected = requirement.partition("==")
-        name = name.partition("[")[0]
+        package, _, expected = requirement.partition("==")
+        name = package.partition("[")[0]
         try:
             installed = version(name)
         except PackageNotFoundError:

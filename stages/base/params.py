@@ -277,25 +277,20 @@ class Params(Section):
         above: list[str] = []
         for name, dimension in self.tune.space.items():
             if unknown := [parent for parent in dimension.when if parent not in above]:
-                names = (
-                    f"use one that stands above it: {', '.join(above)}" if above else "none stands above it"
-                )
-                raise ValueError(f"tune.space.{name}.when has {shown(unknown[0])}, but {names}")
+                names = ", ".join(above)
+                advice = f"use one that stands above it: {names}" if names else "none stands above it"
+                raise ValueError(f"tune.space.{name}.when has {shown(unknown[0])}, but {advice}")
             for parent, values in dimension.when.items():
                 if never := [value for value in values if not self.tune.space[parent].has(value)]:
                     raise ValueError(f"tune.space.{name}.when: {parent} is never {shown(never[0])}")
             above.append(name)
             value, active = self.baseline.get(name), dimension.active(self.baseline)
             if active and value is None:
-                names = ", ".join(self.baseline)
-                raise ValueError(
-                    f"tune.space.{shown(name)}: unknown hyperparameter; use {names}, or add it to baseline"
-                )
+                mistake = f"unknown hyperparameter; use {', '.join(self.baseline)}, or add it to baseline"
+                raise ValueError(f"tune.space.{shown(name)}: {mistake}")
             if not active and value is not None:
-                conditions = " and ".join(
-                    f"{key} is in {shown(values)}" for key, values in dimension.when.items()
-                )
-                raise ValueError(f"baseline.{name} is never used: it is active when {conditions}; remove it")
+                when = " and ".join(f"{key} is in {shown(values)}" for key, values in dimension.when.items())
+                raise ValueError(f"baseline.{name} is never used: it is active when {when}; remove it")
             if active and not dimension.holds(value):
                 raise ValueError(f"baseline.{name} is {shown(value)}, but tune.space says {dimension.type}")
             if active and isinstance(dimension, FloatRange):
@@ -337,13 +332,12 @@ def _line(mistake: dict, content: Any) -> str:
     """One of pydantic's errors as one line: the key as in the file, its value, what it should be."""
     key = []
     for part in mistake["loc"]:  # leaves out the parts that pydantic adds for unions: they are in no file
-        if (isinstance(content, dict) and part in content) or (
-            isinstance(content, list) and isinstance(part, int)
-        ):
-            key.append(shown(part))
+        try:
             content = content[part]
-        elif part == mistake["loc"][-1] and mistake["type"] in ("missing", "extra_forbidden"):
-            key.append(str(part))
+            key.append(shown(part))
+        except (LookupError, TypeError):
+            if part == mistake["loc"][-1] and mistake["type"] in ("missing", "extra_forbidden"):
+                key.append(str(part))
     where = ".".join(key)
     if mistake["type"] == "missing":
         return f"{where} is missing; add it"

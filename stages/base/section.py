@@ -28,16 +28,12 @@ class Section(BaseModel):
 
 def shown(value: object) -> str:
     """Return `value` as it would stand in the file, in one line of at most 80 characters."""
-    text = " ".join(
-        yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=float("inf")).split()
-    )
-    text = text.removesuffix(" ...")
+    document = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=float("inf"))
+    text = " ".join(document.split()).removesuffix(" ...")
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def listed(hyperparameters: Mapping[str, object]) -> str:
     """Return hyperparameters for people: `units 512, dropout 0.2`."""
-    texts = {
-        name: f"{value:.4g}" if isinstance(value, float) else value for name, value in hyperparameters.items()
-    }
-    return ", ".join(f"{name} {text}" for name, text in texts.items())
+    texts = (f"{value:.4g}" if isinstance(value, float) else value for value in hyperparameters.values())
+    return ", ".join(f"{name} {text}" for name, text in zip(hyperparameters, texts, strict=True))

@@ -29,9 +29,8 @@ def check(settings: Params) -> None:
     try:
         shape = np.load("data/baseline/scores.npy", mmap_mode="r", allow_pickle=False).shape
     except (OSError, ValueError, EOFError):
-        raise UserError(
-            "data/baseline/scores.npy is missing or damaged; `dvc repro baseline` makes it"
-        ) from None
+        state = "is missing or damaged; `dvc repro baseline` makes it"
+        raise UserError(f"data/baseline/scores.npy {state}") from None
     baseline = read_json(Path("data/baseline/network.json"))
     trained = {**baseline["hyperparameters"], "train.epochs": baseline["epochs"], "seed": baseline["seed"]}
     wanted = {**settings.baseline, "train.epochs": settings.train.epochs, "seed": settings.seed}
@@ -73,27 +72,25 @@ def compare(settings: Params, tuned: dict[str, object], epochs: int, runner: Run
         mend = "test on more examples, or set a larger margin if you can"
         say(f"note: compare.margin {margin} is {share}; less than {FEW} settle little: {mend}")
     verdict = inference.verdict(difference, margin)
-    settled: dict = {}
-    if verdict == "inconclusive":
-        settled["probability_within_margin"] = round(inference.probability_within(difference, margin), 3)
-        settled["replicates_to_settle"] = inference.replicates_to_settle(difference, margin)
     compared: dict = {
         "verdict": verdict,
         "superior": "yes" if difference.low > 0 else "no",
         "worse": "yes" if difference.high < 0 else "no",
         "margin": margin,
-        **settled,
-        f"test_{NAME}": {
-            "baseline": float(scores[0].mean(dtype=np.float64)),
-            "tuned": float(scores[1].mean(dtype=np.float64)),
-            "difference": difference.estimate,
-            "low": difference.low,
-            "high": difference.high,
-        },
-        "epochs": {name: network["epochs"] for name, network in networks.items()},
-        "parameters": {**sizes, "ratio": float(f"{sizes['baseline'] / sizes['tuned']:.4g}")},
-        **measured,
     }
+    if verdict == "inconclusive":
+        compared["probability_within_margin"] = round(inference.probability_within(difference, margin), 3)
+        compared["replicates_to_settle"] = inference.replicates_to_settle(difference, margin)
+    compared[f"test_{NAME}"] = {
+        "baseline": float(scores[0].mean(dtype=np.float64)),
+        "tuned": float(scores[1].mean(dtype=np.float64)),
+        "difference": difference.estimate,
+        "low": difference.low,
+        "high": difference.high,
+    }
+    compared["epochs"] = {name: network["epochs"] for name, network in networks.items()}
+    compared["parameters"] = {**sizes, "ratio": float(f"{sizes['baseline'] / sizes['tuned']:.4g}")}
+    compared |= measured
     compared["summary"] = sentence(compared, settings.baseline, tuned)
     write_csv("metrics/plots/answer.csv", answer(compared))
     write_csv("metrics/plots/confusion.csv", predictions())
@@ -105,19 +102,12 @@ def answer(compared: dict) -> pd.DataFrame:
     """Return what `compared` comes to, a row for each `figure`, with `low` and `high`.
 
     First the difference of scores with `margin` and `verdict`, then the tuned network's size and times in
-    percent of the baseline's. What the machine decides has `seconds` in the name of its figure.
+    percent of the baseline's.
     """
     score = compared[f"test_{NAME}"]
-    rows = [
-        {
-            "figure": f"test_{NAME}",
-            "value": score["difference"],
-            "low": score["low"],
-            "high": score["high"],
-            "margin": compared["margin"],
-            "verdict": compared["verdict"],
-        }
-    ]
+    interval = {"value": score["difference"], "low": score["low"], "high": score["high"]}
+    decided = {"margin": compared["margin"], "verdict": compared["verdict"]}
+    rows = [{"figure": f"test_{NAME}", **interval, **decided}]
     columns = {"ratio": "value", "ratio_high": "low", "ratio_low": "high"}
     for name, figures in compared.items():
         if isinstance(figures, dict) and "ratio" in figures and name != "seconds_per_epoch":
@@ -150,8 +140,8 @@ def confusion(actual: np.ndarray, predicted: np.ndarray, names: np.ndarray) -> p
     `MOST_CLASSES` classes, there are as many rows: of the most frequent pairs, mistakes first.
     """
     classes = len(names)
-    known = predicted < classes  # a network may have outputs for more
-    pairs = actual[known].astype(np.int64) * classes + predicted[known]
+    named = predicted < classes  # a network may have outputs for more
+    pairs = actual[named].astype(np.int64) * classes + predicted[named]
     if classes <= MOST_CLASSES:
         kinds, examples = np.arange(classes**2), np.bincount(pairs, minlength=classes**2)
     else:
@@ -170,15 +160,15 @@ def sentence(compared: dict, before: Mapping[str, object], after: Mapping[str, o
     As a list it is in the file and in Git's diffs of it, but not in DVC's tables, which it would widen.
     """
     names = [name for name in {**after, **before} if before.get(name) != after.get(name)]
-    said = []
+    networks = []
     for network, hyperparameters in (("tuned", after), ("baseline", before)):
         parts = [listed({name: hyperparameters[name] for name in names if name in hyperparameters})]
         if compared["epochs"]["tuned"] != compared["epochs"]["baseline"]:
             parts.append(console.count(compared["epochs"][network], "epoch"))
-        said.append(", ".join(filter(None, parts)) or "nothing")
+        networks.append(", ".join(filter(None, parts)) or "nothing")
     score, form = compared[f"test_{NAME}"], f"+{decimals(compared['margin'])}"
     return [
-        f"{' instead of '.join(said)}:" if said != ["nothing"] * 2 else "the same hyperparameters:",
+        f"{' instead of '.join(networks)}:" if networks != ["nothing"] * 2 else "the same hyperparameters:",
         f"{fewer(compared['parameters']['ratio'])} parameters,",
         f"{duration(compared['seconds_per_training'])},",
         f"test {NAME.replace('_', ' ')} {score['difference']:{form}}",

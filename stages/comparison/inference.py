@@ -82,27 +82,27 @@ def difference_of_scores(baseline: np.ndarray, tuned: np.ndarray, *, same: bool 
         tuned: the same for the tuned network, the same seeds and examples in the same order.
         same: whether both are the same network, whose scores cannot differ.
     """
-    difference = np.subtract(tuned, baseline, dtype=np.float64)
-    seeds, examples = difference.shape
-    mean = difference.mean()
-    deviations = difference - mean
+    differences = np.subtract(tuned, baseline, dtype=np.float64)
+    seeds, examples = differences.shape
+    mean = float(differences.mean())
+    deviations = differences - mean
     by_seed, by_example = deviations.mean(1, keepdims=True), deviations.mean(0, keepdims=True)
     residual = ((deviations - by_seed - by_example) ** 2).sum() / (seeds - 1) / (examples - 1)
     of_seeds = (by_seed**2).sum() / (seeds - 1)
-    of_examples = (by_example**2).sum() / (examples - 1) / examples - residual / difference.size
-    found = Difference(
-        estimate=float(mean),
-        low=float(mean),
-        high=float(mean),
+    of_examples = (by_example**2).sum() / (examples - 1) / examples - residual / differences.size
+    difference = Difference(
+        estimate=mean,
+        low=mean,
+        high=mean,
         of_seeds=float(of_seeds),
         of_examples=max(float(of_examples), 0.0),
         seeds=seeds,
         examples=examples,
-        right_or_wrong=bool(np.isin(difference, (-1, 0, 1)).all()),
+        right_or_wrong=bool(np.isin(differences, (-1, 0, 1)).all()),
     )
     if same:
-        return found
-    return replace(found, low=float(mean - _reach(found, mean)), high=float(mean + _reach(found, -mean)))
+        return difference
+    return replace(difference, low=mean - _reach(difference, mean), high=mean + _reach(difference, -mean))
 
 
 def verdict(difference: Difference, margin: float) -> str:
@@ -122,8 +122,8 @@ def probability_within(difference: Difference, margin: float) -> float:
     That is the confidence distribution (Schweder & Hjort 2016, "Confidence, Likelihood, Probability").
     """
     above = difference.estimate + margin
-    found = [float(stdtr(freedom, above / error)) for error, freedom in difference.spreads(-margin)]
-    return min(found) if above > 0 else max(found)
+    confidences = [float(stdtr(freedom, above / error)) for error, freedom in difference.spreads(-margin)]
+    return min(confidences) if above > 0 else max(confidences)
 
 
 def replicates_to_settle(difference: Difference, margin: float) -> int | None:
@@ -140,12 +140,12 @@ def replicates_to_settle(difference: Difference, margin: float) -> int | None:
     return None
 
 
-def _reach(found: Difference, estimate: float) -> float:
-    """How far below `estimate`, which is that of `found` or its opposite, the interval reaches."""
-    error, freedom = found.spread()
-    half, a = _quantile(freedom) * error, _quantile(math.inf) ** 2 / found.examples
+def _reach(difference: Difference, estimate: float) -> float:
+    """How far below `estimate`, which is that of `difference` or its opposite, the interval reaches."""
+    error, freedom = difference.spread()
+    half, a = _quantile(freedom) * error, _quantile(math.inf) ** 2 / difference.examples
     square = a * (a - 4 * estimate * (1 + estimate))
-    if not found.right_or_wrong or square < 0:
+    if not difference.right_or_wrong or square < 0:
         return half
     # Wilson's: the largest share with estimate + share = 1.96 * sqrt(share * (1 - share) / examples)
     return max(half, estimate + (a - 2 * estimate + math.sqrt(square)) / (2 * (1 + a)))

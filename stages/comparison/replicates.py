@@ -45,8 +45,8 @@ def train_and_test(
     Raises:
         UserError: a training failed.
     """
-    trained = train_replicates(name, hyperparameters, epochs, settings, runner)
-    checkpoints, tests = zip(*trained, strict=True)
+    replicates = train_replicates(name, hyperparameters, epochs, settings, runner)
+    checkpoints, tests = zip(*replicates, strict=True)
     scores = np.stack([test["scores"] for test in tests]).astype(np.float32)
     labels, classes = splits.load(splits.TEST).labels, splits.load(splits.TRAINING).classes
     predictions = predicted(np.stack([test["outputs"] for test in tests]), labels, classes)
@@ -87,9 +87,8 @@ def train_replicates(
         bar.write(f"{name}: {len(seeds)} trainings of {console.count(epochs, 'epoch')}; {stored}")
         for training, checkpoint, test in runner.run(dict.fromkeys(trainings, epochs)):
             if isinstance(checkpoint, str):
-                raise console.UserError(
-                    f"{name}: the network cannot be trained with {listed(hyperparameters)}: {checkpoint}"
-                )
+                problem = f"the network cannot be trained with {listed(hyperparameters)}: {checkpoint}"
+                raise console.UserError(f"{name}: {problem}")
             results[training] = checkpoint, test
     return [results[training] for training in trainings]
 

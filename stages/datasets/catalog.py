@@ -45,9 +45,8 @@ def load(name: str, raw: Path) -> Dataset:
             mistake = f"{error.filename} is missing; bring it"
         raise UserError(f"{name}: {mistake}, or mend its function in stages/datasets") from None
     if not isinstance(dataset, Dataset):
-        raise UserError(
-            f"{name}: its function in stages/datasets returns {type(dataset).__name__}, no Dataset"
-        )
+        kind = type(dataset).__name__
+        raise UserError(f"{name}: its function in stages/datasets returns {kind}, no Dataset")
     if problem := next(dataset.problems(), None):
         raise UserError(f"{name}: {problem}; mend the data, or its function in stages/datasets")
     return dataset

@@ -44,11 +44,9 @@ class Dataset:
                 yield f"the train part has {_form(self.train)}, but the {part} part {_form(split)}"
         if self.validation and (self.train.weights is None) != (self.validation.weights is None):
             yield "the train or the validation part has weights, but the other has none"
-        for one, other in combinations(parts, 2):
-            groups, others = parts[one].groups, parts[other].groups
-            if groups is None or others is None:
-                continue
-            if (shared := np.intersect1d(groups, others)).size:
+        groups = {part: split.groups for part, split in parts.items() if split.groups is not None}
+        for one, other in combinations(groups, 2):
+            if (shared := np.intersect1d(groups[one], groups[other])).size:
                 yield f"the {one} part and the {other} part share {shared.size} groups, such as {shared[0]}"
         if self.test.groups is not None and np.ptp(self.test.groups) == 0:
             yield "the test part has one group, but needs 2, to tell how far other groups would differ"

@@ -25,12 +25,12 @@ def from_folders(train: Path, test: Path, *, size: tuple[int, int], grey: bool =
     Raises:
         UserError: the folders of both parts differ, or a file is no image.
     """
-    names, others = (
+    names, test_names = (
         [path.name for path in sorted(part.iterdir()) if path.is_dir() and path.name[0] != "."]
         for part in (train, test)
     )
-    if names != others:
-        both = f"{train} has folders {', '.join(names)}, but {test} {', '.join(others)}"
+    if names != test_names:
+        both = f"{train} has folders {', '.join(names)}, but {test} {', '.join(test_names)}"
         raise UserError(f"{both}; each part should have a folder for each class")
     digest, parts = hashlib.sha256(), []
     for part in (train, test):

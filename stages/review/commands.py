@@ -34,11 +34,11 @@ def resolve(base: str | None) -> tuple[str, str]:
     if full.startswith(("refs/heads/", "refs/remotes/")) and name != "HEAD":
         # What the branch has got since would look like a change that is taken back here
         commit, name = git("merge-base", full, "HEAD"), f"the merge base with {name}"
-    found = (commit or git("for-each-ref", "--format=%(objectname)", f"refs/exps/*/*/{name}")).split()
-    if len(found) != 1:
+    commits = (commit or git("for-each-ref", "--format=%(objectname)", f"refs/exps/*/*/{name}")).split()
+    if len(commits) != 1:
         way_out = "`git fetch`, in a shallow clone with --unshallow, or name another revision"
         raise UserError(f"nothing to compare with: {name} is not known here; {way_out}")
-    return name, found[0]
+    return name, commits[0]
 
 
 def out_of_date() -> str:

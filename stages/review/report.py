@@ -35,6 +35,7 @@ HEADLINES: dict[str, int | str] = {
 }
 WORST_FIRST = ("inferior", "inconclusive", "non_inferior", "no", "yes")
 MARKER = "<!-- metrics report -->"
+WARNING = "> [!WARNING]\n> "
 ONE_LOOK = (
     "To choose among several branches, compare the scores in the search: the best test score is partly luck."
 )
@@ -112,18 +113,18 @@ def written(base: str | None, *, draw: bool, pictures_url: str | None) -> tuple[
 
     It shows the pictures, or links to `pictures_url`. What cannot be had is left out, with a note.
     """
-    warnings: list[str] = []
     decided: list[str] = []
     notes: list[str] = []
     changed: list[str] = []
     tune: dict[str, Any] = {}
     files: dict[str, bytes] = {}
     summary = pictures.conclusion()
+    parts = [f"**{escaped(summary)}**" if summary else ""]
     with noted(notes):
         if stale := out_of_date():
-            warnings.append(f"The {stale}, and commit.")
+            parts.append(f"{WARNING}The {escaped(stale)}, and commit.")
     if run("git", "status", "--porcelain", "--", "metrics", "dvc.lock"):
-        warnings.append("These metrics are not committed: their last digits are this machine's.")
+        parts.append(f"{WARNING}These metrics are not committed: their last digits are this machine's.")
     with noted(notes):
         compared, tune = (read_json(Path(f"metrics/{name}.json")) for name in ("comparison", "tune"))
         decided.extend(scores(compared, tune))
@@ -136,8 +137,6 @@ def written(base: str | None, *, draw: bool, pictures_url: str | None) -> tuple[
         changed.extend(tables(name, params, metrics, tune.get("objective")))
         if draw and (params or metrics):
             files = pictures.of_change(commit, summary)
-    parts = [f"**{escaped(summary)}**" if summary else ""]
-    parts += [f"> [!WARNING]\n> {escaped(line)}" for line in warnings]
     parts.append("\n".join(f"- {escaped(line)}" for line in decided))
     parts += [f"_{escaped(note)}_" for note in notes] + changed
     drawn = [name for name in files if name.endswith(".png")]
@@ -241,7 +240,7 @@ def shown(value: object, sign: str = "") -> str:
 def escaped(value: str) -> str:
     """Return `value` as Markdown that shows it in one line; what is in backticks stays code."""
     meaningful = r"(`[^`]+`)|([\\`*<>\[\]&~|]|(?<![^\W_])_|_(?![^\W_]))"
-    text = re.sub(meaningful, lambda found: found[1] or f"\\{found[2]}", " ".join(value.split()))
+    text = re.sub(meaningful, lambda match: match[1] or f"\\{match[2]}", " ".join(value.split()))
     return text.replace("@", "&#64;")  # a name after it would be notified
 
 
@@ -249,7 +248,7 @@ def code(value: str) -> str:
     """Return `value` as code, where a name after @ notifies nobody; in HTML if backticks would break."""
     value = " ".join(value.split())
     if re.search(r"[`|\\]", value):
-        return f"<code>{re.sub(r'[^a-zA-Z0-9 ]', lambda found: f'&#{ord(found[0])};', value)}</code>"
+        return f"<code>{re.sub(r'[^a-zA-Z0-9 ]', lambda match: f'&#{ord(match[0])};', value)}</code>"
     return f"`{value}`" if value else ""
 
 

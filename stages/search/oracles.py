@@ -76,10 +76,8 @@ def search_space(space: dict[str, Dimension]) -> keras_tuner.HyperParameters:
                 f"have no value of {never[0]} in common"
             )
         config = {"name": name, **dimension.model_dump(exclude={"type", "when"})}
-        config["conditions"] = [
-            {"class_name": "Parent", "config": {"name": parent, "values": values}}
-            for parent, values in conditions.items()
-        ]
+        parents = [{"name": parent, "values": values} for parent, values in conditions.items()]
+        config["conditions"] = [{"class_name": "Parent", "config": parent} for parent in parents]
         if isinstance(dimension, Range):
             slack = _slack(dimension) if isinstance(dimension, FloatRange) else 0
             config |= {"min_value": config.pop("min") - slack, "max_value": config.pop("max") + slack}
@@ -93,8 +91,8 @@ def _conditions(name: str, space: dict[str, Dimension]) -> dict[str, list]:
     """The values of others with which `name` is active, those of a parent's parents first."""
     conditions: dict[str, list] = {}
     for parent, active in space[name].when.items():
-        for other, values in (_conditions(parent, space) | {parent: active}).items():
-            conditions[other] = [value for value in values if value in conditions.get(other, values)]
+        for ancestor, values in (_conditions(parent, space) | {parent: active}).items():
+            conditions[ancestor] = [value for value in values if value in conditions.get(ancestor, values)]
     return conditions
 
 

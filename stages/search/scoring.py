@@ -99,12 +99,15 @@ class CrossValidation:
         return float(by_fold.std(ddof=1) * np.sqrt(1 / folds + 1 / (folds - 1)))
 
 
-def trainings(scoring: Holdout | CrossValidation, hyperparameters: Mapping[str, object]) -> list[Training]:
+Scoring = Holdout | CrossValidation
+
+
+def trainings(scoring: Scoring, hyperparameters: Mapping[str, object]) -> list[Training]:
     """Return the trainings of a trial."""
     return [Training(hyperparameters, seed, name) for seed in scoring.seeds for name in scoring.subsets]
 
 
-def evaluate(scoring: Holdout | CrossValidation, results: list[Checkpoint | str], epochs: int) -> Evaluation:
+def evaluate(scoring: Scoring, results: list[Checkpoint | str], epochs: int) -> Evaluation:
     """Return what a trial of `epochs` epochs comes to, from its trainings' checkpoints or why they failed.
 
     Of a checkpoint that has more epochs, such as one that is from the store, only the first `epochs` count.
@@ -115,13 +118,13 @@ def evaluate(scoring: Holdout | CrossValidation, results: list[Checkpoint | str]
             return Evaluation(failure=result)
         history = {name: values[:epochs] for name, values in result.history.items()}
         checkpoints.append(replace(result, history=history, seconds=result.seconds[:epochs]))
-    found = Evaluation(
+    reached = Evaluation(
         epochs=max(len(checkpoint.history["loss"]) for checkpoint in checkpoints),
         parameters=checkpoints[0].parameters,
         failure=next((checkpoint.failure for checkpoint in checkpoints if checkpoint.failure), None),
     )
-    if found.failure:
-        return found
+    if reached.failure:
+        return reached
     best_epochs = [scoring.best_epoch(checkpoint.history) for checkpoint in checkpoints]
     scores = [
         {name: checkpoint.history[name][epoch - 1] for name in EVALUATED}
@@ -129,7 +132,7 @@ def evaluate(scoring: Holdout | CrossValidation, results: list[Checkpoint | str]
     ]
     seconds = np.concatenate([checkpoint.seconds for checkpoint in checkpoints])
     return replace(
-        found,
+        reached,
         scores={name: float(np.mean([score[name] for score in scores])) for name in (SCORE, LOSS)},
         standard_error=scoring.standard_error(scores),
         best_epoch=max(best_epochs),
@@ -137,7 +140,7 @@ def evaluate(scoring: Holdout | CrossValidation, results: list[Checkpoint | str]
     )
 
 
-def scoring_of(settings: Params) -> Holdout | CrossValidation:
+def scoring_of(settings: Params) -> Scoring:
     """Return how a trial is scored: for `sklearn` on folds, for other strategies on the validation examples.
 
     Raises:

@@ -16,11 +16,12 @@ from stages.base.params import Bayesian, Tune
 from stages.compute.runner import Training
 from stages.search import oracles
 from stages.search.oracles import keras_tuner
-from stages.search.scoring import CrossValidation, Evaluation, Holdout, evaluate, trainings
+from stages.search.scoring import Evaluation, Scoring, evaluate, trainings
 from stages.training.checkpoint import Checkpoint
-from stages.training.evaluation import SCORE
+from stages.training.evaluation import LOSS, SCORE
 
 Run = Callable[[Mapping[Training, int]], Iterable[tuple[Training, Checkpoint | str, dict]]]
+Report = Callable[["Trial"], None]
 
 
 @dataclass(frozen=True)
@@ -36,10 +37,10 @@ class Trial:
 def search(
     oracle: keras_tuner.Oracle,
     run: Run,
-    scoring: Holdout | CrossValidation,
+    scoring: Scoring,
     tune: Tune,
     baseline: Mapping[str, object],
-    report: Callable[[Trial], None] = lambda trial: None,
+    report: Report = lambda trial: None,
 ) -> list[Trial]:
     """Return the trial of the baseline, number 0, and those that `oracle` asks for, evaluated, in its order.
 
@@ -63,21 +64,19 @@ def search(
     return trials
 
 
-def best(trials: list[Trial], objective: keras_tuner.Objective) -> Trial | None:
+def best(trials: list[Trial], objective: str) -> Trial | None:
     """Return the best trial, the first of equals, as KerasTuner's `get_best_trials`; None if all failed."""
     scored = (trial for trial in trials if not trial.evaluation.failure)
     return max(scored, key=lambda trial: goodness(trial, objective), default=None)
 
 
-def goodness(trial: Trial, objective: keras_tuner.Objective) -> float:
-    """Return the score of `trial`, with the other sign where less is better."""
-    score = trial.evaluation.scores[objective.name]
-    return score if objective.direction == "max" else -score
+def goodness(trial: Trial, objective: str) -> float:
+    """Return the score or, with the other sign, the loss of `trial`: more is better."""
+    score = trial.evaluation.scores[objective]
+    return -score if objective == LOSS else score
 
 
-def as_good(
-    trials: list[Trial], objective: keras_tuner.Objective, tolerance: float | None = None
-) -> list[Trial]:
+def as_good(trials: list[Trial], objective: str, tolerance: float | None = None) -> list[Trial]:
     """Return the trials that are as good as the best, smallest first; of the same hyperparameters, the first.
 
     Without `tolerance`: those whose objective is within one standard error of the best, the 1 SE rule
@@ -99,15 +98,13 @@ def as_good(
     if tolerance is None:
         tolerance = top.evaluation.standard_error or 0.0
     else:
-        objective = keras_tuner.Objective(SCORE, "max")
+        objective = SCORE
     least = goodness(top, objective) - tolerance - 1e-12  # 0.98 - 0.003 is more than 0.977
     good = [trial for trial in full.values() if goodness(trial, objective) >= least]
     return sorted(good, key=lambda trial: (trial.evaluation.parameters, -goodness(trial, objective)))
 
 
-def _evaluate(
-    planned: list[Trial], run: Run, scoring: Holdout | CrossValidation, report: Callable[[Trial], None]
-) -> list[Trial]:
+def _evaluate(planned: list[Trial], run: Run, scoring: Scoring, report: Report) -> list[Trial]:
     """Return the `planned` trials with their evaluations, in their order."""
     needed = [trainings(scoring, trial.hyperparameters) for trial in planned]
     trials_of: defaultdict[Training, list[int]] = defaultdict(list)

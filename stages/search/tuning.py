@@ -1,7 +1,7 @@
 """The body of the stage `tune`: from params.yaml and the prepared data to the search's outputs."""
 
 import time
-from collections.abc import Callable
+from bisect import insort
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,10 +16,9 @@ from stages.base.params import Params, Range, Tune
 from stages.base.section import listed
 from stages.compute.runner import Runner
 from stages.search import oracles
-from stages.search.oracles import keras_tuner
-from stages.search.scoring import CrossValidation, Evaluation, Holdout, trainings
-from stages.search.search import Trial, as_good, best, goodness, rehearse, search
-from stages.training.evaluation import SCORE
+from stages.search.scoring import Evaluation, Scoring, trainings
+from stages.search.search import Report, Trial, as_good, best, goodness, rehearse, search
+from stages.training.evaluation import LOSS, SCORE
 
 EDGE = 0.05  # of a range, from either end
 TRIALS = "metrics/plots/trials.csv"
@@ -52,8 +51,9 @@ class Choice:
         return ", ".join(role for role, applies in roles.items() if applies)
 
 
-def choose(trials: list[Trial], tune: Tune, objective: keras_tuner.Objective) -> Choice:
+def choose(trials: list[Trial], tune: Tune) -> Choice:
     """Return what `tune.selection` takes; UserError if all trials failed."""
+    objective = tune.objective
     top = best(trials, objective)
     if top is None:
         why = trials[0].evaluation.failure
@@ -66,12 +66,12 @@ def choose(trials: list[Trial], tune: Tune, objective: keras_tuner.Objective) ->
     good = by_rule[tune.selection]
     reference = max(good, key=lambda trial: (goodness(trial, objective), -trial.number))
     width = {
-        "tolerance": tune.tolerance if tune.objective == SCORE else None,  # it is of that score
+        "tolerance": tune.tolerance if objective == SCORE else None,  # it is of that score
         "one_standard_error": reference.evaluation.standard_error,
         "best": 0.0,
     }[tune.selection]
-    worse = -1 if objective.direction == "max" else 1
-    limit = None if width is None else reference.evaluation.scores[tune.objective] + worse * width
+    worse = 1 if objective == LOSS else -1
+    limit = None if width is None else reference.evaluation.scores[objective] + worse * width
     return Choice(good[0], reference, top, by_rule, limit)
 
 
@@ -138,8 +138,8 @@ def with_importance(table: pd.DataFrame) -> pd.DataFrame:
         return table.assign(importance=None, r2=None)
     inputs = positions.to_numpy()
     forest = RandomForestRegressor(oob_score=True, random_state=0, n_jobs=1).fit(inputs, scores)
-    found = permutation_importance(forest, inputs, scores, n_repeats=10, random_state=0, n_jobs=1)
-    drops = pd.Series(found.importances_mean.clip(0), index=positions.columns)
+    importances = permutation_importance(forest, inputs, scores, n_repeats=10, random_state=0, n_jobs=1)
+    drops = pd.Series(importances.importances_mean.clip(0), index=positions.columns)
     shares = table["hyperparameter"].map(drops / max(drops.to_numpy().sum(), 1e-12)).round(3)
     return table.assign(importance=shares, r2=round(float(forest.oob_score_), 3))
 
@@ -162,7 +162,7 @@ def shown_score(trial: Trial, tune: Tune) -> str:
     return f"{trial.evaluation.scores[tune.objective]:{digits}}"
 
 
-def reporter(bar: tqdm, count: int, tune: Tune, objective: keras_tuner.Objective) -> Callable[[Trial], None]:
+def reporter(bar: tqdm, count: int, tune: Tune) -> Report:
     """Return a function that is called with each trial that is done, of `count`.
 
     It shows the best score in the bar and, without a terminal to draw it on, a line for the trial. It writes
@@ -171,24 +171,23 @@ def reporter(bar: tqdm, count: int, tune: Tune, objective: keras_tuner.Objective
     trials: list[Trial] = []
 
     def report(trial: Trial) -> None:
-        trials.append(trial)
-        in_order = sorted(trials, key=lambda trial: trial.number)
-        write_csv(TRIALS, pd.DataFrame(row(each, objective.name) for each in in_order))
-        top = best(trials, objective)
+        insort(trials, trial, key=lambda trial: trial.number)
+        write_csv(TRIALS, pd.DataFrame(row(each, tune.objective) for each in trials))
+        top = best(trials, tune.objective)
         so_far = f"best={shown_score(top, tune)}" if top else "no score yet"
         bar.set_postfix_str(so_far, refresh=False)
         if bar.disable:
             evaluation = trial.evaluation
             tried = " ".join(f"{n}={value}" for n, value in trial.hyperparameters.items() if n in tune.space)
             failed = evaluation.failure and f"failed: {evaluation.failure}"
-            score = failed or f"{objective.name}={shown_score(trial, tune)}"
+            score = failed or f"{tune.objective}={shown_score(trial, tune)}"
             done = f"{len(trials)}/{count} trial {trial.number}"
             print(f"{done}: {tried} epochs={evaluation.epochs} {score} {so_far}", flush=True)
 
     return report
 
 
-def tune(settings: Params, scoring: Holdout | CrossValidation, runner: Runner) -> None:
+def tune(settings: Params, scoring: Scoring, runner: Runner) -> None:
     """Search on `runner`'s workers; write data/tune, metrics/tune.json and metrics/plots/{trials,space}.csv.
 
     Raises:
@@ -205,12 +204,10 @@ def tune(settings: Params, scoring: Holdout | CrossValidation, runner: Runner) -
         stored = f"{console.count(len(runner.stored), 'training')} in {settings.runtime.store}"
         planned = f"up to {count} trials, one of the baseline, {console.count(epochs, 'epoch')}"
         bar.write(f"tune: {planned}; {stored}")
-        report = reporter(bar, count, tune, oracle.objective)
-        trials = search(oracle, runner.run, scoring, tune, baseline, report)
-        choice = choose(trials, tune, oracle.objective)
-    for note in filter(
-        None, (oracles.only_random(oracle, tune), doubt(choice, tune), edge(choice.top, tune))
-    ):
+        trials = search(oracle, runner.run, scoring, tune, baseline, reporter(bar, count, tune))
+        choice = choose(trials, tune)
+    notes = oracles.only_random(oracle, tune), doubt(choice, tune), edge(choice.top, tune)
+    for note in filter(None, notes):
         console.say(note)
     write_csv(TRIALS, pd.DataFrame(row(trial, tune.objective, choice) for trial in trials))
     write_csv("metrics/plots/space.csv", space_rows(trials, choice.trial, tune))
