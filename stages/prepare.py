@@ -64,6 +64,11 @@ def main() -> None:
     splits.write_about(len(train_rows), len(validation_rows), bool(data.validation), data.class_names)
     content = metrics(name, data, len(train_rows))
     write_json("metrics/prepare.json", content)
+    labels = train.labels[:1000]
+    if labels.ndim > 1 and np.isin(labels, (0, 1)).all() and (labels.sum(-1) == 1).all():
+        console.say(
+            "note: labels look one-hot; as classes, labels.argmax(-1), parts get equal shares of each"
+        )
     counts = ", ".join(f"{content[f'{part}_examples']:,} {part}" for part in ("train", "validation", "test"))
     weighted = "" if train.weights is None else ", weighted"
     console.result(f"prepare: {name}, {counts} examples of {described(data.train)}{weighted}{grouped(parts)}")

@@ -202,13 +202,19 @@ BOTH = "outputs of shape (256, {}) and labels of shape (256{})"
             f"cannot be computed from {BOTH.format(3, ',')} (ValueError: no",
         ),
         (lambda: dense(12, CCE, "softmax"), SEVERAL, f"the loss .*{BOTH.format(12, ', 12')}"),
-        (lambda: dense(3, lambda a, b: keras.ops.mean(b)), CLASSES, "has shape ()"),
+        (lambda: dense(3, lambda a, b: keras.ops.mean(b)), CLASSES, "has shape (); it should be a number for each"),
         (lambda: dense(3, lambda a, b: b[1:, 0]), CLASSES, "has shape (255,)"),
         (lambda: dense(3, None), CLASSES, "the loss cannot be computed"),
         (
             lambda: dense(1, "categorical_crossentropy", "sigmoid"),
             BINARY,
             f"the loss is the same whatever the network returns: {BOTH.format(1, ',')}",
+        ),
+        (lambda: dense(1, BCE, "softmax"), BINARY, "returns 1 for each example, as a softmax of one output"),
+        (
+            lambda: dense(1, keras.losses.MeanSquaredError(reduction="sum")),
+            NUMBERS,
+            "the loss has reduction sum; use its default",
         ),
     ],
 )
@@ -220,6 +226,13 @@ def test_what_does_not_fit_is_one_line(make, labels, said):
     assert message.startswith("stages/training/model.py: ")
     assert all(part in message for part in said.split(".*")), message
     assert "\n" not in message
+
+
+@pytest.mark.usefixtures("any_score")
+@pytest.mark.parametrize("loss", ["mse", "mae", "huber", "mape"])
+def test_a_loss_of_large_numbers_is_not_taken_for_one_of_nothing(loss):
+    """In float32, 1e10 and 1e10 + 1 are the same."""
+    network.check(dense(1, loss), Subset.of(Split(INPUTS, 1e10 * (1 + NUMBERS))))
 
 
 @pytest.mark.usefixtures("any_score")
@@ -266,6 +279,9 @@ def test_a_score_of_the_whole_set_may_need_each_class(monkeypatch):
         network.check(dense(3, CCE, "softmax"), subset.at(np.arange(7, N)))
 
 
+FOUR, IN_A = Split(INPUTS, CLASSES), Split({"a": INPUTS}, CLASSES)
+
+
 @pytest.fixture
 def use_build(monkeypatch):
     """A function that has its argument build the networks."""
@@ -273,8 +289,8 @@ def use_build(monkeypatch):
 
 
 @pytest.mark.usefixtures("any_score")
-@pytest.mark.parametrize("shapes", [(4,), {"a": (4,)}])
-def test_a_network_that_is_not_built_is_built_for_the_shapes_of_the_data(use_build, shapes):
+@pytest.mark.parametrize("data", [FOUR, IN_A])
+def test_a_network_that_is_not_built_is_built_for_the_shapes_of_the_data(use_build, data):
     class OfDictionary(Own):
         def call(self, inputs):
             return super().call(inputs["a"] if isinstance(inputs, dict) else inputs)
@@ -285,11 +301,31 @@ def test_a_network_that_is_not_built_is_built_for_the_shapes_of_the_data(use_bui
         return made
 
     use_build(build)
-    made = network.build(BARE, shapes, 3, 1)
+    made = network.build(BARE, data, 1)
     assert made.count_params() == 4 * 3 + 3
-    network.check(made, Subset.of(Split({"a": INPUTS} if isinstance(shapes, dict) else INPUTS, CLASSES)))
-    again = network.build(BARE, shapes, 3, 1)
+    network.check(made, Subset.of(data))
+    again = network.build(BARE, data, 1)
     np.testing.assert_equal(made.get_weights(), again.get_weights())
+
+
+def test_a_network_that_is_not_built_gets_numbers_of_the_datas_type(use_build):
+    class Rows(keras.Model):
+        """Takes rows of a table, by integers."""
+
+        def __init__(self):
+            super().__init__()
+            self.table = self.add_weight(shape=(9, 3))
+
+        def call(self, tokens):
+            return keras.ops.softmax(keras.ops.mean(keras.ops.take(self.table, tokens, axis=0), 1))
+
+    def build(shapes, outputs, hyperparameters):
+        made = Rows()
+        made.compile("sgd", loss=CCE)
+        return made
+
+    use_build(build)
+    assert network.build(BARE, Split(TOKENS, CLASSES), 1).count_params() == 27
 
 
 @pytest.mark.parametrize(
@@ -308,7 +344,7 @@ def test_a_network_that_is_not_built_is_built_for_the_shapes_of_the_data(use_bui
 @pytest.mark.usefixtures("engine")
 def test_other_hyperparameters_than_the_network_reads_are_refused(hyperparameters, said):
     with pytest.raises(UserError) as error:
-        network.build(hyperparameters, (4,), 3, 1)
+        network.build(hyperparameters, FOUR, 1)
     assert str(error.value).startswith(f"stages/training/model.py {said}")
     assert "\n" not in str(error.value)
 
@@ -322,20 +358,21 @@ def test_hyperparameters_are_attributes_and_optional_ones_may_be_asked_for_by_a_
         return dense(outputs, CCE, "softmax", shapes)
 
     use_build(build)
-    network.build({**BARE, "layers": 2, "units_0": 8, "units_1": 4}, (4,), 3, 1)
+    network.build({**BARE, "layers": 2, "units_0": 8, "units_1": 4}, FOUR, 1)
     assert asked == [8, 4]
     with pytest.raises(UserError, match="never reads the hyperparameter units_2"):
-        network.build({**BARE, "layers": 2, "units_0": 8, "units_1": 4, "units_2": 4}, (4,), 3, 1)
+        network.build({**BARE, "layers": 2, "units_0": 8, "units_1": 4, "units_2": 4}, FOUR, 1)
 
 
-@pytest.mark.parametrize("made", [None, "a model", "not compiled"])
+@pytest.mark.parametrize("made", [None, "a model", "not compiled", "without a loss"])
 def test_what_build_returns_is_a_compiled_model(use_build, made):
     plain = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
-    use_build(lambda *_: plain if made == "not compiled" else made)
-    with pytest.raises(
-        UserError, match=r"model.py: build returns a \w+; it should be a compiled Keras model$"
-    ):
-        network.build(BARE, (4,), 3, 1)
+    if made == "without a loss":
+        plain.compile("sgd")
+    use_build(lambda *_: plain if made in ("not compiled", "without a loss") else made)
+    line = r"model.py: build returns a \w+; it should be a Keras model, compiled with a loss$"
+    with pytest.raises(UserError, match=line):
+        network.build(BARE, FOUR, 1)
 
 
 @pytest.mark.parametrize("names", [(), ("epochs",), ("steps_per_epoch",), ("steps_per_epoch", "epochs")])
@@ -349,7 +386,7 @@ def test_steps_and_epochs_are_given_to_a_build_that_has_such_parameters(use_buil
     keywords = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in names]
     build.__signature__ = inspect.Signature(keywords)
     use_build(build)
-    network.build(BARE, (4,), 3, 1, steps_per_epoch=45, epochs=7)
+    network.build(BARE, FOUR, 1, steps_per_epoch=45, epochs=7)
     assert got == {name: {"steps_per_epoch": 45, "epochs": 7}[name] for name in names}
     assert network.takes_epochs() == ("epochs" in names)
 

@@ -80,6 +80,18 @@ def test_the_standard_error_of_a_mean_is_the_same_by_examples_and_by_parts(use_s
     assert by_parts[1] == pytest.approx(by_examples[1], rel=0.3)  # of 50 parts, it varies by a tenth
 
 
+def test_a_score_cannot_change_the_data(use_score):
+    """Which the network computes on: the loss of the test examples would depend on what was tested before."""
+
+    def score(labels, outputs):
+        labels[labels == 0] = 9
+        return labels
+
+    use_score(score)
+    with pytest.raises(ValueError, match="read-only"):
+        evaluation.mean(*scored())
+
+
 def test_few_examples_are_parts_of_their_own(use_score):
     use_score(lambda labels, outputs: labels.mean())
     values = evaluation.values(np.array([1.0, 2.0, 6.0]), np.zeros((3, 1)))

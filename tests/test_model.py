@@ -22,7 +22,7 @@ def digits():
 
 
 def test_it_is_the_tutorials(digits):
-    made = network.build(BASELINE, digits[0].shapes, digits[0].outputs, 0)
+    made = network.build(BASELINE, digits[0], 0)
     assert BASELINE == {"units": 512, "dropout": 0.2, "learning_rate": 0.001, "batch_size": 32}
     assert made.count_params() == PARAMETERS
     assert [type(layer).__name__ for layer in made.layers] == ["Flatten", "Dense", "Dropout", "Dense"]
@@ -56,12 +56,23 @@ SOFTMAX = np.float32([[0.2, 0.5, 0.3], [0.6, 0.3, 0.1]])
         ([1, 0, 0], [[0.7], [0.5], [0.6]], [1, 1, 0]),
         ([[1, 0], [1, 1]], [[0.7, 0.2], [0.4, 0.9]], [1, 0.5]),
         ([[1, 0], [2, 2]], [SOFTMAX, SOFTMAX], [1, 0]),
+        ([[0, 1, 0], [0, 0, 1]], SOFTMAX, [1, 0]),
     ],
-    ids=["softmax", "one sigmoid", "several sigmoids", "tokens"],
+    ids=["softmax", "one sigmoid", "several sigmoids", "tokens", "one-hot"],
 )
 def test_the_score_is_the_share_that_is_right_of_each_example(labels, outputs, right):
     assert score(np.int32(labels), np.float32(outputs)).tolist() == right
     assert (NAME, SCORE) == ("accuracy", "val_accuracy")
+
+
+@pytest.mark.parametrize(
+    ("labels", "outputs"),
+    [([0.2, 3.0], [[0.7], [0.5]]), ([-1, 1], [[0.1], [0.5]]), ([0, 1], [[-0.3], [2.1]]), ([[0, 2]], [[0.1, 0.2]])],
+    ids=["numbers", "-1 and 1", "logits", "counts"],
+)
+def test_what_is_no_accuracy_is_none(labels, outputs):
+    with pytest.raises(ValueError, match="accuracy is of labels 0 and 1 and outputs from 0 to 1; for others"):
+        score(np.array(labels), np.float32(outputs))
 
 
 def test_a_hyperparameter_is_added_to_the_space_in_one_line(tmp_path):

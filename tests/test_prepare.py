@@ -250,7 +250,7 @@ def test_good_data_have_no_problems(kind, monkeypatch, tmp_path):
         ),
         (
             {"test": Split(numbers().inputs.astype(">f4"), numbers().labels)},
-            "the test part has inputs of type >f4, not integers or floats of this machine's byte order",
+            "the test part has inputs of type >f4, not integers or floats of 64 bits at most",
         ),
         (
             {"train": numbers(weights=np.ones((4, 2)))},
@@ -321,7 +321,7 @@ def test_good_data_have_no_problems(kind, monkeypatch, tmp_path):
             {"validation": numbers((0, 3))},
             "the validation part has class 3, but the train part only classes up",
         ),
-        ({"class_names": ["one"]}, "there are 1 names for 2 classes"),
+        ({"class_names": ["one"]}, "there are 1 different names for 2 classes"),
         (
             {part: Split(numbers().inputs, numbers().labels[:, None]) for part in ("train", "test")},
             "the train part has labels of shape (4, 1); they should be (4,)",
@@ -346,7 +346,7 @@ def test_good_data_have_no_problems(kind, monkeypatch, tmp_path):
             {"train": MASKS, "test": replace(MASKS, labels=MASKS.labels + 1)},
             "the test part has class 3, but the train part only classes up to 2",
         ),
-        ({"train": MASKS, "test": MASKS, "class_names": ["one"]}, "there are 1 names for 3 classes"),
+        ({"train": MASKS, "test": MASKS, "class_names": ["one"]}, "there are 1 different names for 3 classes"),
     ],
 )
 def test_what_cannot_be_trained_on_is_one_line(dataset, problem, monkeypatch, tmp_path):

@@ -59,7 +59,7 @@ def train(
     checkpoint: Checkpoint | None = None,
 ) -> Checkpoint:
     """Train a new network on `data` to epoch `epochs`, from `checkpoint` or from the start."""
-    made = network.build(hyperparameters, data.shapes, data.outputs, seed)
+    made = network.build(hyperparameters, data, seed)
     return Trainer(
         made,
         Subset.of(data),

@@ -7,6 +7,7 @@ exit status 1; any other exception is a bug and keeps its traceback.
 import errno
 import math
 import os
+import re
 import select
 import shutil
 import sys
@@ -65,7 +66,7 @@ def unwritable(path: object, error: OSError) -> str:
 
 def one_line(error: BaseException) -> str:
     """Return the kind and the message of `error` in one line of at most 200 characters."""
-    message, node, _ = str(error).partition("\n\t [[{{node")
+    message, node, _ = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).partition("\n\t [[{{node")  # without colours
     if node:  # TensorFlow's trace of the graph, whose last line is the cause
         message = message.splitlines()[-1].rpartition("}} ")[2]
     return " ".join(f"{type(error).__name__}: {message}".split())[:200]

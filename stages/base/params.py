@@ -128,7 +128,7 @@ class Choice(Conditional):
         return self
 
     def has(self, value):
-        return value in self.values
+        return self.holds(value) and value in self.values
 
 
 class Boolean(Conditional):

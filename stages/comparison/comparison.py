@@ -140,7 +140,7 @@ def confusion(actual: np.ndarray, predicted: np.ndarray, names: np.ndarray) -> p
     `MOST_CLASSES` classes, there are as many rows: of the most frequent pairs, mistakes first.
     """
     classes = len(names)
-    named = predicted < classes  # a network may have outputs for more
+    named = (predicted < classes) & (actual >= 0)  # there may be outputs for more, and labels to be ignored
     pairs = actual[named].astype(np.int64) * classes + predicted[named]
     if classes <= MOST_CLASSES:
         kinds, examples = np.arange(classes**2), np.bincount(pairs, minlength=classes**2)

@@ -30,7 +30,7 @@ def test(session: Session, job: dict) -> dict:
     """Return what `train` returns and, at the end of a training, `test`: what comes of the test examples.
 
     Their `loss`, `outputs`, (examples, ...) float32, `scores`, which are `evaluation.values`, and of a job
-    with "model" a `.keras` file's bytes and why Keras cannot load it, None if it can.
+    with "model" what `keras_file` returns, as `model` and `unusable`.
     """
     result = train(session, job)
     if "failure" in result or not (reached := Checkpoint(**result)).done(job["epochs"]):
@@ -50,13 +50,13 @@ def _test(session: Session, job: dict, reached: Checkpoint) -> dict:
     for name, figures in (("test_loss", loss), (f"test_{NAME}", scores)):
         if not np.isfinite(figures).all():
             return {"failure": f"{name} is not finite after epoch {reached.epoch}"}
-    model, unloadable = None, None
+    model, unusable = None, None
     if job["model"]:  # of a network that was not trained, so that the file does not depend on what was
         examples = len(trainer.data.rows)
         built = session.build(job["hyperparameters"], job["seed"], examples, job["all_epochs"])
         restore_trained(built, reached)
-        model, unloadable = keras_file(built)
-    return {"loss": loss, "outputs": outputs, "scores": scores, "model": model, "unloadable": unloadable}
+        model, unusable = keras_file(built)
+    return {"loss": loss, "outputs": outputs, "scores": scores, "model": model, "unusable": unusable}
 
 
 def compare(session: Session, job: dict) -> dict:
@@ -98,7 +98,7 @@ def compare_seconds(timed: Mapping[str, Callable[[], float]], factor: float, rou
 
 
 def keras_file(network: keras.Model) -> tuple[bytes, str | None]:
-    """Return the content of a `.keras` file that depends on the model alone, and why Keras cannot load it.
+    """Return the content of a `.keras` file that depends on the model alone, and why Keras cannot use it.
 
     It is Keras's own without the time it was saved at, and with memory addresses (`shared_object_id`) as
     plain numbers; empty if Keras cannot save the model.
@@ -116,18 +116,16 @@ def keras_file(network: keras.Model) -> tuple[bytes, str | None]:
         path = Path(folder) / "model.keras"
         try:
             keras.saving.save_model(network, path)
+            with zipfile.ZipFile(path) as saved, zipfile.ZipFile(content, "w") as archive:
+                for name in saved.namelist():
+                    member = saved.read(name)
+                    if name.endswith(".json"):
+                        member = json.dumps(json.loads(member, object_hook=reproducible)).encode()
+                    archive.writestr(zipfile.ZipInfo(name), member)
             keras.saving.load_model(path)
         except Exception as error:
             cause: BaseException = error
             while cause.__context__:  # whose message names what is missing
                 cause = cause.__context__
             unusable = one_line(cause)
-        if not zipfile.is_zipfile(path):
-            return b"", unusable
-        with zipfile.ZipFile(path) as saved, zipfile.ZipFile(content, "w") as archive:
-            for name in saved.namelist():
-                member = saved.read(name)
-                if name.endswith(".json"):
-                    member = json.dumps(json.loads(member, object_hook=reproducible)).encode()
-                archive.writestr(zipfile.ZipInfo(name), member)
     return content.getvalue(), unusable

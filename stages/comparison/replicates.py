@@ -51,16 +51,10 @@ def train_and_test(
     labels, classes = splits.load(splits.TEST).labels, splits.load(splits.TRAINING).classes
     predictions = predicted(np.stack([test["outputs"] for test in tests]), labels, classes)
     folder = Path("data") / name
-    with replacing(folder / "model.keras") as temporary:
-        temporary.write_bytes(tests[0]["model"])
+    save_model(folder / "model.keras", tests[0]["model"], tests[0]["unusable"])
     for file, array in (("predictions", predictions), ("scores", scores)):
         with replacing(folder / f"{file}.npy") as temporary:
             np.save(temporary, array, allow_pickle=False)
-    if reason := tests[0]["unloadable"]:
-        console.say(
-            f"warning: {folder}/model.keras cannot be loaded ({reason}); put "
-            "@keras.saving.register_keras_serializable() above what is its own, or see docs/sharing.md"
-        )
     network = {"hyperparameters": dict(hyperparameters), "epochs": epochs, "seed": settings.seed}
     write_json(folder / "network.json", network)
     histories = [
@@ -72,6 +66,21 @@ def train_and_test(
     metrics = {"hyperparameters": hyperparameters, **figures(checkpoints, scores, losses, seed)}
     write_json(Path("metrics") / f"{name}.json", metrics)
     return metrics
+
+
+def save_model(path: Path, content: bytes, unusable: str | None) -> None:
+    """Write what `measure.keras_file` returns to `path`, with a warning if Keras cannot use it."""
+    if content:
+        with replacing(path) as temporary:
+            temporary.write_bytes(content)
+    else:
+        path.unlink(missing_ok=True)
+    if unusable:
+        console.say(
+            f"warning: {path} cannot be {'loaded' if content else 'saved'} ({unusable}); put "
+            "@keras.saving.register_keras_serializable() above classes and functions of your own, give them "
+            "get_config, or see docs/sharing.md"
+        )
 
 
 def train_replicates(

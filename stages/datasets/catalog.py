@@ -7,6 +7,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -47,6 +48,7 @@ def load(name: str, raw: Path) -> Dataset:
     if not isinstance(dataset, Dataset):
         kind = type(dataset).__name__
         raise UserError(f"{name}: its function in stages/datasets returns {kind}, no Dataset")
+    dataset = replace(dataset, class_names=[str(class_name) for class_name in dataset.class_names])
     if problem := next(dataset.problems(), None):
         raise UserError(f"{name}: {problem}; mend the data, or its function in stages/datasets")
     return dataset

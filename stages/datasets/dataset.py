@@ -48,8 +48,11 @@ class Dataset:
         for one, other in combinations(groups, 2):
             if (shared := np.intersect1d(groups[one], groups[other])).size:
                 yield f"the {one} part and the {other} part share {shared.size} groups, such as {shared[0]}"
-        if self.test.groups is not None and np.ptp(self.test.groups) == 0:
-            yield "the test part has one group, but needs 2, to tell how far other groups would differ"
+        count, what = len(self.test.labels), "example"
+        if self.test.groups is not None:
+            count, what = len(np.unique(self.test.groups)), "group"
+        if count < 2:
+            yield f"the test part has one {what}, but needs 2, to tell how far other {what}s would differ"
         labels, classes = self.train.labels, self.train.classes
         if (labels == labels[0]).all():
             yield "all labels of the train part are the same"
@@ -59,14 +62,15 @@ class Dataset:
             if split.labels.max() > labels.max():
                 last = f"the train part only classes up to {labels.max()}"
                 yield f"the {part} part has class {split.labels.max()}, but {last}"
-        if self.class_names and len(self.class_names) != self.train.outputs:
-            yield f"there are {len(self.class_names)} names for {self.train.outputs} classes"
+        if self.class_names and len(set(self.class_names)) != self.train.outputs:
+            yield f"there are {len(set(self.class_names))} different names for {self.train.outputs} classes"
         if not classes:
             return
         counts = np.bincount(labels)
         fewest, needs = (1, "1") if self.validation else (2, "2, one of them for validation")
         if counts.min() < fewest:
-            yield f"the train part has {counts.min()} examples of class {counts.argmin()}, but needs {needs}"
+            few = f"the train part has {counts.min()} examples of class {counts.argmin()}, but needs {needs}"
+            yield f"{few} (classes are numbered from 0; numbers to be predicted have to be floats)"
 
 
 def _form(split: Split) -> str:
@@ -78,12 +82,15 @@ def _form(split: Split) -> str:
 def _problems(split: Split) -> Iterator[str]:
     labels = split.labels
     for name, array in split.arrays.items():
+        if set(name) & {"/", "\0"}:
+            yield f"has {name!r}, which no file can be named after"
         if not isinstance(array, np.ndarray):
             yield f"has {name} of type {type(array).__name__}, not a NumPy array (such as .to_numpy() makes)"
         if not len(labels) or len(array) != len(labels):
             yield f"has {len(array)} {name}, but {len(labels)} labels"
-        if array.dtype.kind not in ("iu" if name == "groups" else "iuf") or not array.dtype.isnative:
-            wanted = "integers or floats of this machine's byte order"
+        usable = array.dtype.kind in ("iu" if name == "groups" else "iuf") and array.dtype.itemsize <= 8
+        if not usable or not array.dtype.isnative:
+            wanted = "integers or floats of 64 bits at most, in this machine's byte order"
             if name == "groups":
                 wanted = "integers, as numpy.unique(..., return_inverse=True) makes of the names in all parts"
             yield f"has {name} of type {array.dtype}, not {wanted}"

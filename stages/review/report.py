@@ -208,7 +208,7 @@ def tables(base: str, params: list[Change], metrics: list[Change], objective: ob
     for key, headline in (("margin", "comparison.verdict"), ("objective", "tune.best.score")):
         if any(change.key == key and change.new is not None for change in metrics):
             directions[headline] = f"of another {key}"
-    if any(change.key == "dataset" for change in metrics):
+    if any(change.key == "dataset" and None not in (change.old, change.new) for change in metrics):
         directions = dict.fromkeys(HEADLINES, "of another data set")
     folded = [change for change in metrics if not change.headline]
     first = {change.figure: change for change in reversed([*params, *headlines, *folded])}
