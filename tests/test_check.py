@@ -157,7 +157,7 @@ def test_the_standard_error_of_a_loss_is_that_of_each_examples_loss():
         losses = own_loss(BINARY[:, None].astype(np.float32), outputs).numpy()
         assert losses.shape == (N,)
         assert value == pytest.approx(losses.mean(), rel=1e-5)
-        assert error == pytest.approx(losses.std() / math.sqrt(N), rel=1e-5)
+        assert error == pytest.approx(losses.std(ddof=1) / math.sqrt(N), rel=1e-5)
 
 
 @pytest.mark.usefixtures("any_score")
@@ -166,7 +166,7 @@ def test_the_standard_error_of_a_loss_of_tokens_is_that_of_each_texts_mean():
     _, error, outputs = network.evaluator(made)(Subset.of(Split(TOKENS, TOKENS)))
     losses = keras.losses.sparse_categorical_crossentropy(TOKENS, outputs).numpy()
     assert losses.shape == (N, 5)
-    assert error == pytest.approx(losses.mean(1).std() / math.sqrt(N), rel=1e-5)
+    assert error == pytest.approx(losses.mean(1).std(ddof=1) / math.sqrt(N), rel=1e-5)
 
 
 @pytest.mark.usefixtures("any_score")
@@ -175,7 +175,7 @@ def test_the_standard_error_of_a_loss_is_that_of_groups_where_there_are_several(
     subset = Subset.of(Split(INPUTS, NUMBERS, groups=groups)).at(np.arange(N)[::-1])
     _, error, outputs = network.evaluator(made)(subset)
     of_groups = ((outputs[:, 0] - NUMBERS[::-1]) ** 2).reshape(-1, 10).mean(1)
-    assert error == pytest.approx(of_groups.std() / math.sqrt(N / 10), rel=1e-5)
+    assert error == pytest.approx(of_groups.std(ddof=1) / math.sqrt(N / 10), rel=1e-5)
     assert (subset.groups == groups[::-1]).all()
     assert subset.at(np.arange(10)).groups is None
     assert Subset.of(Split(INPUTS, NUMBERS)).groups is None
@@ -202,7 +202,11 @@ BOTH = "outputs of shape (256, {}) and labels of shape (256{})"
             f"cannot be computed from {BOTH.format(3, ',')} (ValueError: no",
         ),
         (lambda: dense(12, CCE, "softmax"), SEVERAL, f"the loss .*{BOTH.format(12, ', 12')}"),
-        (lambda: dense(3, lambda a, b: keras.ops.mean(b)), CLASSES, "has shape (); it should be a number for each"),
+        (
+            lambda: dense(3, lambda a, b: keras.ops.mean(b)),
+            CLASSES,
+            "has shape (); it should be a number for each",
+        ),
         (lambda: dense(3, lambda a, b: b[1:, 0]), CLASSES, "has shape (255,)"),
         (lambda: dense(3, None), CLASSES, "the loss cannot be computed"),
         (
@@ -210,11 +214,11 @@ BOTH = "outputs of shape (256, {}) and labels of shape (256{})"
             BINARY,
             f"the loss is the same whatever the network returns: {BOTH.format(1, ',')}",
         ),
-        (lambda: dense(1, BCE, "softmax"), BINARY, "returns 1 for each example, as a softmax of one output"),
+        (lambda: dense(1, BCE, "softmax"), BINARY, "a softmax of one output is 1 for each example"),
         (
             lambda: dense(1, keras.losses.MeanSquaredError(reduction="sum")),
             NUMBERS,
-            "the loss has reduction sum; use its default",
+            "the loss has reduction sum; leave that out",
         ),
     ],
 )

@@ -1,5 +1,6 @@
 """The comparison: what is counted, what is timed, what is said."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +16,9 @@ from stages.base.files import write_json
 from stages.base.params import load
 from stages.base.splits import Split
 from stages.comparison import comparison, measure
-from stages.comparison.replicates import predicted, result_line
+from stages.comparison.replicates import predicted, result_line, save_model
 from stages.compute.worker import Session
+from stages.training import model
 from stages.training.backend import keras
 from stages.training.score import NAME
 
@@ -286,6 +288,16 @@ def test_the_table_of_masks_has_each_pair_of_their_pixels(tested):
     assert counts == {("sky", "sky"): 1, ("car", "car"): 1, ("car", "tree"): 1, ("tree", "tree"): 1}
 
 
+def test_labels_that_the_loss_ignores_are_in_no_table(tested):
+    _, pairs = tested(np.int32([[[0, -1], [1, 1]]]), np.int32([[[0, 1], [1, 0]]]))
+    assert pairs == [("0", "0", 1), ("0", "1", 0), ("1", "0", 1), ("1", "1", 1)] or pairs == [
+        (0, 0, 1),
+        (0, 1, 0),
+        (1, 0, 1),
+        (1, 1, 1),
+    ]
+
+
 def test_the_table_of_very_many_classes_has_the_most_frequent_mistakes(tested, capsys):
     """Each pair of 8,000 classes would be 64 million rows. What no training label has is left out."""
     labels = np.arange(8000, dtype=np.int32)
@@ -349,16 +361,96 @@ def test_a_model_file_that_keras_cannot_load_is_written_with_the_reason(tmp_path
         assert measure.keras_file(made)[0] == content
 
 
-@pytest.mark.usefixtures("engine")
-def test_a_score_of_the_test_examples_that_is_no_number_fails_the_training(monkeypatch):
-    """As an AUC may be without positives; what is trained has no such score of its own."""
+class Unsaved(keras.Model):
+    """Its constructor takes what Keras cannot write down."""
+
+    def __init__(self, table):
+        super().__init__()
+        self.table = self.add_weight(shape=table.shape)
+
+    def call(self, inputs):
+        return inputs @ self.table
+
+
+def test_a_model_that_keras_cannot_save_is_left_out_with_a_warning(tmp_path, capsys):
+    made = Unsaved(np.zeros((3, 2)))
+    made(np.zeros((1, 3)))
+    content, reason = measure.keras_file(made)
+    assert content == b""
+    assert "get_config" in reason
+    (tmp_path / "model.keras").write_bytes(b"an older one")
+    save_model(tmp_path / "model.keras", content, reason)
+    assert not list(tmp_path.iterdir())
+    assert re.fullmatch(
+        r"warning: \S+/model.keras cannot be saved \(.+\); put @.+\n", capsys.readouterr().err
+    )
+
+
+@pytest.fixture
+def final():
+    """A session of the final trainings on digits, and a job of one epoch."""
     parts = dict(zip(("training", "test"), trainings.digits(), strict=True))
     digests = {name: splits.digest(part) for name, part in parts.items()}
     rows = np.arange(500)
     data = {name: part.arrays for name, part in parts.items()}
     session = Session(data, digests, {"rows": (rows, rows[:0])}, early_stopping=None)
     job = {"key": "key", "hyperparameters": HYPERPARAMETERS, "seed": 1, "subset": "rows", "epochs": 1}
-    job |= {"all_epochs": 1, "checkpoint": None, "seconds": 100, "model": False}
+    return session, job | {"all_epochs": 1, "checkpoint": None, "seconds": 100, "model": False}
+
+
+@pytest.mark.usefixtures("engine")
+def test_averaged_weights_are_tested_and_saved_as_fit_leaves_them(final, monkeypatch, tmp_path):
+    session, job = final
+
+    def build(shapes, outputs, hyperparameters):
+        made = trainings.build(shapes, outputs, hyperparameters)  # which asks for the rate of its optimizer
+        made.compile(keras.optimizers.SGD(0.5, use_ema=True, ema_momentum=0.9), loss=made.loss)
+        made.layers[2].rate = 0.0
+        return made
+
+    monkeypatch.setattr(model, "build", build)
+    job["hyperparameters"] = {**HYPERPARAMETERS, "batch_size": 50}
+    tested = measure.test(session, job | {"model": True})["test"]
+    fitted = session.build(job["hyperparameters"], 1, 500, 1)
+    rows = np.random.default_rng([1, 0, 0]).permutation(500)
+    training, test = (session.data[name] for name in ("training", "test"))
+    fitted.fit(training.inputs[rows], training.labels[rows], batch_size=50, shuffle=False, verbose=0)
+    expected = fitted.predict(test.inputs, verbose=0)
+    np.testing.assert_allclose(tested["outputs"], expected, atol=1e-4)
+    (tmp_path / "model.keras").write_bytes(tested["model"])
+    saved = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(saved.predict(test.inputs, verbose=0), expected, atol=1e-4)
+
+
+@pytest.mark.usefixtures("engine")
+def test_a_network_that_draws_random_numbers_is_tested_the_same_whatever_was_before(final, monkeypatch):
+    """As with dropout that is not off when it predicts (Gal and Ghahramani 2016)."""
+
+    class Always(keras.layers.Dropout):
+        def call(self, inputs, training=False):
+            return super().call(inputs, training=True)
+
+    def build(shapes, outputs, hyperparameters):
+        made = trainings.build(shapes, outputs, hyperparameters)
+        inputs = keras.Input(shapes)
+        drawn = keras.Model(inputs, made(Always(0.5)(inputs)))
+        drawn.compile("sgd", loss=made.loss)
+        return drawn
+
+    monkeypatch.setattr(model, "build", build)
+    session, job = final
+    outputs = []
+    for seed in (1, 2, 1):
+        outputs.append(measure.test(session, job | {"seed": seed})["test"]["outputs"])
+    np.testing.assert_array_equal(outputs[0], outputs[2])
+    assert not np.array_equal(outputs[0], outputs[1])
+
+
+@pytest.mark.usefixtures("engine")
+def test_a_score_of_the_test_examples_that_is_no_number_fails_the_training(final, monkeypatch):
+    """As an AUC may be without positives; what is trained has no such score of its own."""
+    session, job = final
+    parts = session.data
     tested = measure.test(session, job)["test"]
     assert tested["scores"].shape == (len(parts["test"].labels),)
     session.data["test"] = replace(parts["test"], groups=np.arange(360) // 36)

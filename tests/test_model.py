@@ -67,11 +67,16 @@ def test_the_score_is_the_share_that_is_right_of_each_example(labels, outputs, r
 
 @pytest.mark.parametrize(
     ("labels", "outputs"),
-    [([0.2, 3.0], [[0.7], [0.5]]), ([-1, 1], [[0.1], [0.5]]), ([0, 1], [[-0.3], [2.1]]), ([[0, 2]], [[0.1, 0.2]])],
+    [
+        ([0.2, 3.0], [[0.7], [0.5]]),
+        ([-1, 1], [[0.1], [0.5]]),
+        ([0, 1], [[-0.3], [2.1]]),
+        ([[0, 2]], [[0.1, 0.2]]),
+    ],
     ids=["numbers", "-1 and 1", "logits", "counts"],
 )
 def test_what_is_no_accuracy_is_none(labels, outputs):
-    with pytest.raises(ValueError, match="accuracy is of labels 0 and 1 and outputs from 0 to 1; for others"):
+    with pytest.raises(ValueError, match="accuracy is of labels 0, 1 and outputs from 0 to 1; for others"):
         score(np.array(labels), np.float32(outputs))
 
 

@@ -224,7 +224,7 @@ def test_good_data_have_no_problems(kind, monkeypatch, tmp_path):
         dataset = Dataset(data, Split(data.inputs, data.labels), {}, validation=validation)
         assert list(dataset.problems()) == []
         monkeypatch.setitem(catalog.DATASETS, "own", lambda raw, dataset=dataset: dataset)
-        assert catalog.load("own", tmp_path) is dataset
+        assert catalog.load("own", tmp_path).train is data
 
 
 @pytest.mark.parametrize(
@@ -239,6 +239,19 @@ def test_good_data_have_no_problems(kind, monkeypatch, tmp_path):
             "the train part has labels of type Series, not a NumPy array (such as .to_numpy() makes)",
         ),
         ({"test": numbers(())}, "the test part has 0 inputs, but 0 labels"),
+        (
+            {"test": numbers((1,))},
+            "the test part has one example, but needs 2, to tell how far other examples",
+        ),
+        (
+            {"train": Split({"price/m": numbers().inputs}, numbers().labels)},
+            "the train part has 'inputs.price/m', which no file can be named after",
+        ),
+        (
+            {"train": Split(numbers().inputs.astype(np.longdouble), numbers().labels)},
+            "the train part has inputs of type float128, not integers or floats of 64 bits at most",
+        ),
+        ({"class_names": np.array(["a", "a"])}, "there are 1 different names for 2 classes"),
         ({"validation": weighted(1, 1)}, "the validation part has 2 weights, but 4 labels"),
         (
             {"train": Split(numbers().inputs, np.array(["a", "b", "a", "b"]))},
@@ -314,7 +327,7 @@ def test_good_data_have_no_problems(kind, monkeypatch, tmp_path):
         ),
         (
             {"train": numbers((0, 0, 2)), "validation": numbers()},
-            "the train part has 0 examples of class 1, but needs 1",
+            "the train part has 0 examples of class 1, but needs 1 (classes are numbered from 0; numbers to ",
         ),
         ({"test": numbers((0, 2))}, "the test part has class 2, but the train part only classes up to 1"),
         (
@@ -346,7 +359,10 @@ def test_good_data_have_no_problems(kind, monkeypatch, tmp_path):
             {"train": MASKS, "test": replace(MASKS, labels=MASKS.labels + 1)},
             "the test part has class 3, but the train part only classes up to 2",
         ),
-        ({"train": MASKS, "test": MASKS, "class_names": ["one"]}, "there are 1 different names for 3 classes"),
+        (
+            {"train": MASKS, "test": MASKS, "class_names": ["one"]},
+            "there are 1 different names for 3 classes",
+        ),
     ],
 )
 def test_what_cannot_be_trained_on_is_one_line(dataset, problem, monkeypatch, tmp_path):
@@ -357,6 +373,12 @@ def test_what_cannot_be_trained_on_is_one_line(dataset, problem, monkeypatch, tm
     assert str(error.value).startswith(f"own: {problem}")
     assert str(error.value).endswith("; mend the data, or its function in stages/datasets")
     assert "\n" not in str(error.value)
+
+
+def test_names_of_classes_may_be_of_any_type(monkeypatch, tmp_path):
+    own = Dataset(numbers(), numbers(), {}, class_names=np.array([3, 7]))
+    monkeypatch.setitem(catalog.DATASETS, "own", lambda raw: own)
+    assert catalog.load("own", tmp_path).class_names == ["3", "7"]
 
 
 def test_a_single_example_of_a_class_will_do_with_a_validation_part_of_its_own():

@@ -152,7 +152,7 @@ def test_the_saved_model_is_keras_own_and_gives_the_accuracy(digits, tmp_path):
     losses = keras.losses.sparse_categorical_crossentropy(
         validation.labels, loaded.predict(validation.inputs, verbose=0)
     )
-    error = np.std(losses) / np.sqrt(len(losses))
+    error = np.std(losses, ddof=1) / np.sqrt(len(losses))
     assert state.history[f"{LOSS}_error"][-1] == pytest.approx(error, rel=1e-3)
     assert loaded.count_params() == state.parameters
     assert int(loaded.optimizer.iterations) == 2 * 45

@@ -113,7 +113,8 @@ def build(
     # Keras draws the seeds of layers from Python's one generator, which other threads (Dask's) draw from too
     with mock.patch.object(seed_generator, "python_random", random.Random(seed)):  # noqa: S311
         network = model.build(data.shapes, data.outputs, values, **taken)
-        if not isinstance(network, keras.Model) or not (network.optimizer and network.loss):
+        compiled = all(getattr(network, name, None) for name in ("optimizer", "loss"))
+        if not isinstance(network, keras.Model) or not compiled:
             what = type(network).__name__
             raise UserError(
                 f"{_FILE}: build returns a {what}; it should be a Keras model, compiled with a loss"
@@ -147,12 +148,9 @@ def check(network: keras.Model, subset: Subset) -> None:
         found = outputs.shape if tf.is_tensor(outputs) else type(outputs).__name__
         wanted = f"it should be one array of shape ({size}, ...)"
         raise UserError(f"{_FILE}: for {size} examples the network returns {found}; {wanted}")
-    if outputs.shape[1:] == (1,) and bool(tf.reduce_all(outputs == 1)):
-        raise UserError(f"{_FILE}: the network returns 1 for each example, as a softmax of one output does")
+    if mistake := _mistake(network, outputs):
+        raise UserError(f"{_FILE}: {mistake}")
     both = f"outputs of shape {tuple(outputs.shape)} and labels of shape {labels.shape}"
-    reduction = getattr(keras.losses.get(network.loss), "reduction", None)
-    if reduction in ("sum", "none"):
-        raise UserError(f"{_FILE}: the loss has reduction {reduction}; use its default, the mean of a batch")
     try:
         per_example = loss_of_each(network)
         losses = per_example(batch["labels"], outputs)
@@ -186,6 +184,18 @@ def check(network: keras.Model, subset: Subset) -> None:
         except Exception as error:
             reason = one_line(error)
     raise UserError(f"stages/training/score.py: score cannot be computed from {both} ({reason})")
+
+
+def _mistake(network: keras.Model, outputs: tf.Tensor) -> str | None:
+    """What Keras would train without a word, though nothing sensible comes of it; None for nothing."""
+    last = network.layers[-1] if network.layers else network
+    softmax = getattr(last, "activation", None) is keras.activations.softmax
+    if (softmax or isinstance(last, keras.layers.Softmax)) and outputs.shape[-1] == 1:
+        return "a softmax of one output is 1 for each example; take a sigmoid, or an output for each class"
+    reduction = getattr(keras.losses.get(network.loss), "reduction", None)
+    if reduction in ("sum", "none"):
+        return f"the loss has reduction {reduction}; leave that out, for the mean of a batch"
+    return None
 
 
 def _some(subset: Subset) -> np.ndarray:

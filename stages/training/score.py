@@ -21,15 +21,12 @@ def score(labels: np.ndarray, outputs: np.ndarray) -> np.ndarray | float:
     Raises:
         ValueError: they are no classes.
     """
-    if outputs.shape == labels.shape and np.allclose(
-        outputs.sum(-1), 1, atol=1e-3
-    ):  # a softmax, one-hot labels
+    several = labels.ndim > 1 and outputs.shape == labels.shape
+    if several and np.allclose(outputs.sum(-1), 1, atol=1e-3):  # a softmax, and one-hot labels
         right = outputs.argmax(-1) == labels.argmax(-1)
-    elif outputs.shape == labels.shape or outputs.shape[-1] == 1:  # sigmoids
+    elif outputs.shape in (labels.shape, (*labels.shape, 1)):  # sigmoids
         if not np.isin(labels, (0, 1)).all() or outputs.min() < 0 or outputs.max() > 1:
-            raise ValueError(
-                "accuracy is of labels 0 and 1 and outputs from 0 to 1; for others, change score"
-            )
+            raise ValueError("accuracy is of labels 0, 1 and outputs from 0 to 1; for others, change score")
         right = (outputs.reshape(labels.shape) > 0.5) == labels
     else:
         right = outputs.argmax(-1) == labels
