@@ -163,6 +163,28 @@ def test_a_network_with_random_constants_is_traced_for_each_seed(session, traced
     assert len(traced) == 2
 
 
+@pytest.mark.parametrize("what", ["layer", "generator"])
+def test_what_a_network_has_from_an_earlier_one_is_found(session, monkeypatch, what):
+    """A layer outside build() would keep what the last training taught it."""
+    layer, generator = keras.layers.Dense(10, "softmax"), np.random.default_rng(0)
+
+    def build(shapes, outputs, hyperparameters):
+        constants = generator.normal(size=shapes).astype("float32") if what == "generator" else 1.0
+        inputs = keras.Input(shapes)
+        hidden = keras.layers.Dense(hyperparameters.units)(keras.layers.Flatten()(inputs * constants))
+        last = layer if what == "layer" else keras.layers.Dense(10, "softmax")
+        made = keras.Model(inputs, last(hidden))
+        made.compile("adam", loss="sparse_categorical_crossentropy")
+        return made
+
+    monkeypatch.setattr(model, "build", build)
+    asked = job(hyperparameters={"units": 8, "batch_size": 50})
+    with pytest.raises(
+        UserError, match=r"^stages/training/model.py: build does not return a new, equal netw"
+    ):
+        worker.train(session(), asked)
+
+
 @pytest.mark.parametrize("error", [ValueError("too\nwide"), KeyError("units")])
 def test_a_network_that_cannot_be_built_is_a_failure_in_one_line(session, monkeypatch, error):
     def build(*_):

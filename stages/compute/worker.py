@@ -63,6 +63,7 @@ class Session:
         self.tensors = {name: Subset.of(part) for name, part in self.data.items()}
         self._subsets, self._early_stopping = subsets, early_stopping
         self.trainers: dict[str, Trainer] = {}
+        self._built = False
 
     def reach(self, job: dict) -> Checkpoint:
         """Return the checkpoint that a training gets to in the seconds that it has."""
@@ -82,8 +83,11 @@ class Session:
         trainer = self.trainers.pop(name, None)
         if not (trainer and start and job["seed"] in trainer.seeds):
             rows, scored = (self.tensors["training"].at(rows) for rows in self._subsets[job["subset"]])
-            built = self.build(job["hyperparameters"], job["seed"], len(rows.rows), job["all_epochs"])
-            first = network.checkpoint(built)
+            arguments = job["hyperparameters"], job["seed"], len(rows.rows), job["all_epochs"]
+            built = self.build(*arguments)
+            if not self._built:
+                network.check_again(built, self.build(*arguments), rows)
+            self._built, first = True, network.checkpoint(built)
             start = start or first
             if trainer:
                 network.restore(trainer.network, first)

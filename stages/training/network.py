@@ -217,6 +217,18 @@ def _broadcasts(per_example: Callable, labels: tf.Tensor, outputs: tf.Tensor, lo
         return False
 
 
+def check_again(network: keras.Model, again: keras.Model, subset: Subset) -> None:
+    """Raise UserError unless two calls of `build` returned equal networks that share no variable to train."""
+    own = {id(variable) for variable in network.trainable_variables}
+    shared = any(id(variable) in own for variable in again.trainable_variables)
+    arrays, others = checkpoint(network).weights, checkpoint(again).weights
+    if shared or not all(map(np.array_equal, arrays, others)) or not alike(network, again, subset):
+        raise UserError(
+            f"{_FILE}: build does not return a new, equal network when it is called again; make what is to be "
+            "trained in it, and random numbers by Keras or np.random, which are seeded before"
+        )
+
+
 def alike(network: keras.Model, other: keras.Model, subset: Subset) -> bool:
     """Whether both networks return the same for some examples, to the bit."""
     inputs = gather(subset.tensors, tf.constant(_some(subset)))["inputs"]
