@@ -80,8 +80,9 @@ def grouped(parts: dict[str, tuple[Split, np.ndarray]]) -> str:
     if not counts:
         return ""
     for part in ("validation", "test"):
-        if part not in counts:
-            console.say(f"note: the {part} part has no groups; its errors take each example for independent")
+        if counts.get(part, 1) == 1:
+            few = "one group" if part in counts else "no groups"
+            console.say(f"note: the {part} part has {few}; its errors take each example for independent")
         elif counts[part] < FEW_GROUPS:
             few = f"{counts[part]} groups, and with fewer than {FEW_GROUPS} its errors are rough"
             console.say(f"note: the {part} part has {few}")

@@ -57,6 +57,13 @@ def test_so_many_workers_may_open_more_files_or_one_line_says_how_many(
         pass
 
 
+def test_a_folder_that_workers_cannot_write_to_is_named_at_once(monkeypatch, tmp_path):
+    (tmp_path / "data").touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"^this machine cannot start workers \(.+/data/dask'\)$"), connect(1):
+        pass
+
+
 @pytest.mark.parametrize(("length", "short"), [(75, False), (76, True)])
 def test_a_long_name_of_the_temporary_folder_is_not_used(no_cluster, monkeypatch, length, short):
     monkeypatch.setattr(tempfile, "tempdir", "/" + "x" * (length - 1))

@@ -163,6 +163,23 @@ def test_a_margin_of_a_few_answers_is_noted(tmp_path, monkeypatch, capsys, examp
     assert capsys.readouterr().err.rpartition(":")[0] == said
 
 
+def test_a_margin_is_not_counted_in_groups_or_parts_of_examples(tmp_path, monkeypatch, capsys):
+    """Nor where both networks are the same."""
+    settings = load(ROOT / "params.yaml")
+    monkeypatch.chdir(tmp_path)
+    for folder in (splits.TRAINING, splits.TEST):
+        splits.save(folder, (Split(np.zeros(200), np.arange(200) % 2), np.arange(200)))
+    splits.write_about(200, 0, True, [])
+    (tmp_path / "data/retrain").mkdir(parents=True)
+    (tmp_path / "data/baseline").mkdir()
+    np.save(tmp_path / "data/retrain/predictions.npy", (np.arange(200) % 2)[None])
+    for parts, units in ((10, 1), (200, settings.baseline["units"])):
+        for name in ("baseline", "retrain"):
+            np.save(tmp_path / f"data/{name}/scores.npy", np.ones((6, parts)))
+        comparison.compare(settings, {**settings.baseline, "units": units}, 5, Measured())
+        assert capsys.readouterr().err == ""
+
+
 def test_the_answer_has_the_difference_and_shares_of_the_baseline():
     """A ratio is of the baseline to the tuned one, so that the lower one is the higher share."""
     times = {"baseline": 4, "tuned": 2, "ratio": 2, "ratio_low": 1.6, "ratio_high": 2.5}
@@ -266,7 +283,7 @@ def tested(tmp_path, monkeypatch):
         for folder in (splits.TRAINING, splits.TEST):
             splits.save(folder, (Split(np.zeros(len(labels)), labels), rows))
         splits.write_about(len(labels), 0, True, list(class_names))
-        (tmp_path / "data/retrain").mkdir(parents=True)
+        (tmp_path / "data/retrain").mkdir(parents=True, exist_ok=True)
         np.save(tmp_path / "data/retrain/predictions.npy", predictions[None])
         table = comparison.predictions()
         return list(table), [tuple(row) for row in table.to_numpy().tolist()]
@@ -304,11 +321,15 @@ def test_the_table_of_very_many_classes_has_the_most_frequent_mistakes(tested, c
     predicted = labels.copy()
     predicted[:3], labels[:3], predicted[3] = 7999, 5, 9000
     _, found = tested(labels, predicted)
-    assert found[:3] == [(5, 7999, 3), (4, 4, 1), (5, 5, 1)]
-    assert len(found) == comparison.MOST_CLASSES
+    assert found == [(5, 5, 1), (7999, 7999, 1), (5, 7999, 3)]
     assert capsys.readouterr().err == (
-        "note: metrics/plots/confusion.csv has 100 pairs of 8,000 classes, mistakes first\n"
+        "note: metrics/plots/confusion.csv has the 1 most frequent mistakes among 8,000 classes\n"
     )
+    actual = np.repeat(np.arange(8000, dtype=np.int32), 2)
+    _, found = tested(actual, (actual + 1 + np.arange(16_000, dtype=np.int32) % 2) % 8000)
+    assert found[:27] == [(i, i, 0) for i in range(27)]  # both axes of the picture have this order
+    assert found[27:30] == [(0, 1, 1), (0, 2, 1), (1, 2, 1)]
+    assert len(found) == 27 + comparison.MOST_CLASSES // 2
 
 
 def test_the_table_of_numbers_has_each_and_of_very_many_some(tested, monkeypatch):

@@ -567,6 +567,22 @@ def test_a_table_is_standardised_by_its_train_part(tmp_path):
             "kind",
             r"column day has 120 different texts in 244 rows, too many to be an input each \(100 at .+\)",
         ),
+        (TABLE.replace({"a": {1.0: np.inf}}), TABLE, "kind", "column a has infinite numbers"),
+        (TABLE.assign(c=1j), TABLE.assign(c=1j), "kind", "column c has complex numbers"),
+        (pd.concat([TABLE, TABLE["a"]], axis=1), TABLE, "kind", "column a is there twice"),
+        (TABLE.assign(**{"1": 0}).rename(columns={"1": 1}), TABLE, "kind", "column 1 is not in both parts"),
+        (
+            TABLE,
+            TABLE[:0],
+            "kind",
+            "the test table has 0 rows and 3 columns; it needs rows, and inputs",
+        ),
+        (
+            TABLE[["kind"]],
+            TABLE[["kind"]],
+            "kind",
+            "the train table has 4 rows and 1 columns; it needs rows, and inputs",
+        ),
     ],
 )
 def test_columns_that_differ_or_lack_values_are_named(train, test, label, problem):
@@ -574,6 +590,31 @@ def test_columns_that_differ_or_lack_values_are_named(train, test, label, proble
         UserError, match=f"^data.csv: {problem}; mend the file, or leave out the column or those rows$"
     ):
         from_tables(train, test, label, Path("data.csv"))
+
+
+def test_a_column_of_one_value_is_not_divided_by_what_rounding_leaves():
+    table = pd.DataFrame({"a": 0.1, "label": np.arange(1000) % 2.0})
+    assert table["a"].std(ddof=0) > 0
+    data = from_tables(table, table.assign(a=0.2), "label", classes=True)
+    assert data.test.inputs[0] == pytest.approx(0.1, rel=1e-6)
+
+
+def test_a_text_of_the_test_part_only_is_no_input(capsys):
+    data = from_tables(TABLE, TABLE.replace({"b": {"x": "z"}}), "kind")
+    assert [about["text"] for about in data.columns if about["column"] == "b"] == ["x", "y"]
+    assert "note: column b has z in the test part only, where it is no input" in capsys.readouterr().err
+
+
+def test_dates_are_texts_and_categories_without_rows_are_no_classes():
+    months = pd.to_datetime(["2026-01-01", "2026-02-01"] * 2)
+    labels = pd.Categorical(["no", "yes", "yes", "no"], ["no", "yes", "never"])
+    table = TABLE.assign(month=months, kind=labels)
+    data = from_tables(table[:3], table[3:], "kind")
+    assert data.class_names == ["no", "yes"]
+    assert [about["text"] for about in data.columns if about["column"] == "month"] == [
+        "2026-01-01 00:00:00",
+        "2026-02-01 00:00:00",
+    ]
 
 
 def test_numbers_are_classes_if_they_are_said_to_be(capsys):
@@ -631,13 +672,42 @@ def test_images_in_folders_are_resized_and_their_folders_are_the_classes(folders
     assert from_folders(*folders, size=(2, 3)).digests != data.digests
 
 
+def test_an_image_is_upright_as_its_camera_says(folders):
+    from PIL import Image
+
+    from stages.datasets.folders import from_folders
+
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned to the right
+    lying = np.zeros((4, 6, 3), np.uint8)
+    lying[:, :3] = 255
+    Image.fromarray(lying).save(folders[0] / "cat/a.png", exif=exif)
+    upright = from_folders(*folders, size=(6, 4)).train.inputs[0, :, :, 0]
+    assert (upright[:3] == 255).all()
+    assert (upright[3:] == 0).all()
+
+
 def test_a_folder_in_one_part_only_and_a_file_that_is_no_image_are_named(folders):
+    from PIL import Image
+
     from stages.datasets.folders import from_folders
 
     (folders[1] / "dog/a.png").write_bytes(b"no image")
     with pytest.raises(
         UserError, match=r"^\S+/test/dog/a.png is no image \(.+\); remove it from the folder$"
     ):
+        from_folders(*folders, size=(2, 3))
+    (folders[1] / "dog/a.png").unlink()
+    (folders[1] / "dog/a.png").mkdir()
+    with pytest.raises(UserError, match=r"^\S+/test/dog/a.png is no image \(.+directory.+\); remove it"):
+        from_folders(*folders, size=(2, 3))
+    (folders[1] / "dog/a.png").rmdir()
+    Image.fromarray(np.full((4, 6), 3000, np.uint16)).save(folders[1] / "dog/a.png")
+    with pytest.raises(UserError, match=r"^\S+/test/dog/a.png has more than 8 bits a number; read it by"):
+        from_folders(*folders, size=(2, 3))
+    for path in (folders[1] / "dog").iterdir():
+        path.unlink()
+    with pytest.raises(UserError, match=r"^\S+/test/dog has no image; each class needs some in each part$"):
         from_folders(*folders, size=(2, 3))
     (folders[0] / "emu").mkdir()
     with pytest.raises(

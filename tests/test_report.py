@@ -352,6 +352,33 @@ def test_figures_of_another_data_set_are_neither_better_nor_worse():
     assert "| of another data set |" in told
 
 
+@pytest.mark.parametrize(
+    ("key", "reason"),
+    [
+        ("tune.max_epochs", "of another max_epochs"),
+        ("prepare.validation_split", "of other validation examples"),
+        ("seed", "of other validation examples"),
+    ],
+)
+def test_scores_of_searches_that_cannot_be_compared_are_neither_better_nor_worse(key, reason):
+    rows = [Change("metrics/tune.json", "best.score", 0.5, 0.9)]
+    assert "| better |" in "".join(report.tables("main", [], rows))
+    told = "".join(report.tables("main", [Change("params.yaml", key, 1, 2)], rows))
+    assert "| better |" not in told
+    assert f"| {reason} |" in told
+
+
+def test_a_verdict_on_another_score_is_no_better_one():
+    rows = [Change("metrics/comparison.json", "verdict", "inferior", "non_inferior")]
+    rows += [Change("metrics/comparison.json", "test_auc.difference", None, 0.1)]
+    assert "| better |" in "".join(report.tables("main", [], rows))
+    rows += [Change("metrics/comparison.json", "test_accuracy.difference", 0.1, None)]
+    told = "".join(report.tables("main", [], rows))
+    assert "| better |" not in told
+    assert "| of another score |" in told
+    assert "| not in both |" in told
+
+
 def test_numbers_are_short_and_small_ones_have_digits_too():
     numbers = (0.123456789, 4.0, 12345, 0.00009363, -0.00002, True, None)
     assert [report.shown(number) for number in numbers] == [

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn.model_selection import GroupKFold, KFold, StratifiedKFold
+from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
 
 from stages.base import splits
 from stages.base.console import UserError
@@ -83,8 +83,8 @@ def test_a_group_is_in_one_fold(labels, seed):
     subsets = folds(labels, GROUPS, seed=seed).subsets.values()
     for train, held_out in subsets:
         assert not set(GROUPS[train]) & set(GROUPS[held_out])
-    shuffled = GroupKFold(3, shuffle=True, random_state=seed)
-    assert rows(subsets) == rows(shuffled.split(labels, groups=GROUPS))
+    kind = StratifiedGroupKFold if labels is CLASSES else GroupKFold
+    assert rows(subsets) == rows(kind(3, shuffle=True, random_state=seed).split(labels, labels, GROUPS))
     assert sorted(row for _, held_out in subsets for row in held_out) == list(range(len(labels)))
 
 
@@ -219,9 +219,9 @@ def test_a_search_is_scored_on_the_validation_part_and_with_sklearn_on_folds(sco
     assert list(one.subsets) == ["holdout"]
     assert rows(one.subsets.values()) == [(list(range(16)), list(range(16, 21)))]  # first, and all others
     assert len(set(one.seeds)) == 3
-    many = scoring_of(strategy="sklearn", groups=GROUPS, cv=11, executions_per_trial=2)
-    by_group = GroupKFold(11, shuffle=True, random_state=load(PARAMS).seed).split(CLASSES, groups=GROUPS)
-    assert rows(many.subsets.values()) == rows(by_group)
+    many = scoring_of(strategy="sklearn", groups=GROUPS, cv=3, executions_per_trial=2)
+    drawn = StratifiedGroupKFold(3, shuffle=True, random_state=load(PARAMS).seed)
+    assert rows(many.subsets.values()) == rows(drawn.split(CLASSES, CLASSES, GROUPS))
     assert many.seeds == one.seeds[:2]
 
 
@@ -235,6 +235,10 @@ def test_a_search_is_scored_on_the_validation_part_and_with_sklearn_on_folds(sco
         ({"objective": LOSS}, f"tune.objective is {LOSS}, but with tune.strategy sklearn should be {SCORE}"),
         ({"cv": 4}, "tune.sklearn.cv is 4, but the data allows 3 folds at most"),
         ({"labels": NUMBERS, "cv": 22}, "tune.sklearn.cv is 22, but the data allows 21 folds at most"),
+        (
+            {"groups": np.where(CLASSES == 1, 9, np.arange(len(CLASSES))), "cv": 3},
+            "tune.sklearn.cv is 3, but leaves no example of class 1 to train on; use fewer folds",
+        ),
         ({"groups": GROUPS, "cv": 12}, "tune.sklearn.cv is 12, but the data allows 11 folds at most"),
     ],
 )

@@ -344,7 +344,7 @@ def _line(mistake: dict, content: Any) -> str:
     if mistake["type"] == "extra_forbidden":
         return f"unknown key {where}; use {mistake['input']}"  # see Section
     if where.startswith("tune.space.") and where.count(".") == 2 and not isinstance(content, dict):
-        fixed = f"for one value, write it under baseline, and leave {where} out (-S '~{where}')"
+        fixed = f"for one value, write it under baseline, and take {where} out of the file"
         form = "{type: int, min: 16, max: 512} or the like"
         return f"{where} is {shown(content)}, but should be {form}; {fixed}"
     return f"{where} is {shown(mistake['input'])}, but {_says(mistake)}" if where else _says(mistake)

@@ -67,8 +67,9 @@ def compare(settings: Params, tuned: dict[str, object], epochs: int, runner: Run
     difference = inference.difference_of_scores(*scores, same=same)
     measured = runner.ask("compare", networks=networks)
     sizes, margin = measured.pop("parameters"), settings.compare.margin
-    if difference.right_or_wrong and (answers := margin * difference.examples) < FEW:
-        share = f"{answers:.3g} of {difference.examples:,} test examples"
+    examples, of_each = len(splits.load(splits.TEST).labels), difference.right_or_wrong and not same
+    if of_each and difference.examples == examples and (answers := margin * examples) < FEW:
+        share = f"{answers:.3g} of {examples:,} test examples"
         mend = "test on more examples, or set a larger margin if you can"
         say(f"note: compare.margin {margin} is {share}; less than {FEW} settle little: {mend}")
     verdict = inference.verdict(difference, margin)
@@ -137,19 +138,22 @@ def confusion(actual: np.ndarray, predicted: np.ndarray, names: np.ndarray) -> p
     """Return a row for each pair of classes, `actual` and `predicted`: how many `examples` have it.
 
     Pairs of no example are there too: the picture has the classes in the order of these rows. With more than
-    `MOST_CLASSES` classes, there are as many rows: of the most frequent pairs, mistakes first.
+    `MOST_CLASSES` classes, it is the most frequent mistakes, half as many, and the classes that they mix up.
     """
-    classes = len(names)
+    classes, most = len(names), MOST_CLASSES // 2
     named = (predicted < classes) & (actual >= 0)  # there may be outputs for more, and labels to be ignored
     pairs = actual[named].astype(np.int64) * classes + predicted[named]
     if classes <= MOST_CLASSES:
         kinds, examples = np.arange(classes**2), np.bincount(pairs, minlength=classes**2)
     else:
-        kinds, examples = np.unique(pairs, return_counts=True)
-        right = kinds // classes == kinds % classes
-        kept = np.lexsort((-examples, right))[:MOST_CLASSES]
-        kinds, examples = kinds[kept], examples[kept]
-        say(f"note: metrics/plots/confusion.csv has {len(kept)} pairs of {classes:,} classes, mistakes first")
+        found, counts = np.unique(pairs, return_counts=True)
+        wrong = found // classes != found % classes
+        mistakes = found[wrong][np.argsort(-counts[wrong], kind="stable")[:most]]
+        mixed = np.unique([mistakes // classes, mistakes % classes]) if mistakes.size else np.arange(most)
+        kinds = np.concatenate([mixed * (classes + 1), mistakes])
+        examples = np.where(np.isin(kinds, found), counts[np.searchsorted(found, kinds) % len(found)], 0)
+        what = f"the {len(mistakes)} most frequent mistakes among {classes:,} classes"
+        say(f"note: metrics/plots/confusion.csv has {what}")
     rows, columns = names[kinds // classes], names[kinds % classes]
     return pd.DataFrame({"actual": rows, "predicted": columns, "examples": examples})
 

@@ -77,8 +77,11 @@ def _start(workers: int) -> Iterator[Client]:
     except (ValueError, OSError):
         line = f"this machine cannot start workers ({soft} open files at most); `ulimit -n {files}`"
         raise UserError(line) from None
+    workspace = shared_root() / "data" / "dask"
     with dask.config.set(_LOCAL):
         try:
+            workspace.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=workspace).close()  # without a word, Dask would try again and again
             if _METHOD == "forkserver":
                 get_mp_context().set_forkserver_preload(["distributed", "stages.training.preload"])
                 forkserver.ensure_running()
@@ -87,7 +90,7 @@ def _start(workers: int) -> Iterator[Client]:
                 threads_per_worker=1,
                 memory_limit=None,  # what fills a worker cannot be spilled: at a limit it could only end
                 dashboard_address="127.0.0.1:0",
-                local_directory=str(shared_root() / "data" / "dask"),
+                local_directory=str(workspace),
                 security=Security.temporary(),  # a key of this process alone: all users reach its ports
                 silence_logs=logging.CRITICAL,
             )

@@ -8,7 +8,7 @@ import hashlib
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from stages.base.console import UserError
 from stages.base.splits import Split
@@ -35,10 +35,12 @@ def from_folders(train: Path, test: Path, *, size: tuple[int, int], grey: bool =
     digest, parts = hashlib.sha256(), []
     for part in (train, test):
         paths = [path for name in names for path in sorted((part / name).iterdir()) if path.name[0] != "."]
+        if empty := set(names) - {path.parent.name for path in paths}:
+            raise UserError(f"{part / min(empty)} has no image; each class needs some in each part")
         images = np.empty((len(paths), *size, 1 if grey else 3), np.uint8)
         for i, path in enumerate(paths):
-            digest.update(f"{path.relative_to(part.parent)}\n".encode() + path.read_bytes())
             images[i] = _image(path, size, "L" if grey else "RGB").reshape(images[i].shape)
+            digest.update(f"{path.relative_to(part.parent)}\n".encode() + path.read_bytes())
         parts.append(Split(images, np.array([names.index(path.parent.name) for path in paths], np.int32)))
     digests = {f"{train.name}, {test.name}": digest.hexdigest()}
     return Dataset(parts[0], parts[1], digests, class_names=names)
@@ -47,6 +49,9 @@ def from_folders(train: Path, test: Path, *, size: tuple[int, int], grey: bool =
 def _image(path: Path, size: tuple[int, int], mode: str) -> np.ndarray:
     try:
         with Image.open(path) as image:
-            return np.asarray(image.convert(mode).resize(size[::-1], Image.Resampling.BILINEAR))
-    except OSError as error:
+            if image.mode[0] in "IF":  # Pillow would cut them to 8
+                raise UserError(f"{path} has more than 8 bits a number; read it by a function of your own")
+            upright = ImageOps.exif_transpose(image)  # a camera says how it was held
+            return np.asarray(upright.convert(mode).resize(size[::-1], Image.Resampling.BILINEAR))
+    except (OSError, Image.DecompressionBombError) as error:
         raise UserError(f"{path} is no image ({error}); remove it from the folder") from None

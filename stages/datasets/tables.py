@@ -5,6 +5,7 @@ its entry in `DATASETS` of catalog.py, `python -m stages.prepare` tries it.
 """
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,44 +24,74 @@ def from_tables(
     """Return the data set of two tables with the same columns, read from `files`; `label` is what to predict.
 
     Labels that are text or booleans are classes, numbered in order; numbers are numbers, unless they are said
-    to be `classes`. In other columns, each text becomes an input of 0 and 1; all are standardised by the mean
-    and standard deviation of `train`.
+    to be `classes`. In other columns, each text of `train` becomes an input of 0 and 1; all are standardised
+    by the mean and standard deviation of `train`.
 
     Raises:
         UserError: a column is not in both tables, lacks a value, has text among its numbers, or has too many
             different texts, as an id or a date does.
     """
+    if problem := next(_problems(train, test, label), None):
+        names = ", ".join(map(str, files)) or "the tables"
+        raise UserError(f"{names}: {problem}; mend the file, or leave out the column or those rows")
     both = pd.concat({"train": train, "test": test})
-    rows, gaps = len(both), both.isna().sum()
-    unpaired = sorted(set(train) ^ set(test) | {label} - set(both))
-    problems = [f"column {name} is not in both parts" for name in unpaired]
-    problems += [f"column {name} has no value in {n} of {rows} rows" for name, n in gaps.items() if n]
     others = [name for name in both if name != label]
-    texts = [name for name in others if not pd.api.types.is_numeric_dtype(both[name])]
-    problems += [f"column {name} has {what}" for name in texts if (what := _no_inputs(both[name]))]
-    if problems:
-        names = ", ".join(map(str, files))
-        raise UserError(f"{names}: {problems[0]}; mend the file, or leave out the column or those rows")
-    columns = [(name, None) for name in others if name not in texts]
-    columns += [(name, text) for name in texts for text in sorted(both[name].unique())]
+    columns: list[tuple[str, str | None]] = []
+    for name in sorted(others, key=lambda name: not _is_numeric(both[name])):  # numbers first
+        texts = [None] if _is_numeric(both[name]) else sorted(train[name].unique(), key=str)
+        columns += [(name, text) for text in texts]
+        if unknown := set(test[name]) - set(train[name]) if None not in texts else set():
+            say(
+                f"note: column {name} has {min(unknown, key=str)} in the test part only, where it is no input"
+            )
     values = {(name, text): both[name] if text is None else both[name] == text for name, text in columns}
     inputs, labels = pd.concat(values, axis=1).astype(np.float64), both[label]
-    mean, deviation = inputs.loc["train"].mean(), inputs.loc["train"].std(ddof=0).replace(0, 1)
+    mean, deviation = inputs.loc["train"].mean(), inputs.loc["train"].std(ddof=0)
+    deviation = deviation.where(deviation > 1e-9 * mean.abs(), 1.0)  # of one value, it is 0 but for rounding
     inputs = ((inputs - mean) / deviation).astype(np.float32)
-    numeric = pd.api.types.is_numeric_dtype(labels) and not pd.api.types.is_bool_dtype(labels) and not classes
+    numeric = _is_numeric(labels) and not pd.api.types.is_bool_dtype(labels) and not classes
     if numeric and labels.nunique() == 2:
         both_are = " and ".join(f"{value:g}" for value in sorted(labels.unique()))
         way_out = "with classes=True, `from_tables` takes it for classes"
         say(f"{label} is only {both_are}, and taken for a number; {way_out}")
-    kinds = labels.astype("category").cat
+    kinds = labels.astype("category").cat.remove_unused_categories().cat
     labels = labels.astype(np.float32) if numeric else kinds.codes.astype(np.int32)
     train_part = Split(inputs.loc["train"].to_numpy(), labels.loc["train"].to_numpy())
     test_part = Split(inputs.loc["test"].to_numpy(), labels.loc["test"].to_numpy())
     digests = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
     scales = zip(columns, mean.tolist(), deviation.tolist(), strict=True)
-    described = [{"column": name, "text": text, "mean": m, "deviation": d} for (name, text), m, d in scales]
+    described = [
+        {"column": name, "text": text if text is None else str(text), "mean": m, "deviation": d}
+        for (name, text), m, d in scales
+    ]
     class_names = [] if numeric else [str(name) for name in kinds.categories]
     return Dataset(train_part, test_part, digests, described, class_names)
+
+
+def _is_numeric(column: pd.Series) -> bool:
+    return pd.api.types.is_numeric_dtype(column)
+
+
+def _problems(train: pd.DataFrame, test: pd.DataFrame, label: str) -> Iterator[str]:
+    """Yield why no data set can be made of the tables; only the first is sure."""
+    for part, table in (("train", train), ("test", test)):
+        if not len(table) or len(table.columns) < 2:
+            rows, columns = table.shape
+            yield f"the {part} table has {rows} rows and {columns} columns; it needs rows, and inputs"
+        if (again := table.columns[table.columns.duplicated()]).size:
+            yield f"column {again[0]} is there twice"
+    for name in sorted(set(train) ^ set(test) | {label} - set(train), key=str):
+        yield f"column {name} is not in both parts"
+    both = pd.concat([train, test])
+    for name in both:
+        if gaps := both[name].isna().sum():
+            yield f"column {name} has no value in {gaps} of {len(both)} rows"
+        if _is_numeric(both[name]) and not np.isfinite(both[name].astype(np.complex128)).all():
+            yield f"column {name} has infinite numbers"
+        if pd.api.types.is_complex_dtype(both[name]):
+            yield f"column {name} has complex numbers"
+        if name != label and not _is_numeric(both[name]) and (what := _no_inputs(both[name])):
+            yield f"column {name} has {what}"
 
 
 def _no_inputs(column: pd.Series) -> str | None:

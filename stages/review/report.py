@@ -33,6 +33,14 @@ HEADLINES: dict[str, int | str] = {
     "tune.score": "a smaller network may score less",
     "tune.failed_trials": -1,
 }
+# A param or metric whose change makes a headline say nothing -> which one, and why
+INCOMPARABLE = {
+    "margin": ("comparison.verdict", "of another margin"),
+    "objective": ("tune.best.score", "of another objective"),
+    "tune.max_epochs": ("tune.best.score", "of another max_epochs"),
+    "prepare.validation_split": ("tune.best.score", "of other validation examples"),
+    "seed": ("tune.best.score", "of other validation examples"),
+}
 WORST_FIRST = ("inferior", "inconclusive", "non_inferior", "no", "yes")
 MARKER = "<!-- metrics report -->"
 WARNING = "> [!WARNING]\n> "
@@ -70,10 +78,11 @@ class Change:
 
     def meaning(self, directions: dict[str, int | str]) -> str:
         """Return `better`, `worse`, or why neither is said; nothing for a metric that is no headline."""
-        direction = directions.get(self.headline, "")
+        direction, more = directions.get(self.headline, ""), self.difference
+        if direction and None in (self.old, self.new):
+            return "not in both"
         if isinstance(direction, str):
             return direction
-        more = self.difference
         if self.old in WORST_FIRST and self.new in WORST_FIRST:
             more = WORST_FIRST.index(self.new) - WORST_FIRST.index(self.old)
         return "not in both" if more is None else "better" if more * direction > 0 else "worse"
@@ -205,10 +214,11 @@ def tables(base: str, params: list[Change], metrics: list[Change], objective: ob
     changed = f"Compared with {code(base)}:"
     yield changed if params or metrics else f"No param and no metric changed against {code(base)}."
     directions = HEADLINES | ({"tune.best.score": -1} if objective == "val_loss" else {})
-    for key, headline in (("margin", "comparison.verdict"), ("objective", "tune.best.score")):
-        if any(change.key == key and change.new is not None for change in metrics):
-            directions[headline] = f"of another {key}"
-    if any(change.key == "dataset" and None not in (change.old, change.new) for change in metrics):
+    changed_keys = {change.key for change in (*params, *metrics) if None not in (change.old, change.new)}
+    directions |= dict(INCOMPARABLE[key] for key in INCOMPARABLE.keys() & changed_keys)
+    if len({change.key for change in metrics if fnmatch.fnmatch(change.key, "test_*.difference")}) > 1:
+        directions |= {f"comparison.{name}": "of another score" for name in ("verdict", "superior", "worse")}
+    if "dataset" in changed_keys:
         directions = dict.fromkeys(HEADLINES, "of another data set")
     folded = [change for change in metrics if not change.headline]
     first = {change.figure: change for change in reversed([*params, *headlines, *folded])}

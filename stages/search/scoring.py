@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 from scipy import stats
-from sklearn.model_selection import GroupKFold, KFold, StratifiedKFold
+from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
 
 from stages.base import splits
 from stages.base.console import UserError
@@ -172,11 +172,18 @@ def folds(data: Split, count: int, seed: int) -> dict[str, Rows]:
     """Return (rows to train on, rows to score on) by the name of the fold, drawn with `seed`.
 
     Folds are stratified for classes; with groups, each of these is in one fold.
+
+    Raises:
+        UserError: a fold would have no examples, or the others none of a class.
     """
-    of_labels = StratifiedKFold if data.classes else KFold
-    kind = of_labels if data.groups is None else GroupKFold
-    drawn = kind(count, shuffle=True, random_state=seed)
-    rows = drawn.split(np.empty(len(data.labels)), data.labels, data.groups)
+    kinds = (StratifiedKFold, StratifiedGroupKFold) if data.classes else (KFold, GroupKFold)
+    drawn = kinds[data.groups is not None](count, shuffle=True, random_state=seed)
+    rows = list(drawn.split(np.empty(len(data.labels)), data.labels, data.groups))
+    for train, scored in rows:
+        missing = set(range(data.classes or 0)) - set(data.labels[train].tolist()) if data.classes else ()
+        if missing or not len(scored):
+            what = f"no example of class {min(missing)} to train on" if missing else "an empty fold"
+            raise UserError(f"params.yaml: tune.sklearn.cv is {count}, but leaves {what}; use fewer folds")
     return {f"fold {number} of {count}": each for number, each in enumerate(rows, start=1)}
 
 

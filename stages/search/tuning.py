@@ -274,7 +274,7 @@ def doubt(choice: Choice, tune: Tune) -> str | None:
     top, chosen = (trial.evaluation for trial in (choice.top, choice.trial))
     better = abs(top.scores[tune.objective] - chosen.scores[tune.objective])
     tolerance = tune.tolerance if tune.objective == SCORE else 0.0  # it is of that score
-    if better <= 3 * (top.standard_error or 0.0) + tolerance:
+    if better <= 3 * (top.standard_error or 0.0) + tolerance or choice.top.budget >= choice.trial.budget:
         return None
     trained = console.count(top.epochs, "epoch")
     return (
