@@ -173,10 +173,10 @@ def test_a_margin_is_not_counted_in_groups_or_parts_of_examples(tmp_path, monkey
     (tmp_path / "data/retrain").mkdir(parents=True)
     (tmp_path / "data/baseline").mkdir()
     np.save(tmp_path / "data/retrain/predictions.npy", (np.arange(200) % 2)[None])
-    for parts, units in ((10, 1), (200, settings.baseline["units"])):
+    for parts, changed in ((10, {"units": 1}), (200, {})):
         for name in ("baseline", "retrain"):
             np.save(tmp_path / f"data/{name}/scores.npy", np.ones((6, parts)))
-        comparison.compare(settings, {**settings.baseline, "units": units}, 5, Measured())
+        comparison.compare(settings, {**settings.baseline, **changed}, settings.train.epochs, Measured())
         assert capsys.readouterr().err == ""
 
 
