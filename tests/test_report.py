@@ -368,6 +368,13 @@ def test_scores_of_searches_that_cannot_be_compared_are_neither_better_nor_worse
     assert f"| {reason} |" in told
 
 
+def test_of_several_reasons_the_last_of_the_list_is_said():
+    """Not that which a set happens to have last in this process."""
+    rows = [Change("metrics/tune.json", "best.score", 0.5, 0.9)]
+    params = [Change("params.yaml", key, 1, 2) for key in ("seed", "tune.max_epochs")]
+    assert "| of other validation examples |" in "".join(report.tables("main", params, rows))
+
+
 def test_a_verdict_on_another_score_is_no_better_one():
     rows = [Change("metrics/comparison.json", "verdict", "inferior", "non_inferior")]
     rows += [Change("metrics/comparison.json", "test_auc.difference", None, 0.1)]

@@ -215,7 +215,7 @@ def tables(base: str, params: list[Change], metrics: list[Change], objective: ob
     yield changed if params or metrics else f"No param and no metric changed against {code(base)}."
     directions = HEADLINES | ({"tune.best.score": -1} if objective == "val_loss" else {})
     changed_keys = {change.key for change in (*params, *metrics) if None not in (change.old, change.new)}
-    directions |= dict(INCOMPARABLE[key] for key in INCOMPARABLE.keys() & changed_keys)
+    directions |= dict(reason for key, reason in INCOMPARABLE.items() if key in changed_keys)
     if len({change.key for change in metrics if fnmatch.fnmatch(change.key, "test_*.difference")}) > 1:
         directions |= {f"comparison.{name}": "of another score" for name in ("verdict", "superior", "worse")}
     if "dataset" in changed_keys:

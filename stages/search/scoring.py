@@ -180,7 +180,7 @@ def folds(data: Split, count: int, seed: int) -> dict[str, Rows]:
     drawn = kinds[data.groups is not None](count, shuffle=True, random_state=seed)
     rows = list(drawn.split(np.empty(len(data.labels)), data.labels, data.groups))
     for train, scored in rows:
-        missing = set(range(data.classes or 0)) - set(data.labels[train].tolist()) if data.classes else ()
+        missing = set(range(data.classes)) - set(data.labels[train].tolist()) if data.classes else set()
         if missing or not len(scored):
             what = f"no example of class {min(missing)} to train on" if missing else "an empty fold"
             raise UserError(f"params.yaml: tune.sklearn.cv is {count}, but leaves {what}; use fewer folds")
