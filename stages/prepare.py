@@ -66,9 +66,7 @@ def main() -> None:
     write_json("metrics/prepare.json", content)
     labels = train.labels[:1000]
     if labels.ndim > 1 and np.isin(labels, (0, 1)).all() and (labels.sum(-1) == 1).all():
-        console.say(
-            "note: labels look one-hot; as classes, labels.argmax(-1), parts get equal shares of each"
-        )
+        console.say("note: labels look one-hot; with labels.argmax(-1), the split is stratified by class")
     counts = ", ".join(f"{content[f'{part}_examples']:,} {part}" for part in ("train", "validation", "test"))
     weighted = "" if train.weights is None else ", weighted"
     console.result(f"prepare: {name}, {counts} examples of {described(data.train)}{weighted}{grouped(parts)}")
@@ -82,9 +80,9 @@ def grouped(parts: dict[str, tuple[Split, np.ndarray]]) -> str:
     for part in ("validation", "test"):
         if counts.get(part, 1) == 1:
             few = "one group" if part in counts else "no groups"
-            console.say(f"note: the {part} part has {few}; its errors take each example for independent")
+            console.say(f"note: the {part} part has {few}; its standard errors assume independent examples")
         elif counts[part] < FEW_GROUPS:
-            few = f"{counts[part]} groups, and with fewer than {FEW_GROUPS} its errors are rough"
+            few = f"{counts[part]} groups; with fewer than {FEW_GROUPS}, its standard errors are rough"
             console.say(f"note: the {part} part has {few}")
     return f", in {', '.join(f'{count:,} {part}' for part, count in counts.items())} groups"
 

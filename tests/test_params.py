@@ -101,6 +101,13 @@ def write_with(path: Path, content: dict, key: str, value: object) -> None:
         ("baseline.units", 512.0, "baseline.units is 512.0, but tune.space says int"),
         ("train.batch_size", 32, "unknown key train.batch_size; use epochs, replicates"),
         ("train.epochs", None, "train.epochs is null, but should be a valid integer"),
+        (
+            "retrain.epochs",
+            "bset",
+            "retrain.epochs is bset, but should be 'best' or should be a valid integer",
+        ),
+        ("baseline.budget", 1, "baseline.budget is a column of metrics/plots/trials.csv; give the hyperp"),
+        ("baseline.val_loss", 1, "baseline.val_loss is a column of metrics/plots/trials.csv; give the hy"),
         ("train", 5, "train is 5, but should be a section of keys"),
         ("train.replicates", 4, "train.replicates is 4, but should be greater than or equal to 5"),
         (

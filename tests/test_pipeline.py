@@ -275,15 +275,6 @@ def test_what_the_search_cannot_go_by_is_named(here, changes, said):
         here("tune", {"tune": changes})
 
 
-def test_a_hyperparameter_is_not_named_as_a_column_of_the_trials(here):
-    line = (
-        r"^params.yaml: baseline.budget is a column of metrics/plots/trials.csv; "
-        r"give the hyperparameter another name$"
-    )
-    with pytest.raises(UserError, match=line):
-        here("tune", {"baseline": {"budget": 1}})
-
-
 def test_retrain_trains_as_long_as_it_is_told(here, project):
     """`best` is the epoch at which the search scored what it chose."""
     best = project.metrics("tune")["epoch"]

@@ -149,7 +149,8 @@ def test_an_unknown_data_set_is_named_with_those_that_there_are(tmp_path):
 
 def test_a_file_that_a_data_set_lacks_is_named(monkeypatch, tmp_path):
     monkeypatch.setitem(catalog.DATASETS, "own", lambda raw: np.load(raw / "there.npy"))
-    line = f"^own: {tmp_path}/there.npy is missing; bring it, or mend its function in stages/datasets$"
+    way_out = "put it there, or fix the data set's function in stages/datasets"
+    line = f"^own: {tmp_path}/there.npy is missing; {way_out}$"
     with pytest.raises(UserError, match=line):
         catalog.load("own", tmp_path)
 
@@ -167,7 +168,7 @@ def test_a_file_that_a_data_set_lacks_is_named(monkeypatch, tmp_path):
 def test_a_file_that_is_damaged_is_named(monkeypatch, tmp_path, read, kind):
     (tmp_path / "file").write_bytes(b"\xff" if kind == "UnicodeDecodeError" else b"a\n1\n1,2\n")
     monkeypatch.setitem(catalog.DATASETS, "own", lambda raw: read(raw / "file"))
-    with pytest.raises(UserError, match=rf"^own: a file is damaged \({kind}: .+\); bring it again, or .+$"):
+    with pytest.raises(UserError, match=rf"^own: a file is damaged \({kind}: .+\); get it again, or .+$"):
         catalog.load("own", tmp_path)
 
 
@@ -446,14 +447,14 @@ def test_a_validation_part_of_its_own_is_written_after_train(prepared, capsys):
     captured = capsys.readouterr()
     groups = "weighted, in 4 train, 2 validation, 2 test groups"
     assert captured.out == f"prepare: own, {said}; labels are 2 classes, {groups}\n"
-    few = "part has 2 groups, and with fewer than 20 its errors are rough"
+    few = "part has 2 groups; with fewer than 20, its standard errors are rough"
     assert captured.err == f"note: the validation {few}\nnote: the test {few}\n"
 
 
 def test_a_part_without_groups_is_named_where_others_have_them(prepared, capsys):
     train, validation, test = parts_of(ALL)
     prepared(Dataset(train, replace(test, groups=None), {}, validation=validation))
-    note = "note: the test part has no groups; its errors take each example for independent\n"
+    note = "note: the test part has no groups; its standard errors assume independent examples\n"
     assert capsys.readouterr().err.endswith(note)
 
 
@@ -602,7 +603,7 @@ def test_a_column_of_one_value_is_not_divided_by_what_rounding_leaves():
 def test_a_text_of_the_test_part_only_is_no_input(capsys):
     data = from_tables(TABLE, TABLE.replace({"b": {"x": "z"}}), "kind")
     assert [about["text"] for about in data.columns if about["column"] == "b"] == ["x", "y"]
-    assert "note: column b has z in the test part only, where it is no input" in capsys.readouterr().err
+    assert "note: column b has z in the test part only; no input stands for it" in capsys.readouterr().err
 
 
 def test_dates_are_texts_and_categories_without_rows_are_no_classes():
@@ -630,8 +631,8 @@ def test_numbers_are_classes_if_they_are_said_to_be(capsys):
         [],
     )
     assert capsys.readouterr().err == (
-        "label is only 3 and 8, and taken for a number; "
-        "with classes=True, `from_tables` takes it for classes\n"
+        "note: label label is only 3 and 8, and treated as a number; "
+        "pass classes=True to `from_tables` to treat it as classes\n"
     )
 
 

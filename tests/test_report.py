@@ -174,7 +174,10 @@ def test_another_branchs_data_says_nothing_and_dvc_lock_has_to_agree_with_itself
     lock = yaml.safe_load((merged.folder / "dvc.lock").read_text())
     space = lock["stages"]["tune"]["params"]["params.yaml"]["tune.space"] | {"dropout": dropout}
     merged.update_params({"tune": {"space": space}})
-    for order, said in ((space, ""), (reversed(space), "tune.space in another order draws others")):
+    for order, said in (
+        (space, ""),
+        (reversed(space), "tune.space was reordered, which changes the values drawn"),
+    ):
         lock["stages"]["tune"]["params"]["params.yaml"]["tune.space"] = {name: space[name] for name in order}
         (merged.folder / "dvc.lock").write_text(yaml.safe_dump(lock, sort_keys=False))
         stale = run_report(merged, "--check", check=False)
@@ -194,7 +197,7 @@ def test_a_space_in_another_order_is_told_with_the_one_command_that_helps(tmp_pa
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(commands, "dvc", lambda *_: "{}")
     assert commands.out_of_date() == (
-        "metrics of tune (tune.space in another order draws others) are out of date; "
+        "metrics of tune (tune.space was reordered, which changes the values drawn) are out of date; "
         "run `dvc repro --force tune && dvc repro`"
     )
     changed = {"tune": [{"changed deps": {"stages/search": "modified"}}]}

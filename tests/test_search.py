@@ -509,6 +509,11 @@ def test_the_oracles_are_kerastuners_own_and_write_nothing(tmp_path, monkeypatch
     assert capsys.readouterr() == ("", "")
 
 
+def test_no_hyperparameter_can_be_named_as_a_column_of_the_trials():
+    columns = tuning.row(Trial(0, {}, 1, Evaluation()), SCORE).keys()
+    assert columns == {*params.TRIAL_COLUMNS, SCORE, LOSS}
+
+
 @pytest.mark.parametrize(
     ("best", "noted"), [((512, 2), "units 512"), ((496, 1), "units 496, layers 1"), ((480, 2), None)]
 )

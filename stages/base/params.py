@@ -17,6 +17,9 @@ from ruamel.yaml import YAML, YAMLError  # DVC's reader, so that both read the s
 from stages.base.console import UserError
 from stages.base.section import LARGEST, PositiveInt, Section, shown
 
+# Of metrics/plots/trials.csv, where hyperparameters are columns too; those of scores begin with val_
+TRIAL_COLUMNS = {"trial", "budget", "epochs", "standard_error", "best_epoch", "seconds_per_epoch"}
+TRIAL_COLUMNS |= {"parameters", "choice", "limit", "objective", "failure"}
 Int = Annotated[int, Field(ge=-LARGEST, le=LARGEST)]
 Epochs = Annotated[int, Field(ge=1, le=10_000)]
 
@@ -262,6 +265,14 @@ class Params(Section):
         return [int(np.random.SeedSequence([*path, i]).generate_state(1)[0]) for i in range(count)]
 
     @model_validator(mode="after")
+    def _names_are_free(self):
+        for name in sorted({*self.baseline, *self.tune.space}):
+            if name in TRIAL_COLUMNS or name.startswith("val_"):
+                what = "is a column of metrics/plots/trials.csv; give the hyperparameter another name"
+                raise ValueError(f"baseline.{name} {what}")
+        return self
+
+    @model_validator(mode="after")
     def _batch_size_is_a_count(self):
         size, dimension = self.baseline.get("batch_size"), self.tune.space.get("batch_size")
         if type(size) is not int or size < 1:
@@ -324,7 +335,11 @@ def load(path: str | Path = "params.yaml") -> Params:
     try:
         return Params.model_validate(content)
     except ValidationError as error:
-        lines = [f"{path}: {_line(dict(mistake), content)}" for mistake in error.errors()]
+        said: dict[str, list[str]] = {}  # of a key that may be of several types, one for each
+        for mistake in error.errors():
+            what, *allowed = _line(dict(mistake), content).split(", but ", 1)
+            said.setdefault(what, []).extend(allowed)
+        lines = [f"{path}: {', but '.join(filter(None, (what, ' or '.join(said[what]))))}" for what in said]
         raise UserError("\nerror: ".join(lines)) from None
 
 

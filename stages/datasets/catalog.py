@@ -41,10 +41,10 @@ def load(name: str, raw: Path) -> Dataset:
     try:
         dataset = DATASETS[name](raw)
     except (FileNotFoundError, *_DAMAGE) as error:
-        mistake = f"a file is damaged ({one_line(error)}); bring it again"
+        mistake = f"a file is damaged ({one_line(error)}); get it again"
         if isinstance(error, FileNotFoundError):
-            mistake = f"{error.filename} is missing; bring it"
-        raise UserError(f"{name}: {mistake}, or mend its function in stages/datasets") from None
+            mistake = f"{error.filename} is missing; put it there"
+        raise UserError(f"{name}: {mistake}, or fix the data set's function in stages/datasets") from None
     if not isinstance(dataset, Dataset):
         kind = type(dataset).__name__
         raise UserError(f"{name}: its function in stages/datasets returns {kind}, no Dataset")

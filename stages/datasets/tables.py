@@ -41,9 +41,8 @@ def from_tables(
         texts = [None] if _is_numeric(both[name]) else sorted(train[name].unique(), key=str)
         columns += [(name, text) for text in texts]
         if unknown := set(test[name]) - set(train[name]) if None not in texts else set():
-            say(
-                f"note: column {name} has {min(unknown, key=str)} in the test part only, where it is no input"
-            )
+            text = min(unknown, key=str)
+            say(f"note: column {name} has {text} in the test part only; no input stands for it")
     values = {(name, text): both[name] if text is None else both[name] == text for name, text in columns}
     inputs, labels = pd.concat(values, axis=1).astype(np.float64), both[label]
     mean, deviation = inputs.loc["train"].mean(), inputs.loc["train"].std(ddof=0)
@@ -52,8 +51,8 @@ def from_tables(
     numeric = _is_numeric(labels) and not pd.api.types.is_bool_dtype(labels) and not classes
     if numeric and labels.nunique() == 2:
         both_are = " and ".join(f"{value:g}" for value in sorted(labels.unique()))
-        way_out = "with classes=True, `from_tables` takes it for classes"
-        say(f"{label} is only {both_are}, and taken for a number; {way_out}")
+        way_out = "pass classes=True to `from_tables` to treat it as classes"
+        say(f"note: label {label} is only {both_are}, and treated as a number; {way_out}")
     kinds = labels.astype("category").cat.remove_unused_categories().cat
     labels = labels.astype(np.float32) if numeric else kinds.codes.astype(np.int32)
     train_part = Split(inputs.loc["train"].to_numpy(), labels.loc["train"].to_numpy())

@@ -61,6 +61,6 @@ def out_of_date() -> str:
     locked_params = stages.get("tune", {}).get("params", {}).get("params.yaml", {})
     before, now = list(locked_params.get("tune.space", {})), list(params.load().tune.space)
     if before != now and sorted(before) == sorted(now) and "tune" not in stale:  # to DVC, they are the same
-        stale.append("tune (tune.space in another order draws others)")
+        stale.append("tune (tune.space was reordered, which changes the values drawn)")
         way_out = "dvc repro --force tune && dvc repro"
     return f"metrics of {', '.join(dict.fromkeys(stale))} are out of date; run `{way_out}`" if stale else ""

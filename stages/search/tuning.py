@@ -16,7 +16,7 @@ from stages.base.params import Params, Range, Tune
 from stages.base.section import listed
 from stages.compute.runner import Runner
 from stages.search import oracles
-from stages.search.scoring import Evaluation, Scoring, trainings
+from stages.search.scoring import Scoring, trainings
 from stages.search.search import Report, Trial, as_good, best, goodness, rehearse, search
 from stages.training.evaluation import LOSS, SCORE
 
@@ -194,9 +194,6 @@ def tune(settings: Params, scoring: Scoring, runner: Runner) -> None:
         UserError: all trials failed, or params.yaml does not fit the score or the data.
     """
     start, tune, baseline = time.perf_counter(), settings.tune, settings.baseline
-    if taken := row(Trial(0, {}, 0, Evaluation()), "").keys() & {*baseline, *tune.space}:
-        what = f"{min(taken)} is a column of metrics/plots/trials.csv; give the hyperparameter another name"
-        raise console.UserError(f"params.yaml: baseline.{what}")
     oracle, (budgets, epochs) = oracles.create(tune, settings.seed), rehearse(tune, settings.seed)
     count, epochs = 1 + len(budgets), (tune.max_epochs + epochs) * len(trainings(scoring, {}))
     with console.progress_bar("tune", epochs) as bar:

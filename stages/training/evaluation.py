@@ -56,8 +56,8 @@ def values(labels: np.ndarray, outputs: np.ndarray, groups: np.ndarray | None = 
     if np.isfinite(scores) and not np.isfinite(found).all():
         raise UserError(
             f"stages/training/score.py: the score of all {len(labels)} examples is {scores:.4g}, but without "
-            "one of the parts by which its error is estimated it is none; each class needs examples in "
-            "several parts or groups, or let score return a number for these too"
+            "one of the parts by which its error is estimated it is not finite; each class needs examples in "
+            "several parts or groups, or let score return a finite number for such subsets too"
         )
     return found
 

@@ -224,8 +224,8 @@ def check_again(network: keras.Model, again: keras.Model, subset: Subset) -> Non
     arrays, others = checkpoint(network).weights, checkpoint(again).weights
     if shared or not all(map(np.array_equal, arrays, others)) or not alike(network, again, subset):
         raise UserError(
-            f"{_FILE}: build does not return a new, equal network when it is called again; make in it what "
-            "is to be trained, and random numbers by Keras or np.random, which are seeded before"
+            f"{_FILE}: build does not return a new, equal network when it is called again; create "
+            "all layers inside it, and draw random numbers with Keras or np.random, which are seeded before"
         )
 
 
