@@ -3,9 +3,15 @@
 import json
 import re
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
+from sklearn.utils.class_weight import compute_sample_weight
+
+from stages.datasets.tables import from_tables
 
 ROOT = Path(__file__).parent.parent
 
@@ -24,6 +30,19 @@ def words(path: str) -> str:
 )
 def test_an_example_fits_what_it_changes(patch):
     subprocess.run(["git", "apply", "--check", patch], cwd=ROOT, check=True)
+
+
+def test_a_table_gets_weights_and_groups_by_the_lines_of_contributing():
+    """Two patients to train on and two to test on; one class is twice as frequent as the other."""
+    table = pd.DataFrame({"patient": list("abababcd"), "age": range(8), "class": list("xxxxyyyx")})
+    names = {"train": table[:6], "test": table[6:], "np": np, "replace": replace, "from_tables": from_tables}
+    names["compute_sample_weight"] = compute_sample_weight
+    document = (ROOT / "CONTRIBUTING.md").read_text()
+    exec(re.findall(r"```python\n(data = .*?)```", document, re.S)[0], names)  # noqa: S102 - lines of ours
+    data = names["data"]
+    assert (data.train.groups.tolist(), data.test.groups.tolist()) == ([0, 1] * 3, [2, 3])
+    assert data.train.weights.tolist() == pytest.approx([0.75] * 4 + [1.5] * 2)
+    assert (data.train.shapes, list(data.problems())) == ((1,), [])
 
 
 def test_the_readme_has_the_figures_of_the_metrics():
