@@ -112,8 +112,10 @@ def described(data: Split) -> str:
     shapes = data.shapes if isinstance(data.shapes, dict) else {"": data.shapes}
     sizes = {name: " x ".join(map(str, shape)) or "one number" for name, shape in shapes.items()}
     inputs = " and ".join(f"{size} {name}".strip() for name, size in sizes.items())
-    numbers = f"{' x '.join(map(str, data.labels.shape[1:]))} numbers".strip()
-    return f"{inputs} inputs; labels are {f'{data.classes} classes' if data.classes else numbers}"
+    size = " x ".join(map(str, data.labels.shape[1:]))
+    numbers = data.several_labels or data.labels.dtype.kind == "f"
+    labels = "numbers" if numbers else f"{'of ' if size else ''}{data.outputs} classes"
+    return f"{inputs} inputs; labels are {size} {labels}".replace("  ", " ")
 
 
 if __name__ == "__main__":

@@ -11,10 +11,10 @@ import psutil
 from conftest import ENVIRONMENT
 
 
-def start(project, before: tuple[str, ...] = (), **environment) -> subprocess.Popen:
-    """Start the search in a process group of its own."""
+def start(project, before: tuple[str, ...] = (), stage: str = "tune", **environment) -> subprocess.Popen:
+    """Start the search, or another stage, in a process group of its own."""
     return subprocess.Popen(
-        [*before, "python", "-m", "stages.tune"],
+        [*before, "python", "-m", f"stages.{stage}"],
         cwd=project.folder,
         env={**ENVIRONMENT, **environment},
         text=True,

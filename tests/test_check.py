@@ -160,6 +160,19 @@ def test_the_standard_error_of_a_loss_is_that_of_each_examples_loss():
         assert error == pytest.approx(losses.std(ddof=1) / math.sqrt(N), rel=1e-5)
 
 
+def test_each_example_counts_the_same_in_a_loss_whatever_the_sizes_of_batches():
+    """The second batch is smaller, and its losses are larger."""
+    size = network.EVALUATION_BATCH + 100
+    inputs = np.random.default_rng(1).random((size, 4), np.float32)
+    labels = np.linspace(0, 9, size, dtype=np.float32)
+    made = dense(1, "mse")
+    loss, error, outputs = network.evaluator(made)(Subset.of(Split(inputs, labels)))
+    np.testing.assert_allclose(outputs, made(inputs), rtol=1e-4, atol=1e-5)
+    losses = (outputs[:, 0].astype(np.float64) - labels) ** 2
+    assert loss == pytest.approx(losses.mean(), rel=1e-5)
+    assert error == pytest.approx(losses.std(ddof=1) / math.sqrt(size), rel=1e-5)
+
+
 @pytest.mark.usefixtures("any_score")
 def test_the_standard_error_of_a_loss_of_tokens_is_that_of_each_texts_mean():
     made = tagger()
@@ -377,6 +390,47 @@ def test_what_build_returns_is_a_compiled_model(use_build, made):
     line = r"model.py: build returns a \w+; it should be a Keras model, compiled with a loss$"
     with pytest.raises(UserError, match=line):
         network.build(BARE, FOUR, 1)
+
+
+def test_a_policy_of_model_py_holds_for_each_network(use_build, monkeypatch):
+    """Keras's `clear_session` takes it back."""
+    policies = []
+
+    def build(shapes, outputs, hyperparameters):
+        policies.append(keras.config.dtype_policy().name)
+        keras.config.set_dtype_policy("float64")  # of this network alone
+        return dense(outputs, CCE, "softmax", shapes)
+
+    use_build(build)
+    before = keras.config.dtype_policy()
+    monkeypatch.setattr(network, "_POLICY", keras.dtype_policies.get("mixed_bfloat16"))
+    try:
+        for seed in (1, 2):
+            network.build(BARE, FOUR, seed)
+    finally:
+        keras.config.set_dtype_policy(before)
+    assert policies == ["mixed_bfloat16"] * 2
+
+
+def test_a_loss_that_gives_labels_an_axis_for_quantiles_is_no_mistake():
+    def pinball(labels, outputs):
+        if len(labels.shape) < len(outputs.shape):
+            labels = keras.ops.expand_dims(labels, -1)
+        error, quantiles = labels - outputs, keras.ops.convert_to_tensor([0.1, 0.5, 0.9])
+        return keras.ops.mean(keras.ops.maximum(quantiles * error, (quantiles - 1) * error), -1)
+
+    network.check(dense(3, pinball), Subset.of(Split(INPUTS, NUMBERS)))
+
+
+def test_large_inputs_are_evaluated_in_small_batches():
+    """A layer needs some multiple of their size as floats, whatever their own type."""
+    inputs = np.zeros((3, 1024, 1024, 5), np.uint8)
+    made = keras.Sequential([keras.Input((1024, 1024, 5)), keras.layers.GlobalAveragePooling2D()])
+    sizes = []
+    call = made.call
+    made.call = lambda batch, **options: sizes.append(batch.shape[0]) or call(batch, **options)
+    assert network.predictor(made)(inputs).shape == (3, 5)
+    assert sizes == [1]  # traced once, for one
 
 
 @pytest.mark.parametrize("names", [(), ("epochs",), ("steps_per_epoch",), ("steps_per_epoch", "epochs")])

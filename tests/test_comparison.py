@@ -59,7 +59,7 @@ def compared(verdict: str, interval: tuple[float, float, float], settled=None, *
     }
 
 
-ABOUT = "trained in about the same time (0.9 to 1.1 of it)"
+ABOUT = "trained in 0.9 to 1.1 times the time"
 
 
 @pytest.mark.parametrize(
@@ -70,6 +70,18 @@ ABOUT = "trained in about the same time (0.9 to 1.1 of it)"
             compared("non_inferior", (-0.0004, -0.0017, 0.0009), parameters=2.46, training=(2.0, 1.9, 2.1)),
             "units 208 instead of units 512: 59 % fewer parameters, trained in 0.5 of the time, "
             f"{TEST} -0.0004 (95 % interval -0.0017 to +0.0009): not inferior by more than 0.003",
+        ),
+        (
+            {**BEFORE, "units": 500},
+            compared("non_inferior", (0, -0.001, 0.001), parameters=1.1, training=(1.02, 1.01, 1.03)),
+            "units 500 instead of units 512: 9 % fewer parameters, trained in about the same time, "
+            f"{TEST} +0.0000 (95 % interval -0.0010 to +0.0010): not inferior by more than 0.003",
+        ),
+        (
+            {**BEFORE, "units": 48},
+            compared("inferior", (-0.04, -0.05, -0.03), parameters=10, training=(2.94, 2.8, 3.0)),
+            "units 48 instead of units 512: 90 % fewer parameters, trained in 0.3 of the time, "
+            f"{TEST} -0.0400 (95 % interval -0.0500 to -0.0300): inferior by more than 0.003",
         ),
         (
             {"units": 16, "dropout": 0.5},
@@ -132,20 +144,24 @@ class Measured:
 
 
 @pytest.mark.parametrize(
-    ("examples", "right_or_wrong", "said"),
+    ("margin", "examples", "right_or_wrong", "said"),
     [
         (
+            0.003,
             360,
             True,
             "note: compare.margin 0.003 is 1.08 of 360 test examples; less than 10 settle little",
         ),
-        (360, False, ""),
-        (4000, True, ""),
+        (0.003, 360, False, ""),
+        (0.003, 4000, True, ""),
+        (2**-5, 320, True, ""),  # just 10
     ],
 )
-def test_a_margin_of_a_few_answers_is_noted(tmp_path, monkeypatch, capsys, examples, right_or_wrong, said):
+def test_a_margin_of_a_few_answers_is_noted(
+    tmp_path, monkeypatch, capsys, margin, examples, right_or_wrong, said
+):
     settings = load(ROOT / "params.yaml")
-    compare = settings.compare.model_copy(update={"margin": 0.003})
+    compare = settings.compare.model_copy(update={"margin": margin})
     settings = settings.model_copy(update={"compare": compare})
     monkeypatch.chdir(tmp_path)
     labels = np.arange(examples) % 2
@@ -164,7 +180,7 @@ def test_a_margin_of_a_few_answers_is_noted(tmp_path, monkeypatch, capsys, examp
 
 
 def test_a_margin_is_not_counted_in_groups_or_parts_of_examples(tmp_path, monkeypatch, capsys):
-    """Nor where both networks are the same."""
+    """Nor where both networks are the same, of which neither is superior or worse: they differ by 0."""
     settings = load(ROOT / "params.yaml")
     monkeypatch.chdir(tmp_path)
     for folder in (splits.TRAINING, splits.TEST):
@@ -176,8 +192,11 @@ def test_a_margin_is_not_counted_in_groups_or_parts_of_examples(tmp_path, monkey
     for parts, changed in ((10, {"units": 1}), (200, {})):
         for name in ("baseline", "retrain"):
             np.save(tmp_path / f"data/{name}/scores.npy", np.ones((6, parts)))
-        comparison.compare(settings, {**settings.baseline, **changed}, settings.train.epochs, Measured())
+        tuned, epochs = {**settings.baseline, **changed}, settings.train.epochs
+        found = comparison.compare(settings, tuned, epochs, Measured())
         assert capsys.readouterr().err == ""
+    assert [found[name] for name in ("verdict", "superior", "worse")] == ["non_inferior", "no", "no"]
+    assert [found[f"test_{NAME}"][name] for name in ("low", "high")] == [0, 0]
 
 
 def test_the_answer_has_the_difference_and_shares_of_the_baseline():
@@ -295,6 +314,13 @@ def test_the_table_of_classes_has_each_pair_with_its_name(tested):
     columns, found = tested(np.int32([0, 1, 1, 1]), np.int32([0, 1, 0, 1]), ["no", "yes"])
     assert columns == ["actual", "predicted", "examples"]
     assert found == [("no", "no", 1), ("no", "yes", 0), ("yes", "no", 1), ("yes", "yes", 2)]
+
+
+def test_names_of_several_labels_are_not_taken_for_those_of_yes_and_no(tested):
+    _, found = tested(np.int32([[0, 1], [1, 1]]), np.int32([[0, 1], [0, 1]]), ["cat", "dog"])
+    assert found == [(0, 0, 1), (0, 1, 0), (1, 0, 1), (1, 1, 2)]
+    _, found = tested(np.int32([[0, 1, 1]]), np.int32([[0, 1, 0]]), ["no", "yes"])  # of three words
+    assert found == [("no", "no", 1), ("no", "yes", 0), ("yes", "no", 1), ("yes", "yes", 1)]
 
 
 def test_the_table_of_masks_has_each_pair_of_their_pixels(tested):

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ import pandas as pd
 import pytest
 from sklearn.utils.class_weight import compute_sample_weight
 
+from stages.base.splits import Split
+from stages.datasets.dataset import Dataset
 from stages.datasets.tables import from_tables
 
 ROOT = Path(__file__).parent.parent
@@ -45,6 +48,18 @@ def test_a_table_gets_weights_and_groups_by_the_lines_of_contributing():
     assert (data.train.shapes, list(data.problems())) == ((1,), [])
 
 
+def test_parts_of_a_series_share_no_step_by_the_lines_of_contributing():
+    names = {"np": np, "Split": Split, "Dataset": Dataset, "series": np.arange(1000, dtype=np.float32)}
+    document = (ROOT / "CONTRIBUTING.md").read_text()
+    exec(re.findall(r"```python\n(inputs = .*?)```", document, re.S)[0], names)  # noqa: S102 - lines of ours
+    data = names["data"]
+    parts = [data.train, data.validation, data.test]
+    assert [(part.inputs.shape[1:], part.labels.shape[1:]) for part in parts] == [((48,), (12,))] * 3
+    assert all((part.labels[:, 0] == part.inputs[:, -1] + 1).all() for part in parts)
+    assert all(one.labels.max() < other.inputs.min() for one, other in pairwise(parts))
+    assert list(data.problems()) == []
+
+
 def test_the_readme_has_the_figures_of_the_metrics():
     """The conclusion, the last lines of the run and the table of results."""
     baseline, retrain, compared, tune = map(metrics, ("baseline", "retrain", "comparison", "tune"))
@@ -66,12 +81,12 @@ def test_the_readme_has_the_figures_of_the_metrics():
     interval = f"{score['difference']:+.4f} ({score['low']:+.4f} to {score['high']:+.4f})"
     assert table["difference (95 % interval)"] == ["", interval]
     share = 1 / compared["seconds_per_training"]["ratio"]
-    assert table["training time, relative to the baseline"] == ["", f"{share:.2f}"]
+    assert table["training time, relative to the baseline"] == ["", f"{share:.1g}"]
     assert f"{tune['trials']} trials and the baseline's, {tune['epochs']} epochs" in readme
     best, before = tune["best"], tune["baseline"]
     assert f"{before['hyperparameters']['units']} units have {before['score']:.4f}" in readme
-    said = f"{best['hyperparameters']['units']} units, {best['score']:.4f}, each with a standard error of"
-    assert f"{said} {best['standard_error']:.4f}" in readme or f"{before['standard_error']:.4f}" in readme
+    errors = f"with standard errors of {before['standard_error']:.4f} and {best['standard_error']:.4f}"
+    assert f"{best['hyperparameters']['units']} units, {best['score']:.4f}, {errors}." in readme
     units = retrain["hyperparameters"]["units"]
     assert f"{units} units do: they lose no more than {-score['low']:.4f} (95 % interval)" in readme
 

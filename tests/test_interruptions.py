@@ -111,6 +111,32 @@ def test_a_network_that_kills_its_worker_is_a_failed_trial_and_the_others_go_on(
     assert project.metrics("tune")["failed_trials"] == 1
 
 
+def test_ctrl_c_while_workers_start_is_one_line(project):
+    """The process that they are forked from imports TensorFlow for seconds, and a terminal tells it too."""
+    project.empty_store()
+    for seconds in (0.3, 2):
+        stage = start(project, stage="baseline")
+        while not processes_of(stage):
+            time.sleep(0.02)
+        time.sleep(seconds)
+        os.killpg(stage.pid, signal.SIGINT)
+        said, _ = stage.communicate(timeout=60)
+        lines = [line for line in said.splitlines() if not line.startswith("baseline: 5 trainings")]
+        assert (stage.returncode, lines) == (130, ["interrupted; `dvc repro` goes on from here"])
+
+
+def test_a_package_that_only_the_network_needs_is_named(project):
+    """Workers of this machine have the packages of this machine: no other would have it."""
+    path = project.folder / "stages/training/model.py"
+    path.write_text(f"import not_installed\n{path.read_text()}")
+    done = project.stage("baseline", check=False)
+    said = "ModuleNotFoundError: No module named 'not_installed'; install it, or mend the file"
+    assert (done.returncode, done.stdout.splitlines()[1:]) == (
+        1,
+        [f"error: stages/training/model.py, line 1: {said}"],
+    )
+
+
 @pytest.mark.weekly
 @pytest.mark.parametrize(
     ("before", "said"),

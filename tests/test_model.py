@@ -57,8 +57,16 @@ SOFTMAX = np.float32([[0.2, 0.5, 0.3], [0.6, 0.3, 0.1]])
         ([[1, 0], [1, 1]], [[0.7, 0.2], [0.4, 0.9]], [1, 0.5]),
         ([[1, 0], [2, 2]], [SOFTMAX, SOFTMAX], [1, 0]),
         ([[0, 1, 0], [0, 0, 1]], SOFTMAX, [1, 0]),
+        ([[1, 1, 0], [0, 1, 1]], [[0, 1, 0], [0, 0, 1]], [2 / 3, 2 / 3]),
     ],
-    ids=["softmax", "one sigmoid", "several sigmoids", "tokens", "one-hot"],
+    ids=[
+        "softmax",
+        "one sigmoid",
+        "several sigmoids",
+        "tokens",
+        "one-hot",
+        "several that look like a softmax",
+    ],
 )
 def test_the_score_is_the_share_that_is_right_of_each_example(labels, outputs, right):
     assert score(np.int32(labels), np.float32(outputs)).tolist() == right

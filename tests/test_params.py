@@ -87,6 +87,13 @@ def write_with(path: Path, content: dict, key: str, value: object) -> None:
         ),
         ("tune.space", {}, "tune.space is {}, but should have at least 1 item"),
         (
+            "tune.space.units",
+            48,
+            "for one value: `dvc exp run -S tune.strategy=grid -S tune.space.units.min=48 "
+            "-S tune.space.units.max=48 -S tune.tolerance=1`",
+        ),
+        ("runtime.store", "~nobody-here/x", "~nobody-here/x, but should be a folder; there is no such user"),
+        (
             "tune.hyperband.max_trials",
             3,
             "unknown key tune.hyperband.max_trials; use factor, hyperband_iter",
@@ -392,7 +399,7 @@ def test_the_baseline_has_a_hyperparameter_where_it_is_active(path, baseline):
         (
             {"layers": 1},
             {"layers": LAYERS, "width": {**WIDTH, "when": {"layers": []}}},
-            "tune.space.width.when.layers is [], but should have at least 1 item after validation, not 0",
+            "tune.space.width.when.layers is [], but should have at least 1 item",
         ),
         (
             {"layers": 1},
@@ -424,6 +431,20 @@ def test_the_baseline_has_a_hyperparameter_where_it_is_active(path, baseline):
 def test_a_mistake_in_a_condition_is_one_line(path, baseline, space, message):
     conditional(path, baseline, space)
     assert mistake(path) == f"params.yaml: {message}"
+
+
+@pytest.mark.parametrize(
+    ("kind", "ends", "beyond"), [("int", (1, 3), (0, 4)), ("float", (0.5, 1.5), (0.499, 1.501))]
+)
+def test_a_condition_may_name_either_end_of_a_range_and_nothing_beyond(path, kind, ends, beyond):
+    for value in (*ends, *beyond):
+        layers = {"type": kind, "min": ends[0], "max": ends[1]}
+        space = {"layers": layers, "width": {**WIDTH, "when": {"layers": [value]}}}
+        conditional(path, {"layers": 1 if kind == "float" else 2}, space)
+        if value in ends:
+            assert load(path).tune.space["width"].when == {"layers": [value]}
+        else:
+            assert mistake(path) == f"params.yaml: tune.space.width.when: layers is never {value}"
 
 
 @pytest.mark.parametrize("store", ["data/trials", "..data/trials", "a@b", "/mnt/shared/trials", "~/trials"])

@@ -118,6 +118,13 @@ def leaves(worker, reason: str, device: str | None = None) -> None:
     assert worker.left == [reason]
 
 
+def test_the_versions_are_those_of_all_that_computes():
+    packages = "tensorflow", "keras", "numpy", "scipy", "scikit-learn"  # as in docs/architecture.md
+    found = versions()
+    assert found.keys() == {"Python", *packages, "TF_ENABLE_ONEDNN_OPTS"}
+    assert {name: found[name] for name in packages} == {name: version(name) for name in packages}
+
+
 def test_a_worker_with_other_versions_leaves(worker, join):
     stage = join(expected={**versions(), "keras": "1.0", "scikit-learn": "1.0"})
     names = "keras", "scikit-learn"
@@ -196,7 +203,7 @@ def test_only_plugins_whose_client_is_gone_are_removed():
 
 
 @pytest.mark.parametrize(
-    ("said", "means"), [("0", "0"), ("False", "0"), ("1", "1"), ("yes", "1"), (None, "1")]
+    ("said", "means"), [("0", "0"), ("False", "0"), ("1", "1"), ("true", "1"), (None, "not set")]
 )
 def test_the_setting_of_onednn_is_told_by_what_it_means(monkeypatch, said, means):
     monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS", raising=False)

@@ -203,11 +203,34 @@ GROUPED = GOOD["groups"]
 MASKS = Split(numbers().inputs, np.arange(4 * 2 * 2).reshape(4, 2, 2) % 3)
 
 
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ([0, 2, 1, 1], "3 classes"),
+        ([0.5] * 4, "numbers"),
+        (np.zeros((4, 12)), "12 numbers"),
+        (np.ones((4, 5), int), "5 numbers"),
+        (MASKS.labels % 2, "2 x 2 of 2 classes"),
+    ],
+)
+def test_what_an_example_is_stands_in_the_last_line(labels, said):
+    data = Split(np.zeros((4, 8, 8), np.float32), np.array(labels))
+    assert prepare.described(data) == f"8 x 8 inputs; labels are {said}"
+
+
+def test_two_classes_of_words_may_have_names_and_so_may_several_labels(monkeypatch, tmp_path):
+    tags = Split(numbers().inputs, np.array([[0, 1, 1], [1, 0, 0]] * 2))
+    for names in (["no", "yes"], ["a", "b", "c"]):
+        own = Dataset(tags, tags, {}, class_names=names)
+        monkeypatch.setitem(catalog.DATASETS, "own", lambda raw, own=own: own)
+        assert catalog.load("own", tmp_path).class_names == names
+
+
 def test_how_many_outputs_a_network_needs_is_told_by_the_labels():
-    """Classes, numbers, yes or no of several things, classes of pixels, numbers of pixels."""
+    """Classes, numbers, yes or no of several things, classes of pixels, two of them, numbers of pixels."""
     images = np.zeros((4, 2, 2))
-    labels = [[0, 1, 2, 1], [0.5] * 4, np.ones((4, 5), int), MASKS.labels, images]
-    assert [Split(images, np.array(each)).outputs for each in labels] == [3, 1, 5, 3, 2]
+    labels = [[0, 1, 2, 1], [0.5] * 4, np.ones((4, 5), int), MASKS.labels, MASKS.labels % 2, images]
+    assert [Split(images, np.array(each)).outputs for each in labels] == [3, 1, 5, 3, 2, 2]
 
 
 def test_a_function_that_returns_no_data_set_is_one_line(monkeypatch, tmp_path):

@@ -366,6 +366,8 @@ def test_figures_of_another_data_set_are_neither_better_nor_worse():
 def test_scores_of_searches_that_cannot_be_compared_are_neither_better_nor_worse(key, reason):
     rows = [Change("metrics/tune.json", "best.score", 0.5, 0.9)]
     assert "| better |" in "".join(report.tables("main", [], rows))
+    tune = {"objective": "val_accuracy", "best": {"standard_error": 0.16}}
+    assert "| better, by 2.5 standard errors |" in "".join(report.tables("main", [], rows, tune))
     told = "".join(report.tables("main", [Change("params.yaml", key, 1, 2)], rows))
     assert "| better |" not in told
     assert f"| {reason} |" in told

@@ -31,7 +31,7 @@ def make(dask, tmp_path, monkeypatch):
     data = Split(np.zeros((10, 4), np.float32), np.zeros(10, np.int32))
     splits.save(splits.TRAINING, (data, np.arange(10)))
     settings = SimpleNamespace(runtime=SimpleNamespace(store="trials", store_gigabytes=1))
-    return lambda: Runner(dask, settings, {"rows": (np.arange(8), np.arange(8, 10))})
+    return lambda rows=8: Runner(dask, settings, {"rows": (np.arange(rows), np.arange(rows, 10))})
 
 
 @pytest.fixture
@@ -86,6 +86,15 @@ def test_a_training_goes_on_from_each_checkpoint_until_it_is_done(one, dask):
     assert [job["checkpoint"]["epoch"] for job in dask.submitted] == [2, 4, 7]
     assert (counted, one.epochs, one.epochs_reused) == ([2, 2, 3, 2], {TRAINING: 9}, 2)
     assert [one._store.load(key, epoch).epoch for epoch in (8, 9)] == [2, 9]
+
+
+def test_other_data_and_other_rows_of_the_same_name_are_another_training(make):
+    keys = [make(rows).__enter__().key(TRAINING, 1) for rows in (8, 7, 8)]
+    other = Split(np.ones((10, 4), np.float32), np.zeros(10, np.int32))
+    splits.save(splits.TRAINING, (other, np.arange(10)))
+    keys.append(make().__enter__().key(TRAINING, 1))
+    assert keys[0] == keys[2]
+    assert len(set(keys)) == 3
 
 
 def corrupt(path: Path) -> None:

@@ -226,6 +226,15 @@ def test_a_search_is_scored_on_the_validation_part_and_with_sklearn_on_folds(sco
 
 
 @pytest.mark.parametrize(
+    ("cv", "settings"),
+    [(3, {}), (21, {"labels": NUMBERS}), (11, {"labels": NUMBERS, "groups": GROUPS})],
+    ids=["classes", "numbers", "groups"],
+)
+def test_there_may_be_as_many_folds_as_the_data_allows(scoring_of, cv, settings):
+    assert len(scoring_of(strategy="sklearn", cv=cv, **settings).subsets) == cv
+
+
+@pytest.mark.parametrize(
     ("settings", "said"),
     [
         (

@@ -239,7 +239,29 @@ def network_with(layer, dtype="float32"):
     return build
 
 
-@pytest.mark.parametrize("layer", [GlobalNoise, TensorFlowNoise])
+class PythonNoise(keras.layers.Layer):
+    """Draws in Python, which TensorFlow calls."""
+
+    def call(self, inputs):
+        noise = tf.numpy_function(lambda: np.float32(np.random.normal()), [], tf.float32)
+        return inputs + 0.1 * tf.reshape(noise, (1, 1))
+
+
+class Sampled(keras.layers.Layer):
+    """Draws candidates, as a loss of sampled classes does."""
+
+    def call(self, inputs):
+        zeros = tf.zeros((1, 1), tf.int64)
+        drawn = tf.random.uniform_candidate_sampler(zeros, 1, 1, unique=True, range_max=9)
+        return inputs + 0.1 * tf.cast(drawn[0][0], tf.float32)
+
+
+class Clock(keras.layers.Layer):
+    def call(self, inputs):
+        return inputs + tf.cast(tf.timestamp() % 1, tf.float32)
+
+
+@pytest.mark.parametrize("layer", [GlobalNoise, TensorFlowNoise, PythonNoise, Sampled, Clock])
 def test_a_state_that_would_not_survive_a_pause_is_refused(digits, monkeypatch, layer):
     monkeypatch.setattr(model, "build", network_with(layer))
     line = r"^stages/training/model.py: the network has a state of its own \(\S+\); make it a variable of"
@@ -262,6 +284,35 @@ def test_a_state_of_a_layer_survives_a_pause(digits, monkeypatch, layer):
     whole = train(BARE, digits[0], epochs=2, **settings)
     part = train(BARE, digits[0], epochs=1, **settings)
     assert digest(train(BARE, digits[0], epochs=2, checkpoint=part, **settings)) == digest(whole)
+
+
+def test_what_a_layer_draws_is_of_the_seed_the_epoch_and_the_layer_alone(monkeypatch):
+    """Two layers that each drop a half keep a quarter; with the same draws, they would keep a half."""
+
+    def build(shapes, outputs, hyperparameters):
+        made = keras.Sequential([keras.Input(shapes), keras.layers.Dropout(0.5), keras.layers.Dropout(0.5)])
+        made.add(keras.layers.Dense(64, use_bias=False, kernel_initializer="identity"))
+        made.compile(keras.optimizers.SGD(0.0), loss="mse")
+        return made
+
+    monkeypatch.setattr(model, "build", build)
+    monkeypatch.setattr(evaluation, "score", lambda labels, outputs: (outputs != 0).mean(1))
+    alike = np.tile(np.linspace(1, 2, 64, dtype=np.float32), (320, 1))  # so that no order shows
+    histories = [train(BARE, Split(alike, alike), epochs=2, seed=seed).history for seed in (1, 2)]
+    assert len({loss for history in histories for loss in history["loss"]}) == 4
+    for history in histories:
+        assert history[NAME] == pytest.approx([0.25] * 2, abs=0.02)
+
+
+def test_a_network_that_is_restored_draws_the_same_whatever_it_drew_before(digits, monkeypatch):
+    monkeypatch.setattr(model, "build", network_with(OwnNoise))
+    made = network.build(BARE, digits[0], 1)
+    start, outputs = network.checkpoint(made), []
+    for _ in range(2):
+        network.restore(made, start)
+        outputs += [made(digits[1].inputs).numpy() for _ in range(2)]
+    np.testing.assert_array_equal(outputs[2:], outputs[:2])
+    assert not np.array_equal(outputs[0], outputs[1])
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float64", "mixed_bfloat16"])
@@ -370,6 +421,21 @@ def test_every_optimizer_goes_on_from_a_checkpoint(digits, monkeypatch, name, ac
     rest, whole = training.run(part, 3, 1), training.run(start, 3, 1)
     assert digest(rest) == digest(whole)
     assert not all(map(np.array_equal, part.weights, whole.weights))
+
+
+def test_a_loss_that_the_optimizer_scales_comes_to_the_same_weights(digits, monkeypatch):
+    """By a power of two, which rounds nothing; the loss in the history is the one that is not scaled."""
+
+    def scaled():
+        return keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1), initial_scale=2.0**10)
+
+    reached = []
+    for make in (lambda: keras.optimizers.SGD(0.1), scaled):
+        use_optimizer(monkeypatch, make)
+        reached.append(train(HYPERPARAMETERS, digits[0], epochs=1, seed=1))
+    assert reached[1].history["loss"] == pytest.approx(reached[0].history["loss"], rel=1e-5)
+    for plain, other in zip(*(state.weights for state in reached), strict=True):
+        np.testing.assert_allclose(other, plain, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,17 @@ def test_rows_that_changed_after_the_client_read_them_are_not_trained_on(data, s
         session(digest=digest)
 
 
+def test_rows_that_change_in_place_during_a_training_are_said(session, tmp_path):
+    """The worker's memory is the file's."""
+    began = session()
+    assert "failure" not in worker.train(began, job())
+    labels = np.load(tmp_path / "training/labels.npy", mmap_mode="r+")
+    labels[:] = labels[::-1].copy()
+    labels.flush()
+    with pytest.raises(UserError, match=r"^\S+ has changed since this stage started; run it again$"):
+        worker.train(began, job())
+
+
 def test_a_training_is_the_same_in_one_go_and_in_parts_on_several_workers(session):
     whole = worker.train(session(), job(epochs=3))
     part = worker.train(session(), job(epochs=1))

@@ -141,6 +141,16 @@ def test_without_workers_the_wait_is_a_minute_unless_the_only_ones_cannot_be_use
         one._check()
 
 
+def test_once_a_worker_was_ready_another_is_waited_for_though_some_cannot_be_used(one):
+    assert one.about == ABOUT
+    one._say_why("a", "keras 9.9")
+    one._last_seen = time.monotonic() - workers.TIMEOUT + 20
+    one._check()
+    one._last_seen -= 30
+    with pytest.raises(UserError, match=r"^there are no workers \(a: keras 9.9\); start one with .+$"):
+        one._check()
+
+
 def test_what_no_message_can_hold_is_refused(dask, monkeypatch):
     line = r"^data/prepared has 0\.0 GB, but .+ unset it to train on this machine$"
     session = {"data": bytes(200)}

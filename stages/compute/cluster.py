@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 
 import dask
 from dask.system import CPU_COUNT
@@ -78,13 +78,19 @@ def _start(workers: int) -> Iterator[Client]:
         line = f"this machine cannot start workers ({soft} open files at most); `ulimit -n {files}`"
         raise UserError(line) from None
     workspace = shared_root() / "data" / "dask"
-    with dask.config.set(_LOCAL):
+    with silence_logging_cmgr(logging.CRITICAL), dask.config.set(_LOCAL):
         try:
             workspace.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=workspace).close()  # without a word, Dask would try again and again
             if _METHOD == "forkserver":
                 get_mp_context().set_forkserver_preload(["distributed", "stages.training.preload"])
-                forkserver.ensure_running()
+                resource_tracker.ensure_running()  # before: it ends with SIGINT unblocked
+                # Blocked in the server and all that it forks: Ctrl-C is for this process
+                signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+                try:
+                    forkserver.ensure_running()
+                finally:
+                    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
             local = LocalCluster(
                 n_workers=0,
                 threads_per_worker=1,
@@ -95,7 +101,8 @@ def _start(workers: int) -> Iterator[Client]:
                 silence_logs=logging.CRITICAL,
             )
         except Exception as error:
-            raise UserError(f"this machine cannot start workers ({_reason(error)})") from None
+            clock = "; is its clock right?" if "certificate" in str(error) else ""
+            raise UserError(f"this machine cannot start workers ({_reason(error)}){clock}") from None
         client = Client(local, set_as_default=False)
         local.scale(workers)
         try:
