@@ -10,6 +10,8 @@ def _one_line(kind, error, traceback) -> None:
     elif issubclass(kind, ModuleNotFoundError) and not (error.name or "stages").startswith("stages"):
         way_out = "activate the virtual environment, or `pip install -r requirements.txt`"
         print(f"error: the package {error.name} is not installed; {way_out}", file=sys.stderr)
+    elif issubclass(kind, ImportError) and ".so" in str(error):  # a library that cannot be loaded
+        print(f"error: {error}; is there enough memory? `ulimit -v`", file=sys.stderr)
     elif issubclass(kind, SyntaxError):
         print(
             f"error: {error.filename} is not valid Python: {error.msg}, line {error.lineno}", file=sys.stderr

@@ -29,7 +29,7 @@ def main() -> None:
         compared = comparison.compare(settings, tuned, epochs, runner)
     console.result(result_line("retrain", trained))
     console.result(f"comparison: {' '.join(compared['summary'])}")
-    console.result(f"what changed since the last commit: dvc metrics diff | grep -E '{ROWS}'")
+    print(f"what changed since the last commit:\ndvc metrics diff | grep -E '{ROWS}'")
 
 
 if __name__ == "__main__":

@@ -84,8 +84,13 @@ def count(number: int, what: str) -> str:
 
 def result(line: str) -> None:
     """Print a stage's result; on a terminal, its lines break between words."""
-    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else len(line) + 1
-    print(textwrap.fill(line, columns, break_long_words=False, break_on_hyphens=False), flush=True)
+    print(_broken(line, sys.stdout), flush=True)
+
+
+def _broken(line: str, file) -> str:
+    """`line` with breaks between words, if `file` is a terminal."""
+    columns = shutil.get_terminal_size().columns if file.isatty() else len(line) + 1
+    return textwrap.fill(line, columns, break_long_words=False, break_on_hyphens=False)
 
 
 def advance(bar: tqdm, steps: int) -> None:
@@ -96,7 +101,7 @@ def advance(bar: tqdm, steps: int) -> None:
 
 def say(line: str) -> None:
     """Write a line to standard error, above the progress bar if there is one."""
-    tqdm.write(line, file=sys.stderr)
+    tqdm.write(_broken(line, sys.stderr), file=sys.stderr)
 
 
 def progress_bar(title: str, total: int, unit: str = " epochs", **options) -> tqdm:

@@ -244,6 +244,10 @@ class Runtime(Section):
         parts = PurePath(store).parts
         if not parts or "://" in store or ".." in parts:
             raise ValueError("should be a folder, such as data/trials or, for a shared one, an absolute path")
+        try:
+            Path(store).expanduser()
+        except RuntimeError:
+            raise ValueError("should be a folder; there is no such user") from None
         return store
 
 
@@ -359,9 +363,9 @@ def _line(mistake: dict, content: Any) -> str:
     if mistake["type"] == "extra_forbidden":
         return f"unknown key {where}; use {mistake['input']}"  # see Section
     if where.startswith("tune.space.") and where.count(".") == 2 and not isinstance(content, dict):
-        fixed = f"for one value, write it under baseline, and take {where} out of the file"
-        form = "{type: int, min: 16, max: 512} or the like"
-        return f"{where} is {shown(content)}, but should be {form}; {fixed}"
+        form, value = "{type: int, min: 16, max: 512} or the like", shown(content)
+        one = f"-S tune.strategy=grid -S {where}.min={value} -S {where}.max={value} -S tune.tolerance=1"
+        return f"{where} is {value}, but should be {form}; for one value: `dvc exp run {one}`"
     return f"{where} is {shown(mistake['input'])}, but {_says(mistake)}" if where else _says(mistake)
 
 
@@ -373,4 +377,5 @@ def _says(mistake: dict) -> str:
         return f"its type should be one of {mistake['ctx']['expected_tags']}"
     if mistake["type"] == "model_type":
         return "should be a section of keys"
-    return re.sub("^(Input|Value error,|Dictionary|List) ?", "", " ".join(mistake["msg"].split()))
+    text = " ".join(mistake["msg"].split()).removesuffix(" after validation, not 0")
+    return re.sub("^(Input|Value error,|Dictionary|List) ?", "", text)

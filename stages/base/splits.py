@@ -76,11 +76,17 @@ class Split:
     def outputs(self) -> int:
         """How many classes there are, or how many numbers the last axis of an example's label has.
 
-        Several integers an example are classes too, as of each pixel or word, unless all are 0 or 1.
+        Several integers an example are classes too, as of each pixel or word, unless they are one row of 0
+        and 1 an example: labels that each apply or not.
         """
-        if self.classes or (self.labels.dtype.kind != "f" and self.labels.max() > 1):
-            return int(self.labels.max()) + 1
-        return self.labels.shape[-1] if self.labels.ndim > 1 else 1
+        if self.several_labels or self.labels.dtype.kind == "f":
+            return self.labels.shape[-1] if self.labels.ndim > 1 else 1
+        return int(self.labels.max()) + 1
+
+    @property
+    def several_labels(self) -> bool:
+        """Whether an example has a row of 0 and 1, one for each label that it may have."""
+        return self.labels.ndim == 2 and self.labels.dtype.kind != "f" and int(self.labels.max()) <= 1
 
 
 def save(folder: Path, *parts: tuple[Split, np.ndarray]) -> None:

@@ -124,12 +124,13 @@ def predictions() -> pd.DataFrame:
     Classes are those of examples, or of their pixels or words. Of numbers, there is a row for each, with
     `actual` and `predicted`, `MOST_POINTS` at most.
     """
-    labels = splits.load(splits.TEST).labels
+    labels, training = splits.load(splits.TEST).labels, splits.load(splits.TRAINING)
     predicted = np.load("data/retrain/predictions.npy", allow_pickle=False)[0]
     if "f" not in (labels.dtype.kind, predicted.dtype.kind):
-        classes = int(splits.load(splits.TRAINING).labels.max()) + 1
-        names = np.array(splits.about()["class_names"] or range(classes))
-        return confusion(labels.ravel(), predicted.ravel(), names)
+        names = splits.about()["class_names"]
+        if not names or (training.several_labels and len(names) == labels.shape[1]):  # of labels, not classes
+            names = range(int(training.labels.max()) + 1)
+        return confusion(labels.ravel(), predicted.ravel(), np.array(names))
     chosen = np.unique(np.linspace(0, labels.size - 1, MOST_POINTS).astype(int))
     return pd.DataFrame({"actual": labels.reshape(-1)[chosen], "predicted": predicted.reshape(-1)[chosen]})
 
@@ -203,8 +204,9 @@ def duration(seconds: Mapping[str, float]) -> str:
     """Say how long the tuned network's training took, from the ratio of times and its quartiles."""
     share, low, high = (1 / seconds[name] for name in ("ratio", "ratio_high", "ratio_low"))
     if low <= 1 <= high:
-        return f"trained in about the same time ({low:.1f} to {high:.1f} of it)"
-    return f"trained in {share:.2g} {'of' if share < 1 else 'times'} the time"
+        return f"trained in {low:.1f} to {high:.1f} times the time"
+    # One digit: from run to run it varies more than within one
+    return f"trained in {share:.1g} of the time" if share < 1 else f"trained in {share:.1f} times the time"
 
 
 def fewer(ratio: float) -> str:

@@ -84,7 +84,12 @@ def _start(workers: int) -> Iterator[Client]:
             tempfile.TemporaryFile(dir=workspace).close()  # without a word, Dask would try again and again
             if _METHOD == "forkserver":
                 get_mp_context().set_forkserver_preload(["distributed", "stages.training.preload"])
-                forkserver.ensure_running()
+                # Blocked in the server and all that it forks: Ctrl-C is for this process
+                signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+                try:
+                    forkserver.ensure_running()
+                finally:
+                    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
             local = LocalCluster(
                 n_workers=0,
                 threads_per_worker=1,
@@ -95,7 +100,8 @@ def _start(workers: int) -> Iterator[Client]:
                 silence_logs=logging.CRITICAL,
             )
         except Exception as error:
-            raise UserError(f"this machine cannot start workers ({_reason(error)})") from None
+            clock = "; is its clock right?" if "certificate" in str(error) else ""
+            raise UserError(f"this machine cannot start workers ({_reason(error)}){clock}") from None
         client = Client(local, set_as_default=False)
         local.scale(workers)
         try:

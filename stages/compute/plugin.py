@@ -28,8 +28,9 @@ def versions() -> dict[str, str]:
     for name in PACKAGES:
         with suppress(PackageNotFoundError):
             environment[name] = version(name)
-    off = os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1").lower() in ("0", "false")
-    return {**environment, "TF_ENABLE_ONEDNN_OPTS": "0" if off else "1"}
+    states = {"0": "0", "false": "0", "1": "1", "true": "1"}  # without it, the processor decides
+    one_dnn = states.get(os.environ.get("TF_ENABLE_ONEDNN_OPTS", "").lower(), "not set")
+    return {**environment, "TF_ENABLE_ONEDNN_OPTS": one_dnn}
 
 
 @dataclass
@@ -42,6 +43,7 @@ class StagePlugin(WorkerPlugin):
     digest: str  # of `code`
     tasks: str  # the module in `code` whose functions are called
     arguments: bytes  # of its `Session`, pickled
+    alike: bool = False  # whether all workers are of the client's machine, with the packages that it has
     session: Any = None  # once a task has come
 
     def setup(self, worker) -> None:
@@ -72,6 +74,8 @@ class StagePlugin(WorkerPlugin):
             # TensorFlow's own errors are of a GPU without memory, or the like
             except Exception as error:
                 lacks = isinstance(error, (ImportError, OSError, MemoryError))
+                if isinstance(error, ModuleNotFoundError) and self.alike:
+                    raise
                 if lacks or "tensorflow" in type(error).__module__:
                     return _one_line(error)
                 raise
@@ -128,7 +132,8 @@ def call(name: str, device: str | None, task: str, job: dict) -> dict:
             if type(error).__name__ == "UserError":
                 return {"mistake": str(error)}
             if not stage.session:
-                return {"mistake": _place(error, folder) + _one_line(error)}
+                mend = "; install it, or mend the file" if isinstance(error, ModuleNotFoundError) else ""
+                return {"mistake": f"{_place(error, folder)}{_one_line(error)}{mend}"}
             if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
                 raise MemoryError(_one_line(error)) from None
             raise RuntimeError(f"worker {worker.address}: {_one_line(error)}") from None

@@ -18,6 +18,7 @@ from stages.training.trainer import Trainer
 
 KEPT_BYTES = 2**27  # of networks that stay traced: a trial that is promoted need not be traced again
 TRACE_BYTES = 2**22  # what a traced network takes beside its numbers, about
+_CHANGED = "{} has changed since this stage started; run it again"
 # What no network is to blame for: another worker may do it
 INFRASTRUCTURE: tuple = (MemoryError, ImportError, OSError, tf.errors.ResourceExhaustedError)
 if DEVICE == "GPU":  # of CUDA's libraries, on a GPU whose memory is full
@@ -57,9 +58,11 @@ class Session:
             name: splits.load(Path(part)) if isinstance(part, str) else Split.of(part)
             for name, part in data.items()
         }
+        self._folders = [Path(part) for part in data.values() if isinstance(part, str)]
+        self._written = self._times()
         for name, part in self.data.items():
             if splits.digest(part) != digests[name]:
-                raise UserError(f"{data[name]} has changed since this stage started; run it again")
+                raise UserError(_CHANGED.format(data[name]))
         self.tensors = {name: Subset.of(part) for name, part in self.data.items()}
         self._subsets, self._early_stopping = subsets, early_stopping
         self.trainers: dict[str, Trainer] = {}
@@ -71,7 +74,14 @@ class Session:
         if start and start.done(job["epochs"]):
             return start
         trainer, start = self.trainer(job, start)
-        return trainer.run(start, job["epochs"], job["seed"], job["seconds"])
+        reached = trainer.run(start, job["epochs"], job["seed"], job["seconds"])
+        if self._times() != self._written:  # the files' pages are what it was trained on
+            raise UserError(_CHANGED.format(self._folders[0].parent))
+        return reached
+
+    def _times(self) -> list[int]:
+        """When the files of the data were written."""
+        return [path.stat().st_mtime_ns for folder in self._folders for path in sorted(folder.glob("*.npy"))]
 
     def trainer(self, job: dict, start: Checkpoint | None) -> tuple[Trainer, Checkpoint]:
         """Return the trainer of `job`, and where to begin if `start` is None.

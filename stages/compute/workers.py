@@ -60,7 +60,8 @@ class Workers:
                 "be sent to the workers of DASK_SCHEDULER_ADDRESS; unset it to train on this machine"
             )
         digest = code.digest(files)
-        self._plugin = plugin.StagePlugin(self._name, self.versions, files, digest, tasks, arguments)
+        stage = self._name, self.versions, files, digest, tasks, arguments
+        self._plugin = plugin.StagePlugin(*stage, alike=bool(client.cluster))
         self._asked: dict[Future, dict] = {}  # the first tasks, "about"
         self._reasons: dict[str, str] = {}  # why workers were sent away
         self._last_seen = time.monotonic() + TIMEOUT  # a worker that is ready; the first has longer

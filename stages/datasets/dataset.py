@@ -62,8 +62,9 @@ class Dataset:
             if split.labels.max() > labels.max():
                 last = f"the train part only classes up to {labels.max()}"
                 yield f"the {part} part has class {split.labels.max()}, but {last}"
-        if self.class_names and len(set(self.class_names)) != self.train.outputs:
-            yield f"there are {len(set(self.class_names))} different names for {self.train.outputs} classes"
+        named, outputs = len(set(self.class_names)), self.train.outputs
+        if named and named != outputs and not (self.train.several_labels and named == 2):
+            yield f"there are {named} different names for {outputs} classes"
         if not classes:
             return
         counts = np.bincount(labels)

@@ -69,15 +69,22 @@ class Change:
         """What it says, wherever it stands: the chosen network's figures are in several files and blocks."""
         kinds = "mean|tuned|baseline"  # with std and candidates, equal numbers of two blocks may be chance
         name = re.sub(rf".*\.(?!({kinds}|std|candidates)$)|\.({kinds})$", "", self.key)
-        return name, shown(self.old), shown(self.new)
+        return (
+            name.removesuffix("s"),
+            shown(self.old),
+            shown(self.new),
+        )  # `epoch` of one file, `epochs` of another
 
     @property
     def difference(self) -> float | None:
         """How much more it is, None if it is no number."""
         return self.new - self.old if {type(self.old), type(self.new)} <= {int, float} else None
 
-    def meaning(self, directions: dict[str, int | str]) -> str:
-        """Return `better`, `worse`, or why neither is said; nothing for a metric that is no headline."""
+    def meaning(self, directions: dict[str, int | str], error: float | None = None) -> str:
+        """Return `better`, `worse`, or why neither is said; nothing for a metric that is no headline.
+
+        With the metric's standard `error`, it says how many of these the difference is.
+        """
         direction, more = directions.get(self.headline, ""), self.difference
         if direction and None in (self.old, self.new):
             return "not in both"
@@ -85,7 +92,10 @@ class Change:
             return direction
         if self.old in WORST_FIRST and self.new in WORST_FIRST:
             more = WORST_FIRST.index(self.new) - WORST_FIRST.index(self.old)
-        return "not in both" if more is None else "better" if more * direction > 0 else "worse"
+        if more is None:
+            return "not in both"
+        errors = f", by {abs(more / error):.1f} standard errors" if error else ""
+        return f"{'better' if more * direction > 0 else 'worse'}{errors}"
 
 
 def main() -> None:
@@ -143,7 +153,7 @@ def written(base: str | None, *, draw: bool, pictures_url: str | None) -> tuple[
             if not run("git", "ls-tree", commit, kept):
                 notes.append(f"{name} has no {kept}: what would be there is new.")
         params, metrics = changes(commit)
-        changed.extend(tables(name, params, metrics, tune.get("objective")))
+        changed.extend(tables(name, params, metrics, tune))
         if draw and (params or metrics):
             files = pictures.of_change(commit, summary)
     parts.append("\n".join(f"- {escaped(line)}" for line in decided))
@@ -189,8 +199,9 @@ def scores(compared: dict, tune: dict) -> Iterator[str]:
         difference = abs(best - score)
         apart = f"difference {shown(difference)}, {'more than' if difference > error else 'within'}"
         networks = f"chosen network {shown(score)}, best trial {shown(best)} (standard error {shown(error)})"
-        before = shown(tune["baseline"]["score"])
-        yield f"{tune['objective']} in the search: {networks}, {apart} one standard error; baseline {before}"
+        before = tune["baseline"]["score"]
+        baseline = f"baseline {shown(before)}, chosen network {shown(score - before, '+')}"
+        yield f"{tune['objective']} in the search: {networks}, {apart} one standard error; {baseline}"
     except (LookupError, TypeError, AttributeError):
         raise console.UserError("a file in metrics/ is not whole; `dvc repro` makes it") from None
 
@@ -206,8 +217,12 @@ def changes(commit: str) -> Iterator[list[Change]]:
         ]
 
 
-def tables(base: str, params: list[Change], metrics: list[Change], objective: object = None) -> Iterator[str]:
-    """Yield what changed against `base`: params, headlines and, folded, other metrics; each figure once."""
+def tables(base: str, params: list[Change], metrics: list[Change], tune: dict | None = None) -> Iterator[str]:
+    """Yield what changed against `base`: params, headlines and, folded, other metrics; each figure once.
+
+    `tune` is what tune.json holds now.
+    """
+    objective, error = (tune or {}).get("objective"), ((tune or {}).get("best") or {}).get("standard_error")
     headlines = [change for pattern in HEADLINES for change in metrics if change.headline == pattern]
     if any("comparison.test_" in change.headline for change in headlines):
         yield ONE_LOOK
@@ -230,7 +245,8 @@ def tables(base: str, params: list[Change], metrics: list[Change], objective: ob
         lines = ["| File | Name | Before | Now | Change |  |", f"|{' --- |' * 6}"]
         for row in rows:
             cells = (Path(row.file).name, row.key, shown(row.old), shown(row.new), shown(row.difference, "+"))
-            lines.append(f"| {' | '.join(map(code, cells))} | {row.meaning(directions)} |")
+            meaning = row.meaning(directions, error if row.headline == "tune.best.score" else None)
+            lines.append(f"| {' | '.join(map(code, cells))} | {meaning} |")
         text = "\n".join(lines)
         if rows and title:
             text = f"<details><summary>{title} ({len(rows)})</summary>\n\n{text}\n\n</details>"

@@ -267,15 +267,20 @@ def edge(top: Trial, tune: Tune) -> str | None:
 
 
 def doubt(choice: Choice, tune: Tune) -> str | None:
-    """Return a warning if a trial, of a smaller budget, scores far better than the one taken; else None."""
+    """Return a warning if a trial scores far better than the one that is taken; else None.
+
+    It may be of a smaller budget, or of a better loss where the tolerance is of the score.
+    """
     top, chosen = (trial.evaluation for trial in (choice.top, choice.trial))
     better = abs(top.scores[tune.objective] - chosen.scores[tune.objective])
     tolerance = tune.tolerance if tune.objective == SCORE else 0.0  # it is of that score
-    if better <= 3 * (top.standard_error or 0.0) + tolerance or choice.top.budget >= choice.trial.budget:
+    if better <= 3 * (top.standard_error or 0.0) + tolerance:
         return None
-    trained = console.count(top.epochs, "epoch")
+    mend = "take another tune.selection, which goes by tune.objective"
+    if choice.top.budget < choice.trial.budget:
+        mend = "narrow tune.space or raise tune.max_epochs: only those with the full budget are chosen from"
+    trained, score = console.count(top.epochs, "epoch"), shown_score(choice.top, tune)
     return (
-        f"warning: trial {choice.top.number}, after {trained}, has {tune.objective} "
-        f"{shown_score(choice.top, tune)}, far better than the one that is chosen from those with the "
-        "full budget; see metrics/plots/trials.csv, and narrow tune.space or raise tune.max_epochs"
+        f"warning: trial {choice.top.number}, after {trained}, has {tune.objective} {score}, far better than "
+        f"the one that is chosen; see metrics/plots/trials.csv, and {mend}"
     )

@@ -1,6 +1,7 @@
 """The network of model.py: built, checked against the data, restored, evaluated."""
 
 import inspect
+import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -14,11 +15,12 @@ from stages.training import evaluation, model
 from stages.training.backend import DEVICE, keras, seed_generator, tf
 from stages.training.checkpoint import Checkpoint
 
-EVALUATION_BATCH, EVALUATION_BYTES = 1000, 2**26  # at most; another batch gives other last bits
+EVALUATION_BATCH, EVALUATION_BYTES = 1000, 2**24  # at most; another batch gives other last bits
 RANDOM_STATE = "seed_generator_state"  # the name of Keras's variables for random numbers
 _CHECKED = 256  # examples
 _ALIGNED = 64  # bytes: TensorFlow ends the process if a tensor that it computes on begins elsewhere
 _FILE = "stages/training/model.py"
+_POLICY = keras.config.dtype_policy()  # that model.py may have set; Keras's `clear_session` forgets it
 
 
 class Subset(NamedTuple):
@@ -109,6 +111,7 @@ def build(
     optional = {"steps_per_epoch": steps_per_epoch, "epochs": epochs}
     taken = {name: optional[name] for name in optional if name in inspect.signature(model.build).parameters}
     keras.backend.clear_session(free_memory=False)
+    keras.config.set_dtype_policy(_POLICY)
     keras.utils.set_random_seed(seed)
     # Keras draws the seeds of layers from Python's one generator, which other threads (Dask's) draw from too
     with mock.patch.object(seed_generator, "python_random", random.Random(seed)):  # noqa: S311
@@ -160,7 +163,7 @@ def check(network: keras.Model, subset: Subset) -> None:
     if losses.shape.rank == 0 or losses.shape[0] != size:
         wanted = f"it should be a number for each example, ({size}, ...)"
         raise UserError(f"{_FILE}: the loss of {both} has shape {tuple(losses.shape)}; {wanted}")
-    if _broadcasts(per_example, batch["labels"], outputs, losses):
+    if _broadcasts(network, batch["labels"], outputs, losses):
         raise UserError(f"{_FILE}: the loss would repeat labels or outputs, which do not fit: {both}")
     others = tf.roll(outputs, 1, 0)  # of another example each
     differ = not np.allclose(outputs, others, rtol=0, atol=1e-3)
@@ -203,10 +206,16 @@ def _some(subset: Subset) -> np.ndarray:
     return subset.rows[np.linspace(0, len(subset.rows) - 1, min(_CHECKED, len(subset.rows))).astype(int)]
 
 
-def _broadcasts(per_example: Callable, labels: tf.Tensor, outputs: tf.Tensor, losses: tf.Tensor) -> bool:
-    """Whether the loss repeats labels or outputs, where one has several numbers for one of the other."""
-    one_more = labels.shape.rank == outputs.shape.rank - 1
-    if outputs.shape == labels.shape or (one_more and outputs.shape[-1] == 1):
+def _broadcasts(network: keras.Model, labels: tf.Tensor, outputs: tf.Tensor, losses: tf.Tensor) -> bool:
+    """Whether the loss repeats labels or outputs, where one has several numbers for one of the other.
+
+    A loss of model.py's own may give labels another axis, such as one for quantiles: no mistake does that.
+    """
+    one_more, per_example = labels.shape.rank == outputs.shape.rank - 1, loss_of_each(network)
+    compiled = keras.losses.get(network.loss)
+    defined = getattr(compiled, "fn", compiled)  # Keras wraps functions in a class of its own
+    own = not getattr(defined, "__module__", type(defined).__module__).startswith("keras.")
+    if outputs.shape == labels.shape or (one_more and (own or outputs.shape[-1] == 1)):
         return False
     labels = labels[..., None] if one_more else labels
     try:
@@ -294,10 +303,7 @@ def evaluator(network: keras.Model) -> Callable[[Subset], tuple[float, float, np
         return loss, tf.reduce_mean(tf.reshape(losses, (rows.shape[0], -1)), 1), tf.cast(outputs, tf.float32)
 
     def on(subset: Subset) -> tuple[float, float, np.ndarray]:
-        size = sum(
-            array[:1].nbytes for name, array in subset.split.arrays.items() if name.startswith("inputs")
-        )
-        batch = max(1, min(EVALUATION_BATCH, EVALUATION_BYTES // size))
+        batch = _evaluation_batch(subset.split.inputs)
         batches = np.split(subset.rows, range(batch, len(subset.rows), batch))
         results = [evaluate(subset.tensors, tf.constant(rows)) for rows in batches]
         of_batches, losses, outputs = (
@@ -309,6 +315,12 @@ def evaluator(network: keras.Model) -> Callable[[Subset], tuple[float, float, np
         return float(loss), error, outputs
 
     return on
+
+
+def _evaluation_batch(inputs: Any) -> int:
+    """How many of `inputs` a network gets at once: its layers need some multiple of their size as floats."""
+    size = sum(4 * math.prod(array.shape[1:]) for array in tf.nest.flatten(inputs))
+    return max(1, min(EVALUATION_BATCH, EVALUATION_BYTES // size))
 
 
 def loss_of_each(network: keras.Model) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
@@ -331,8 +343,8 @@ def predictor(network: keras.Model) -> Callable[[Any], np.ndarray]:
     call = tf.function(lambda batch: network(batch, training=False), autograph=False)
 
     def predict(inputs: Any) -> np.ndarray:
-        size = len(tf.nest.flatten(inputs)[0])
-        parts = [slice(start, start + EVALUATION_BATCH) for start in range(0, size, EVALUATION_BATCH)]
+        size, batch = len(tf.nest.flatten(inputs)[0]), _evaluation_batch(inputs)
+        parts = [slice(start, start + batch) for start in range(0, size, batch)]
         batches = (tf.nest.map_structure(lambda a, part=part: tf.constant(a[part]), inputs) for part in parts)
         return np.concatenate([call(batch).numpy() for batch in batches])
 

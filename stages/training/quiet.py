@@ -7,11 +7,11 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# What changes a training's bits in TensorFlow, XLA, oneDNN; TF_ENABLE_ONEDNN_OPTS may vary, it is in the key
-_FLAGS = ("TF_XLA_FLAGS", "XLA_FLAGS", "NVIDIA_TF32_OVERRIDE")
-_MODES = ("TF_DETERMINISTIC_OPS", "TF_CUDNN_DETERMINISTIC", "TF_SET_ONEDNN_FPMATH_MODE")
+# Whose variables may change a training's bits, and which of these do not or, TF_ENABLE_ONEDNN_OPTS, are in the key
+_CHANGING = ("TF_", "TENSORFLOW_", "XLA_", "ONEDNN_", "DNNL_", "CUBLAS_", "CUDNN_", "NVIDIA_TF32_OVERRIDE")
+_HARMLESS = ("TF_CPP_", "TF_ENABLE_ONEDNN_OPTS", "TF_FORCE_GPU_ALLOW_GROWTH", "TF_GPU_ALLOCATOR")
 for _name in list(os.environ):
-    if _name.startswith(("ONEDNN_", "DNNL_")) or _name in _FLAGS + _MODES:
+    if _name.startswith(_CHANGING) and not _name.startswith(_HARMLESS):
         del os.environ[_name]
 os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever ~/.keras/keras.json says; TensorFlow imports Keras
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no warnings and information of TensorFlow's C++ core

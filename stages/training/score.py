@@ -22,7 +22,8 @@ def score(labels: np.ndarray, outputs: np.ndarray) -> np.ndarray | float:
         ValueError: they are no classes.
     """
     several = labels.ndim > 1 and outputs.shape == labels.shape
-    if several and np.allclose(outputs.sum(-1), 1, atol=1e-3):  # a softmax, and one-hot labels
+    if several and all(np.allclose(each.sum(-1), 1, atol=1e-3) for each in (labels, outputs)):
+        # One-hot labels and a softmax
         right = outputs.argmax(-1) == labels.argmax(-1)
     elif outputs.shape in (labels.shape, (*labels.shape, 1)):  # sigmoids
         if not np.isin(labels, (0, 1)).all() or outputs.min() < 0 or outputs.max() > 1:

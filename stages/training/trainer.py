@@ -26,9 +26,10 @@ from stages.training.network import RANDOM_STATE, Subset, checkpoint, evaluator,
 from stages.training.score import NAME
 
 _SHUFFLE, _LAYERS = 0, 1  # what a random stream is for
-# Operations of TensorFlow that draw from a state of their own, which is in no checkpoint
+# Operations of TensorFlow with a state that is in no checkpoint: random numbers, the time, what Python does
 _DRAWS = re.compile(
     r"(Random|TruncatedNormal|ParameterizedTruncatedNormal|Multinomial|Stateful(?!Partitioned))\w*"
+    r"|\w+CandidateSampler|SampleDistortedBoundingBox\w*|Timestamp|(Eager)?PyFunc\w*"
 )
 
 
