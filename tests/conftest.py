@@ -1,4 +1,8 @@
-"""A scratch copy of this repository, on small real data with a small budget, for tests of real commands."""
+"""A scratch copy of this repository, on small real data with a small budget, for tests of real commands.
+
+All tests have the network and the score of tests/project in place of this repository's, so that they hold in
+a fork as they are.
+"""
 
 import fcntl
 import importlib
@@ -23,9 +27,13 @@ import pandas as pd
 import pytest
 import yaml
 
+import stages.training
 from stages.base.files import WRITING
+from stages.compute import code
 
 ROOT = Path(__file__).parent.parent
+OWN = Path(__file__).parent / "project"  # what a project of the tests has in place of this repository's files
+stages.training.__path__.insert(0, str(OWN / "stages/training"))  # for imports in the tests' own process
 ENVIRONMENT = {
     **os.environ,
     # the scripts in dvc.yaml run `python`: the one that runs the tests
@@ -35,24 +43,6 @@ ENVIRONMENT = {
         f"GIT_{who}_{what}": value
         for who in ("AUTHOR", "COMMITTER")
         for what, value in (("NAME", "t"), ("EMAIL", "t@t"))
-    },
-}
-SMALL = {  # scikit-learn's 1,797 digits; seven trials of Hyperband; whatever a fork's params.yaml says
-    "prepare": {"dataset": "digits"},
-    "train": {"epochs": 2, "replicates": 5},
-    "retrain": {"from": "tune", "epochs": None},
-    "compare": {"margin": 0.02},
-    "tune": {
-        "strategy": "hyperband",
-        "selection": "tolerance",
-        "tolerance": 0.02,
-        "executions_per_trial": 1,
-        "max_epochs": 4,
-        "hyperband": {"factor": 4},
-        "random": {"max_trials": 3},
-        "bayesian": {"max_trials": 5},
-        "grid": {"max_trials": 4},
-        "sklearn": {"max_trials": 4, "cv": 2},
     },
 }
 QUEUED = {"random": 3, "bayesian": 5}  # strategies, and how many trials they have
@@ -108,11 +98,6 @@ class Project:
     def commit(self) -> None:
         self.run("git", "add", "--all")
         self.run("git", "commit", "--quiet", "--message", "state")
-
-    @property
-    def searched(self) -> str:
-        """The first hyperparameter of `tune.space`."""
-        return next(iter(yaml.safe_load((self.folder / "params.yaml").read_text())["tune"]["space"]))
 
     def empty_store(self) -> None:
         """Forget all trainings."""
@@ -182,29 +167,29 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: [*(f"test_{name}" for name in LONGEST), item.path.stem].index(item.path.stem))
 
 
-@pytest.fixture
-def engine(monkeypatch):
-    """The network and the score of trainings.py in place of this repository's."""
-    import trainings
-
-    monkeypatch.setattr("stages.training.model.build", trainings.build)
-    monkeypatch.setattr("stages.training.evaluation.score", trainings.score)
-
-
 @pytest.fixture(scope="session")
 def make_project():
-    """A function to make a `Project` in a folder: the working tree as a new Git repository, small params."""
+    """A function to make a `Project` in a folder: the working tree as a new Git repository.
 
-    def make(folder: Path) -> Project:
+    Unless `unchanged`, it has the files of tests/project, and no data or remote storage of a fork.
+    """
+
+    def make(folder: Path, unchanged: bool = False) -> Project:
         project = Project(folder)
         command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
         listed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
         for name in filter(None, listed.stdout.split("\0")):
-            if (ROOT / name).exists():
+            if (ROOT / name).exists() and (unchanged or not name.endswith(".dvc")):
                 (project.folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(ROOT / name, project.folder / name)
         project.run("git", "init", "--quiet", "--initial-branch=main")
-        project.update_params(SMALL)
+        if not unchanged:
+            shutil.copytree(OWN, folder, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
+            (folder / ".dvc/config").write_text("[core]\n    autostage = true\n")
+            pipeline = yaml.safe_load((folder / "dvc.yaml").read_text())
+            prepare = pipeline["stages"]["prepare"]
+            prepare["deps"] = [dep for dep in prepare["deps"] if str(dep).startswith("stages/")]
+            (folder / "dvc.yaml").write_text(yaml.safe_dump(pipeline, sort_keys=False))
         project.commit()
         return project
 
@@ -289,8 +274,9 @@ def experimented(reproduced, made_once, elsewhere) -> Project:
 
 
 @pytest.fixture
-def project(reproduced, tmp_path) -> Project:
-    """A copy of the reproduced project, for tests that change it."""
+def project(reproduced, tmp_path, monkeypatch) -> Project:
+    """A copy of the reproduced project, for tests that change it; this process sends its code to workers."""
+    monkeypatch.setattr(code, "ROOT", tmp_path / "project")
     return reproduced.copy(tmp_path / "project")
 
 

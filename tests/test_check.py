@@ -345,7 +345,6 @@ def test_a_network_that_is_not_built_gets_numbers_of_the_datas_type(use_build):
         ),
     ],
 )
-@pytest.mark.usefixtures("engine")
 def test_other_hyperparameters_than_the_network_reads_are_refused(hyperparameters, said):
     with pytest.raises(UserError) as error:
         network.build(hyperparameters, FOUR, 1)

@@ -24,7 +24,7 @@ import stages.tune
 from stages.base.console import UserError
 from stages.base.params import load
 from stages.comparison.replicates import final_runner
-from stages.compute import cluster, code
+from stages.compute import cluster
 from stages.compute.cluster import connect
 from stages.compute.store import Store
 
@@ -95,9 +95,8 @@ def test_only_a_worker_that_could_not_start_says_why(said, reason):
 
 
 @pytest.fixture
-def its_code(project, monkeypatch):
-    """A function to add a line to what builds `project`'s network; this process sends its code to workers."""
-    monkeypatch.setattr(code, "ROOT", project.folder)
+def its_code(project):
+    """A function to add a line to what builds `project`'s network."""
     model = project.folder / "stages/training/model.py"
 
     def add(line: str) -> None:
@@ -237,11 +236,10 @@ def long_training(project):
     It is the baseline's trial, and the only other one.
     """
     project.empty_store()
-    units = load(project.folder / "params.yaml").baseline[project.searched]
     project.update_params(
         {
             "tune": {
-                "space": {project.searched: {"type": "int", "min": units, "max": units}},
+                "space": {"units": {"type": "int", "min": 512, "max": 512}},
                 "strategy": "random",
                 "random": {"max_trials": 1},
                 "max_epochs": 400,
@@ -345,15 +343,13 @@ def test_a_mistake_is_said_at_once_also_where_workers_are_waited_for(project, by
 
 def test_a_trial_that_fails_is_recorded_and_the_others_go_on(here, project, its_code):
     """The first trains, the second's loss overflows, the third and the baseline, which it is, raise."""
-    name = project.searched
-    dimension = load(project.folder / "params.yaml").tune.space[name]
-    values = dimension.min, dimension.min + dimension.step, dimension.max
     overflow = "network.compile(keras.optimizers.SGD(1e30), loss=network.loss)"
-    its_code(f"if hyperparameters.{name} == {values[1]}: {overflow}")
-    its_code(f"if hyperparameters.{name} == {values[2]}: raise ValueError('too\\nwide')")
-    project.update_params({"tune": {"strategy": "grid", "max_epochs": 2}, "baseline": {name: values[2]}})
+    its_code(f"if hyperparameters.units == 32: {overflow}")
+    its_code("if hyperparameters.units == 512: raise ValueError('too\\nwide')")
+    project.update_params({"tune": {"strategy": "grid", "max_epochs": 2}})
+    values = [16, 32, 512]
     assert "ValueError: too wide" in here(
-        "tune", {"tune": {"space": {name: {"type": "choice", "values": list(values)}}}}
+        "tune", {"tune": {"space": {"units": {"type": "choice", "values": values}}}}
     )
     trials = pd.read_csv(project.folder / "metrics/plots/trials.csv")
     assert trials["failure"].notna().tolist() == [True, False, True, True]
@@ -361,13 +357,13 @@ def test_a_trial_that_fails_is_recorded_and_the_others_go_on(here, project, its_
     assert " is nan after epoch " in trials["failure"][2]
     assert trials["failure"][[0, 3]].tolist() == ["ValueError: too wide"] * 2
     metrics = json.loads((project.folder / "metrics/tune.json").read_text())
-    assert metrics["hyperparameters"][name] == values[0]
+    assert metrics["hyperparameters"]["units"] == 16
     assert metrics["failed_trials"] == 2
-    line = rf"^baseline: the network cannot be trained with {name} {values[2]}, .+: ValueError: too wide$"
+    line = r"^baseline: the network cannot be trained with units 512, .+: ValueError: too wide$"
     with pytest.raises(UserError, match=line):
         here("baseline")
     with pytest.raises(UserError, match=r"^all trials \(2\) failed; the first: ValueError: too wide$"):
-        here("tune", {"tune": {"space": {name: {"type": "choice", "values": [values[2]]}}}})
+        here("tune", {"tune": {"space": {"units": {"type": "choice", "values": [512]}}}})
 
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "nonsense", "silent"])

@@ -414,7 +414,6 @@ def final():
     return session, job | {"all_epochs": 1, "checkpoint": None, "seconds": 100, "model": False}
 
 
-@pytest.mark.usefixtures("engine")
 def test_averaged_weights_are_tested_and_saved_as_fit_leaves_them(final, monkeypatch, tmp_path):
     session, job = final
 
@@ -438,7 +437,6 @@ def test_averaged_weights_are_tested_and_saved_as_fit_leaves_them(final, monkeyp
     np.testing.assert_allclose(saved.predict(test.inputs, verbose=0), expected, atol=1e-4)
 
 
-@pytest.mark.usefixtures("engine")
 def test_a_network_that_draws_random_numbers_is_tested_the_same_whatever_was_before(final, monkeypatch):
     """As with dropout that is not off when it predicts (Gal and Ghahramani 2016)."""
 
@@ -462,7 +460,6 @@ def test_a_network_that_draws_random_numbers_is_tested_the_same_whatever_was_bef
     assert not np.array_equal(outputs[0], outputs[1])
 
 
-@pytest.mark.usefixtures("engine")
 def test_a_score_of_the_test_examples_that_is_no_number_fails_the_training(final, monkeypatch):
     """As an AUC may be without positives; what is trained has no such score of its own."""
     session, job = final
@@ -478,7 +475,6 @@ def test_a_score_of_the_test_examples_that_is_no_number_fails_the_training(final
     assert measure.test(session, job)["failure"].startswith("ValueError: ")
 
 
-@pytest.mark.usefixtures("engine")
 def test_times_and_sizes_of_both_networks_are_measured(monkeypatch):
     """Predictions are of 1000 examples, also where the test part has fewer; batches are each network's.
 
@@ -516,7 +512,6 @@ def test_times_and_sizes_of_both_networks_are_measured(monkeypatch):
         assert training[name] == pytest.approx(factor * epoch[name], rel=1e-3)
 
 
-@pytest.mark.usefixtures("engine")
 @pytest.mark.parametrize(("batch_size", "steps"), [(32, 45), (512, 3), (5000, 1)])
 def test_the_seconds_of_an_epoch_are_those_of_its_steps(monkeypatch, batch_size, steps):
     """Of few examples a fortieth would be a batch, or less: 1,437 digits are no 40 batches of 512."""

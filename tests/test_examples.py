@@ -25,23 +25,10 @@ def command(name: str) -> str:
     return re.search(r"```sh\n(git apply .*)\n", readme)[1]
 
 
-@pytest.fixture(scope="session")
-def unchanged(make_project, tmp_path_factory):
-    """A function that makes a project with the params.yaml of this repository."""
-
-    def make(name: str):
-        project = make_project(tmp_path_factory.mktemp(name))
-        shutil.copy(ROOT / "params.yaml", project.folder)
-        project.commit()
-        return project
-
-    return make
-
-
 @pytest.fixture(scope="module", params=EXAMPLES)
-def example(request, unchanged, elsewhere):
+def example(request, make_project, tmp_path_factory, elsewhere):
     """A project with the example and a tiny budget, its data prepared and committed."""
-    project = unchanged(request.param)
+    project = make_project(tmp_path_factory.mktemp(request.param), unchanged=True)
     project.name = request.param
     if (ROOT / ".mypy_cache").exists():  # so that mypy need not read the packages again
         shutil.copytree(ROOT / ".mypy_cache", project.folder / ".mypy_cache")
@@ -68,9 +55,10 @@ OTHERS = [pytest.param(name, marks=pytest.mark.weekly) for name in ("table", "im
 
 @pytest.mark.weekly
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_it_comes_to_the_figures_of_its_readme(unchanged, name):
+def test_it_comes_to_the_figures_of_its_readme(make_project, tmp_path, name):
     """Within the margin: the last digits, and so the choice, depend on the processor."""
-    project, readme = unchanged(name), (ROOT / f"examples/{name}/README.md").read_text()
+    project = make_project(tmp_path, unchanged=True)
+    readme = (ROOT / f"examples/{name}/README.md").read_text()
     output = project.run("sh", "-c", command(name)).stdout
     compared = project.metrics("comparison")
     assert f"comparison: {' '.join(compared['summary'])}" in output

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from conftest import ROOT, SMALL
+from conftest import OWN, ROOT
 from sklearn.datasets import load_digits
 
 from stages.base.splits import Split
@@ -83,6 +83,7 @@ FORKS = [
         np.stack([CLASSES % 2, CLASSES > 4, CLASSES % 3 == 0], 1).astype(np.uint8),
         {"units": 8},
         UNITS,
+        score="((outputs > 0.5) == labels).mean(1)",
     ),
     Fork(
         "one sigmoid",
@@ -91,6 +92,7 @@ FORKS = [
         (CLASSES > 4).astype(np.int64),
         {"units": 8},
         UNITS,
+        score="(outputs[:, 0] > 0.5) == labels",
         expected={"classes": 2},
     ),
     Fork(
@@ -156,6 +158,7 @@ FORKS = [
         {"width": 4},
         {"width": {"type": "choice", "values": [2, 4]}},
         weights=np.linspace(0, 2, 400, dtype=np.float32),
+        score="(outputs.argmax(2) == labels).mean(1)",
         compared=True,
     ),
     Fork(
@@ -262,14 +265,15 @@ def fork(request, tmp_path, client, monkeypatch, capsys):
     """A function that runs a stage of the fork and returns its output."""
     fork = request.param
     shutil.copytree(ROOT / "stages", tmp_path / "stages", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "dvc.yaml", "params.yaml"):
+    for name in ("pyproject.toml", "dvc.yaml"):
         shutil.copy(ROOT / name, tmp_path)
+    shutil.copytree(OWN, tmp_path, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
     objects, build = textwrap.dedent(fork.objects), textwrap.dedent(fork.build)
     model = f"from stages.training.backend import keras\n{objects}\n{build}"
     (tmp_path / "stages/training/model.py").write_text(model)
     if fork.score:
         body = f"def score(labels, outputs):\n    return {fork.score}\n"
-        (tmp_path / "stages/training/score.py").write_text(f"NAME = {evaluation.NAME!r}\n\n\n{body}")
+        (tmp_path / "stages/training/score.py").write_text(f'NAME = "accuracy"\n\n\n{body}')
         functions: dict = {}
         exec(body, functions)  # noqa: S102 - the client's copy of it
         monkeypatch.setattr(evaluation, "score", functions["score"])
@@ -282,7 +286,6 @@ def fork(request, tmp_path, client, monkeypatch, capsys):
         "grid": {"max_trials": None},
         "sklearn": {**content["tune"]["sklearn"], "max_trials": 2, "cv": 2},
     }
-    tune["objective"] = SMALL["tune"].get("objective", evaluation.SCORE)
     content["tune"] = tune | {"hyperband": {"factor": 2, "hyperband_iterations": 1}}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
     monkeypatch.chdir(tmp_path)
@@ -320,13 +323,13 @@ def test_it_goes_through_the_stages(fork):
     assert tune["failed_trials"] == 0
     assert np.isfinite(tune["score"])
     trials = pd.read_csv(fork.folder / "metrics/plots/trials.csv")
-    assert np.isfinite(trials[[evaluation.SCORE, "standard_error"]]).all(axis=None)
+    assert np.isfinite(trials[["val_accuracy", "standard_error"]]).all(axis=None)
     if fork.fork.space.keys() > {"units_2"}:
         assert trials["units_2"].isna().tolist() == (trials["num_layers"] == 1).tolist()
         assert len(trials) == 13
     if fork.fork.compared:
         fork("retrain")
         compared = json.loads((fork.folder / "metrics/comparison.json").read_text())
-        score = compared[f"test_{evaluation.NAME}"]
+        score = compared["test_accuracy"]
         assert score["low"] <= score["difference"] <= score["high"]
         assert re.search("instead of|the same hyperparameters", compared["summary"][0])

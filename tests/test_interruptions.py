@@ -81,15 +81,15 @@ def test_workers_that_die_again_and_again_change_nothing(here, project):
     assert project.outputs() == expected
 
 
-def kill_at(project, value: int) -> None:
-    """Have the network with this value of the first hyperparameter kill its process."""
+def kill_at(project, units: int) -> None:
+    """Have the network of that many units kill its process."""
     model = project.folder / "stages/training/model.py"
     arguments = "(shapes, outputs, hyperparameters)"
     lines = [
         "import os, signal",
         "_build = build",
         f"def build{arguments}:",
-        f"    if hyperparameters.{project.searched} == {value}:",
+        f"    if hyperparameters.units == {units}:",
         "        os.kill(os.getpid(), signal.SIGKILL)",
         f"    return _build{arguments}",
     ]
@@ -99,14 +99,14 @@ def kill_at(project, value: int) -> None:
 def test_a_network_that_kills_its_worker_is_a_failed_trial_and_the_others_go_on(project):
     project.empty_store()
     kill_at(project, 48)
-    space = {project.searched: {"type": "choice", "values": [16, 48, 32]}}
-    own = {project.searched: 16}
-    project.update_params({"tune": {"strategy": "grid", "max_epochs": 2, "space": space}, "baseline": own})
+    space = {"units": {"type": "choice", "values": [16, 48, 32]}}
+    tune = {"strategy": "grid", "max_epochs": 2, "space": space}
+    project.update_params({"tune": tune, "baseline": {"units": 16}})
     done = project.stage("tune")
     assert re.search(r"the worker died \d times while training it, as for want of memory", done.stdout), (
         done.stdout
     )
-    trials = pd.read_csv(project.folder / "metrics/plots/trials.csv")[1:].set_index(project.searched)
+    trials = pd.read_csv(project.folder / "metrics/plots/trials.csv")[1:].set_index("units")
     assert trials["failure"].notna().to_dict() == {16: False, 48: True, 32: False}
     assert project.metrics("tune")["failed_trials"] == 1
 

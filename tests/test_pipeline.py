@@ -35,6 +35,7 @@ def test_repro_runs_all_stages_and_the_metrics_belong_together(reproduced):
     )
     assert list(baseline) == list(retrain) == TRAINED_KEYS
     assert baseline["hyperparameters"] == params.load(reproduced.folder / "params.yaml").baseline
+    assert baseline["parameters"] == 64 * 512 + 512 + 512 * 10 + 10
     assert retrain["hyperparameters"] == tune["hyperparameters"]
     assert baseline["test_accuracy"]["mean"] > 0.7
     trials = pd.read_csv(reproduced.folder / "metrics/plots/trials.csv").set_index("trial")
@@ -59,10 +60,10 @@ def test_repro_runs_all_stages_and_the_metrics_belong_together(reproduced):
     assert tune["epoch"] == chosen["best_epoch"].item() <= chosen["epochs"].item()
     lines = pd.read_csv(reproduced.folder / "metrics/plots/space.csv")
     assert lines["trial"].tolist() == trials.index.tolist()
-    assert lines["value"].tolist() == trials[reproduced.searched].tolist()
+    assert lines["value"].tolist() == trials["units"].tolist()
     assert lines["score"].tolist() == trials["val_accuracy"].tolist()
     assert set(lines["objective"]) == set(trials["objective"]) == {"val_accuracy"}
-    assert set(lines["hyperparameter"]) == {reproduced.searched}
+    assert set(lines["hyperparameter"]) == {"units"}
     assert lines["position"].between(0, 1).all()
 
 
@@ -165,13 +166,12 @@ def test_the_model_is_registered_and_loaded_as_the_documentation_says(project):
 
 
 def test_a_change_of_a_param_runs_the_stages_that_it_affects(project):
-    value = params.load(project.folder / "params.yaml").tune.space[project.searched].min
     original = (project.folder / "params.yaml").read_text()
     for changes, stages in [
         ({"tune": {"random": {"max_trials": 2}}, "runtime": {"workers": 1}}, set()),
         ({"compare": {"margin": 0.01}}, {"retrain"}),
         ({"tune": {"tolerance": 0.01}}, {"tune"}),
-        ({"baseline": {project.searched: value}}, {"baseline", "tune", "retrain"}),
+        ({"baseline": {"units": 16}}, {"baseline", "tune", "retrain"}),
         ({"prepare": {"validation_split": 0.3}}, {"prepare"}),
     ]:
         (project.folder / "params.yaml").write_text(original)
@@ -350,8 +350,7 @@ def test_the_stores_key_depends_on_all_that_decides_and_on_nothing_else(project,
     assert len(keys) > 20
 
 
-def test_an_editors_files_are_not_in_the_stores_key(project, monkeypatch):
-    monkeypatch.setattr(code, "ROOT", project.folder)
+def test_an_editors_files_are_not_in_the_stores_key(project):
     before = code.training_code()
     for name in (
         ".model.py.swp",
@@ -368,9 +367,8 @@ def test_an_editors_files_are_not_in_the_stores_key(project, monkeypatch):
 
 
 @pytest.mark.parametrize("imports", ["model", "score", "trainer", "network", "evaluation"])
-def test_what_decides_a_training_is_in_the_key_and_a_dependency_of_the_stages(project, monkeypatch, imports):
+def test_what_decides_a_training_is_in_the_key_and_a_dependency_of_the_stages(project, imports):
     """Where it is not, one line says so."""
-    monkeypatch.setattr(code, "ROOT", project.folder)
     file = project.folder / f"stages/training/{imports}.py"
     file.write_text(file.read_text() + "\ndef later():\n    from stages.base import gain\n")
     gain = project.folder / "stages/base/gain.py"
@@ -434,9 +432,9 @@ def test_control_puts_the_baseline_beside_the_tuned(here, project):
     here("retrain", {"retrain": {"from": "baseline"}})
     diff = json.loads(project.dvc("metrics", "diff", "--json"))
     tuned, baseline = project.metrics("tune"), project.metrics("baseline")
-    name, changes = project.searched, diff["metrics/retrain.json"]
-    old, new = tuned["hyperparameters"][name], baseline["hyperparameters"][name]
-    assert changes[f"hyperparameters.{name}"] == {"old": old, "new": new, "diff": new - old}
+    changes = diff["metrics/retrain.json"]
+    old, new = tuned["hyperparameters"]["units"], baseline["hyperparameters"]["units"]
+    assert changes["hyperparameters.units"] == {"old": old, "new": new, "diff": new - old}
     assert "parameters" in changes
     assert changes["test_accuracy.mean"]["new"] == pytest.approx(baseline["test_accuracy"]["mean"])
     compared = diff["metrics/comparison.json"]

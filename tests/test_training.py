@@ -25,8 +25,6 @@ from stages.training.evaluation import EVALUATED, LOSS, SCORE
 from stages.training.quiet import quiet
 from stages.training.score import NAME
 
-pytestmark = pytest.mark.usefixtures("engine")
-
 
 @pytest.fixture(scope="module")
 def digits():
@@ -79,8 +77,8 @@ def test_another_process_and_other_work_before_change_nothing(digits, tmp_path):
         '{"backend": "jax", "floatx": "float64", "image_data_format": "channels_first"}'
     )
     code = (
-        "import sys; sys.path.insert(0, 'tests'); from test_training import *; c = keras.config; "
-        "model.build, evaluation.score = trainings.build, trainings.score; "
+        "import sys; sys.path.insert(0, 'tests'); import conftest; from test_training import *; "
+        "c = keras.config; "
         "print(digest(train(HYPERPARAMETERS, trainings.digits()[0], epochs=2, seed=3)), "
         "c.backend(), c.floatx(), c.image_data_format())"
     )

@@ -16,8 +16,6 @@ from stages.compute.worker import Session
 from stages.training import evaluation, model
 from stages.training.backend import keras
 
-pytestmark = pytest.mark.usefixtures("engine")
-
 
 @pytest.fixture
 def data(tmp_path) -> Split:

@@ -1,8 +1,4 @@
-"""What tests of trainings share: a network, a score, small real data, a training from beginning to end.
-
-With the fixture `engine` of conftest.py they stand in for this repository's model.py and score.py, so that
-these tests hold in a fork as they are.
-"""
+"""What tests of trainings share: small real data, a training from beginning to end."""
 
 from collections.abc import Mapping
 
@@ -11,34 +7,13 @@ from sklearn.datasets import load_digits
 
 from stages.base.splits import Split
 from stages.training import network
-from stages.training.backend import keras
 from stages.training.checkpoint import Checkpoint
+from stages.training.model import build  # noqa: F401 - that of tests/project
 from stages.training.network import Subset
 from stages.training.trainer import Trainer
 
 HYPERPARAMETERS = {"units": 32, "dropout": 0.2, "learning_rate": 0.001, "batch_size": 32}
 BARE = {"batch_size": 32}  # for networks that read no others
-
-
-def build(shapes, outputs, hyperparameters):
-    """A small dense network."""
-    model = keras.Sequential(
-        [
-            keras.Input(shapes),
-            keras.layers.Flatten(),
-            keras.layers.Dense(hyperparameters.units, activation="relu"),
-            keras.layers.Dropout(hyperparameters.dropout),
-            keras.layers.Dense(outputs, activation="softmax"),
-        ]
-    )
-    adam = keras.optimizers.Adam(hyperparameters.learning_rate)
-    model.compile(adam, loss="sparse_categorical_crossentropy", metrics=["accuracy"])
-    return model
-
-
-def score(labels, outputs):
-    """Whether the likeliest class is right."""
-    return outputs.argmax(1) == labels
 
 
 def digits() -> tuple[Split, Split]:
