@@ -171,7 +171,7 @@ def pytest_collection_modifyitems(items):
 def make_project():
     """A function to make a `Project` in a folder: the working tree as a new Git repository.
 
-    Unless `unchanged`, it has the files of tests/project, and nothing that the data of a fork would need.
+    Unless `unchanged`, it has the files of tests/project, and no data or remote storage of a fork.
     """
 
     def make(folder: Path, unchanged: bool = False) -> Project:
@@ -185,6 +185,7 @@ def make_project():
         project.run("git", "init", "--quiet", "--initial-branch=main")
         if not unchanged:
             shutil.copytree(OWN, folder, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
+            (folder / ".dvc/config").write_text("[core]\n    autostage = true\n")
             pipeline = yaml.safe_load((folder / "dvc.yaml").read_text())
             prepare = pipeline["stages"]["prepare"]
             prepare["deps"] = [dep for dep in prepare["deps"] if str(dep).startswith("stages/")]

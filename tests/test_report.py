@@ -450,10 +450,10 @@ def test_the_scores_direction_is_that_of_the_objective(merged):
         told = run_report(merged, "HEAD")
         return next(line for line in told.splitlines() if line.startswith("| `tune.json` | `best.score` |"))
 
-    assert row("val_accuracy", 0.1).endswith("| worse |")
+    assert re.search(r"\| worse, by [\d.]+ standard errors \|$", row("val_accuracy", 0.1))
     assert row("val_loss", 0.1).endswith("| of another objective |")
     merged.commit()
-    assert row("val_loss", 0.2).endswith("| worse |")
+    assert re.search(r"\| worse, by [\d.]+ standard errors \|$", row("val_loss", 0.2))
 
 
 def test_what_cannot_be_read_is_noted_and_the_rest_is_said(merged):
