@@ -15,6 +15,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 from stages.base.splits import Split
 from stages.datasets.dataset import Dataset
 from stages.datasets.tables import from_tables
+from stages.review.report import shown
 
 ROOT = Path(__file__).parent.parent
 
@@ -89,6 +90,31 @@ def test_the_readme_has_the_figures_of_the_metrics():
     assert f"{best['hyperparameters']['units']} units, {best['score']:.4f}, {errors}." in readme
     units = retrain["hyperparameters"]["units"]
     assert f"{units} units do: they lose no more than {-score['low']:.4f} (95 % interval)" in readme
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/review.md"])
+def test_the_comment_that_is_quoted_is_that_of_the_example(document):
+    report, quoted = (
+        words("docs/report/report.md"),
+        re.findall("^> ?(.*)", (ROOT / document).read_text(), re.M),
+    )
+    rows = [line for line in quoted if line.startswith("| `")]
+    assert " ".join(" ".join(line for line in quoted if line[:1] != "|").split()) in report
+    assert len(rows) == 5
+    assert all(row in report for row in rows)
+
+
+def test_the_example_of_a_report_is_of_the_committed_run():
+    rows = re.findall(
+        r"^\| `(\w+).json` \| `(\S+)` \| `(\S+)` \|", (ROOT / "docs/report/report.md").read_text(), re.M
+    )
+    compared = [(name, key, before) for name, key, before in rows if "seconds" not in key]
+    assert len(compared) > 20
+    for name, key, before in compared:
+        value = metrics(name)
+        for part in key.split("."):
+            value = value[part]
+        assert before == shown(value), f"{name}.json {key}"
 
 
 def test_the_documents_have_the_figures_of_the_metrics():
