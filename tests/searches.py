@@ -11,10 +11,10 @@ import psutil
 from conftest import ENVIRONMENT
 
 
-def start(project, before: tuple[str, ...] = (), stage: str = "tune", **environment) -> subprocess.Popen:
-    """Start the search, or another stage, in a process group of its own."""
+def start(project, *command: str, **environment) -> subprocess.Popen:
+    """Start the search, or another command, in a process group of its own."""
     return subprocess.Popen(
-        [*before, "python", "-m", f"stages.{stage}"],
+        command or ["python", "-m", "stages.tune"],
         cwd=project.folder,
         env={**ENVIRONMENT, **environment},
         text=True,

@@ -15,6 +15,7 @@ from searches import busiest, processes_of, start, wait_for_store, wait_until_go
 import stages.tune
 from stages.base.console import UserError
 from stages.search import tuning
+from stages.search.tuning import TRIALS
 
 
 def test_killed_interrupted_and_with_a_dead_worker_the_search_goes_on_to_the_same_result(project):
@@ -39,20 +40,23 @@ def test_killed_interrupted_and_with_a_dead_worker_the_search_goes_on_to_the_sam
     wait_until_gone(workers)
     (project.folder / "params.yaml").write_text(params)
     stored = len(list((project.folder / "data/trials").glob("*.npz")))
-    search = start(project)
-    wait_for_store(project, stored + 1, search)
+    repro, trials = ["dvc", "repro", "--force", "--single-item", "tune"], project.folder / TRIALS
+    search = start(project, *repro)
+    wait_for_store(project, stored + 1, search)  # by then DVC has deleted the stage's outputs
+    while not trials.exists():
+        time.sleep(0.02)
     workers = processes_of(search)
     pressed = time.monotonic()
     os.killpg(search.pid, signal.SIGINT)
     output = search.communicate(timeout=30)[0]
     assert time.monotonic() - pressed < 10
-    assert search.returncode == 130
-    assert output.splitlines()[-1] == "interrupted; `dvc repro` goes on from here"
+    assert search.returncode != 0
+    assert "\ninterrupted; `dvc repro` goes on from here\n" in output
     assert "Traceback" not in output
     wait_until_gone(workers)
-    after, trials = project.outputs(), "metrics/plots/trials.csv"
-    assert {**after, trials: expected[trials]} == expected  # that file has the trials which are done
-    output = project.dvc("repro", "--force", "--single-item", "tune")
+    assert 1 <= len(pd.read_csv(trials)) < expected[TRIALS].count("\n") - 1  # those that were done
+    project.dvc("plots", "show", TRIALS)
+    output = project.run(*repro).stdout
     assert not output.endswith(", 0 of them from data/trials\n")
     assert project.outputs() == expected
 
@@ -115,7 +119,7 @@ def test_ctrl_c_while_workers_start_is_one_line(project):
     """The process that they are forked from imports TensorFlow for seconds, and a terminal tells it too."""
     project.empty_store()
     for seconds in (0.3, 2):
-        stage = start(project, stage="baseline")
+        stage = start(project, "python", "-m", "stages.baseline")
         while not processes_of(stage):
             time.sleep(0.02)
         time.sleep(seconds)

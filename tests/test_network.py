@@ -149,7 +149,7 @@ def test_a_machine_whose_cable_is_cut_and_one_that_comes_late_change_nothing(pro
     quick = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP": "20s"}  # in which the second starts
     with cluster_by_hand(tmp_path, host="10.77.0.1", before=here, **quick) as (address, _, start_worker):
         start_worker(before=one)
-        search = start(project, before=here, DASK_SCHEDULER_ADDRESS=address)
+        search = start(project, *here, "python", "-m", "stages.tune", DASK_SCHEDULER_ADDRESS=address)
         wait_for_store(project, 1, search)
         ip("-n", machines["here"], "link", "set", "one", "down")
         start_worker(before=two)

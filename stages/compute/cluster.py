@@ -14,7 +14,7 @@ from multiprocessing import forkserver, resource_tracker
 import dask
 from dask.system import CPU_COUNT
 from distributed import Client, LocalCluster, Security, comm
-from distributed.utils import get_mp_context, silence_logging_cmgr
+from distributed.utils import get_mp_context
 
 from stages.base.console import UserError
 from stages.base.files import shared_root
@@ -39,6 +39,8 @@ def connect(workers: int | None) -> Iterator[Client]:
     They are so many processes of one thread each, None for one a core. UserError if none can be started here,
     or the scheduler cannot be reached.
     """
+    for handler in logging.getLogger("distributed").handlers:
+        handler.setLevel(logging.CRITICAL)  # also for what its threads say after the end
     address = dask.config.get("scheduler-address", None)
     start = _reach(address) if address else _start(workers or CPU_COUNT)
     large = {"distributed.admin.large-graph-warning-threshold": "1TB"}  # a checkpoint goes with a task
@@ -78,7 +80,7 @@ def _start(workers: int) -> Iterator[Client]:
         line = f"this machine cannot start workers ({soft} open files at most); `ulimit -n {files}`"
         raise UserError(line) from None
     workspace = shared_root() / "data" / "dask"
-    with silence_logging_cmgr(logging.CRITICAL), dask.config.set(_LOCAL):
+    with dask.config.set(_LOCAL):
         try:
             workspace.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=workspace).close()  # without a word, Dask would try again and again
@@ -123,7 +125,7 @@ def _reach(address: str) -> Iterator[Client]:
             f"DASK_SCHEDULER_ADDRESS is {address}, but no scheduler answers there within {CONNECT_TIMEOUT} s "
             f"({_reason(error)}); start one, see docs/cluster.md, or unset the variable to use this machine"
         ) from None
-    with silence_logging_cmgr(logging.CRITICAL), client:
+    with client:
         yield client
 
 
