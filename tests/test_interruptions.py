@@ -45,6 +45,7 @@ def test_killed_interrupted_and_with_a_dead_worker_the_search_goes_on_to_the_sam
     wait_for_store(project, stored + 1, search)  # by then DVC has deleted the stage's outputs
     while not trials.exists():
         time.sleep(0.02)
+    time.sleep(0.3)  # not while a temporary folder is removed, where Python loses the interruption
     workers = processes_of(search)
     pressed = time.monotonic()
     os.killpg(search.pid, signal.SIGINT)

@@ -339,11 +339,13 @@ def test_each_figure_is_said_once():
     rows += [Change(f"metrics/{file}.json", key, 0.9783, 0.9776) for file, key in scores]
     rows += [Change("metrics/tune.json", "strategy", "random", "grid")]
     rows += [Change("metrics/tune.json", f"{rule}.candidates", 1, 2) for rule in ("best", "tolerance")]
+    rows += [Change("metrics/comparison.json", "epochs.tuned", 6, 10)]
+    rows += [Change("metrics/tune.json", "epoch", 6, 10)]
     params = [Change("params.yaml", "tune.strategy", "random", "grid")]
     told = "\n\n".join(report.tables("main", params, rows))
-    for figure in ("`144`", "`114490`", "`0.9776`", "`grid`"):
+    for figure in ("`144`", "`114490`", "`0.9776`", "`grid`", "`10`"):
         assert told.count(figure) == 1
-    assert "Other metrics (2)" in told  # the candidates, which are two counts
+    assert "Other metrics (3)" in told  # the candidates, which are two counts, and the epochs
 
 
 def test_figures_of_another_data_set_are_neither_better_nor_worse():

@@ -69,11 +69,8 @@ class Change:
         """What it says, wherever it stands: the chosen network's figures are in several files and blocks."""
         kinds = "mean|tuned|baseline"  # with std and candidates, equal numbers of two blocks may be chance
         name = re.sub(rf".*\.(?!({kinds}|std|candidates)$)|\.({kinds})$", "", self.key)
-        return (
-            name.removesuffix("s"),
-            shown(self.old),
-            shown(self.new),
-        )  # `epoch` of one file, `epochs` of another
+        # What is `epoch` in one file is `epochs` in another
+        return name.removesuffix("s"), shown(self.old), shown(self.new)
 
     @property
     def difference(self) -> float | None:
