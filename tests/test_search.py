@@ -415,10 +415,7 @@ def test_the_tolerance_excuses_no_difference_in_loss():
     trials = [trial(1, 2, 0.97, 10), trial(2, 10, 0.8, 30)]
     of_loss, of_score = tune(objective=LOSS, tolerance=0.5), tune(tolerance=0.5)
     assert "raise tune.max_epochs" in tuning.doubt(tuning.choose(trials, of_loss), of_loss)
-    full = [
-        trial(1, 10, 0.97, 30),
-        trial(2, 10, 0.8, 10),
-    ]  # the second is taken: smaller, and as good a score
+    full = [trial(1, 10, 0.97, 30), trial(2, 10, 0.8, 10)]  # the second is taken, which is smaller
     assert "take another tune.selection" in tuning.doubt(tuning.choose(full, of_loss), of_loss)
     of_best = tune(objective=LOSS, selection="best")
     assert tuning.doubt(tuning.choose(full, of_best), of_best) is None

@@ -219,7 +219,8 @@ def tables(base: str, params: list[Change], metrics: list[Change], tune: dict | 
 
     `tune` is what tune.json holds now.
     """
-    objective, error = (tune or {}).get("objective"), ((tune or {}).get("best") or {}).get("standard_error")
+    tune = tune or {}
+    objective, error = tune.get("objective"), tune.get("best", {}).get("standard_error")
     headlines = [change for pattern in HEADLINES for change in metrics if change.headline == pattern]
     if any("comparison.test_" in change.headline for change in headlines):
         yield ONE_LOOK
