@@ -1,10 +1,11 @@
 """The pipeline: prepare, baseline, tune, retrain, and a folder for each concept; see docs/architecture.md."""
 
+import errno
 import sys
 
 
 def _one_line(kind, error, traceback) -> None:
-    """Show in one line what can happen before a stage begins: Ctrl-C, a package that is not installed."""
+    """Show in one line what can happen before a stage begins: Ctrl-C, a missing package, too little memory."""
     if issubclass(kind, KeyboardInterrupt):
         print("interrupted; `dvc repro` goes on from here", file=sys.stderr)
     elif issubclass(kind, ModuleNotFoundError) and not (error.name or "stages").startswith("stages"):
@@ -12,6 +13,8 @@ def _one_line(kind, error, traceback) -> None:
         print(f"error: the package {error.name} is not installed; {way_out}", file=sys.stderr)
     elif issubclass(kind, ImportError) and ".so" in str(error):  # a library that cannot be loaded
         print(f"error: {error}; is there enough memory? `ulimit -v`", file=sys.stderr)
+    elif issubclass(kind, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+        print("error: out of memory before the stage began; `ulimit -v`", file=sys.stderr)
     elif issubclass(kind, SyntaxError):
         print(
             f"error: {error.filename} is not valid Python: {error.msg}, line {error.lineno}", file=sys.stderr

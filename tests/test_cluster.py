@@ -76,7 +76,7 @@ def test_a_long_name_of_the_temporary_folder_is_not_used(no_cluster, monkeypatch
     ("said", "reason"),
     [
         ("<Nanny>: ImportError: no AVX", ": ImportError: no AVX"),
-        ("<Nanny>: it died", ", perhaps for want of memory: it died"),
+        ("<Nanny>: it died", ": they ended at once, perhaps for want of memory"),
     ],
 )
 def test_only_a_worker_that_could_not_start_says_why(said, reason):

@@ -13,7 +13,7 @@ from stages.base.console import one_line
 
 def end(code: str, **more) -> subprocess.CompletedProcess:
     """Run `code` as the main function of a stage."""
-    script = f"from stages.base import console\ndef main():\n    {code}\nconsole.run(main)"
+    script = f"import os\nfrom stages.base import console\ndef main():\n    {code}\nconsole.run(main)"
     return subprocess.run([sys.executable, "-c", script], cwd=ROOT, stderr=subprocess.PIPE, text=True, **more)
 
 
@@ -48,6 +48,10 @@ def test_another_pipe_that_breaks_is_no_silent_end():
             "error: too many open files (Too many open files); `ulimit -n 1024` and run again\n",
         ),
         ("raise KeyboardInterrupt", "interrupted; `dvc repro` goes on from here\n"),
+        (  # such as Python's removal of a temporary folder, which forgets what broke it off
+            "try:\n        raise KeyboardInterrupt\n    finally:\n        os.close(1000)",
+            "interrupted; `dvc repro` goes on from here\n",
+        ),
     ],
 )
 def test_what_a_user_can_mend_is_one_line(code, line):
@@ -67,6 +71,12 @@ def test_what_a_user_can_mend_is_one_line(code, line):
             1,
         ),
         ("raise KeyboardInterrupt", "interrupted; `dvc repro` goes on from here\n", -2),
+        ("raise MemoryError", "error: out of memory before the stage began; `ulimit -v`\n", 1),
+        (
+            "raise OSError(12, 'Cannot allocate memory')",
+            "error: out of memory before the stage began; `ulimit -v`\n",
+            1,
+        ),
     ],
 )
 def test_what_goes_wrong_before_a_stage_begins_is_one_line(tmp_path, content, line, status):

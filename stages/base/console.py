@@ -30,24 +30,35 @@ def run(main: Callable[[], None]) -> None:
     try:
         main()
         sys.stdout.flush()
-    except UserError as error:
-        sys.exit(f"error: {error}")
-    except MemoryError as error:
-        reason = " ".join(str(error).split()) or "an allocation failed"
-        sys.exit(f"error: out of memory ({reason}); use smaller data, or a machine with more memory")
-    except OSError as error:
-        # Such as `head`, which has enough
-        if isinstance(error, BrokenPipeError) and _nobody_reads(sys.stdout):
+    except (Exception, KeyboardInterrupt) as error:
+        if _interrupted(error):
+            print("interrupted; `dvc repro` goes on from here", file=sys.stderr)
+            sys.exit(130)
+        if isinstance(error, BrokenPipeError) and _nobody_reads(sys.stdout):  # `head` has enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
-        if error.errno in (errno.EMFILE, errno.ENFILE):
-            sys.exit(f"error: too many open files ({error.strerror}); `ulimit -n 1024` and run again")
-        if error.errno not in UNWRITABLE or not error.filename:
-            raise
-        sys.exit(f"error: {unwritable(error.filename, error)}")
-    except KeyboardInterrupt:
-        print("interrupted; `dvc repro` goes on from here", file=sys.stderr)
-        sys.exit(130)
+        if message := _mistake(error):
+            sys.exit(f"error: {message}")
+        raise
+
+
+def _interrupted(error: BaseException | None) -> bool:
+    """Whether `error` is Ctrl-C, or what went wrong as that broke off some work."""
+    return isinstance(error, KeyboardInterrupt) or (error is not None and _interrupted(error.__context__))
+
+
+def _mistake(error: BaseException) -> str | None:
+    """What the user can do about `error`, in one line; None if it is a bug."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        reason = " ".join(str(error).split()) or "an allocation failed"
+        return f"out of memory ({reason}); use smaller data, or a machine with more memory"
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return f"too many open files ({error.strerror}); `ulimit -n 1024` and run again"
+    if isinstance(error, OSError) and error.errno in UNWRITABLE and error.filename:
+        return unwritable(error.filename, error)
+    return None
 
 
 def _nobody_reads(file) -> bool:

@@ -57,9 +57,10 @@ def failure(client: Client) -> str | None:
             try:
                 client.sync(nanny.start)  # says again why it failed
             except Exception as error:
-                reason = _reason(error)  # one that died by itself has no error to tell
-                memory = "" if "Error" in reason else ", perhaps for want of memory"
-                return f"their processes do not start{memory}: {reason}"
+                reason = _reason(error)
+                if "Error" not in reason:  # one that died by itself has no error to tell
+                    reason = "they ended at once, perhaps for want of memory"
+                return f"their processes do not start: {reason}"
     return None
 
 
@@ -85,7 +86,7 @@ def _start(workers: int) -> Iterator[Client]:
             workspace.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=workspace).close()  # without a word, Dask would try again and again
             if _METHOD == "forkserver":
-                get_mp_context().set_forkserver_preload(["distributed", "stages.training.preload"])
+                get_mp_context().set_forkserver_preload(["stages.training.preload", "distributed"])
                 resource_tracker.ensure_running()  # before: it ends with SIGINT unblocked
                 # Blocked in the server and all that it forks: Ctrl-C is for this process
                 signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})

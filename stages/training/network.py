@@ -214,7 +214,8 @@ def _broadcasts(network: keras.Model, labels: tf.Tensor, outputs: tf.Tensor, los
     one_more, per_example = labels.shape.rank == outputs.shape.rank - 1, loss_of_each(network)
     compiled = keras.losses.get(network.loss)
     defined = getattr(compiled, "fn", compiled)  # Keras wraps functions in a class of its own
-    own = not getattr(defined, "__module__", type(defined).__module__).startswith("keras.")
+    module = getattr(defined, "__module__", None) or type(defined).__module__
+    own = not module.startswith("keras.")
     if outputs.shape == labels.shape or (one_more and (own or outputs.shape[-1] == 1)):
         return False
     labels = labels[..., None] if one_more else labels
