@@ -5,7 +5,7 @@ import sys
 
 
 def _one_line(kind, error, traceback) -> None:
-    """Show in one line what can happen before a stage begins: Ctrl-C, a missing package, too little memory."""
+    """Show in one line what can happen before a stage begins: Ctrl-C, a missing package, no memory."""
     if issubclass(kind, KeyboardInterrupt):
         print("interrupted; `dvc repro` goes on from here", file=sys.stderr)
     elif issubclass(kind, ModuleNotFoundError) and not (error.name or "stages").startswith("stages"):
