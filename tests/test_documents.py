@@ -130,3 +130,31 @@ def test_the_documents_have_the_figures_of_the_metrics():
     deviation = baseline["test_accuracy"]["std"]
     assert f"a standard deviation of {deviation:.4f} in test accuracy" in experiments
     assert f"`parameters.ratio` of {compared['parameters']['ratio']} means" in review
+
+
+def test_the_documents_have_the_figures_of_the_experiments():
+    kept = json.loads((ROOT / "docs/experiments.json").read_text())
+    experiments, readme = words("docs/experiments.md"), words("README.md")
+    for name in ("longer", "units_48", "dropout"):
+        assert f"comparison: {' '.join(kept[name]['comparison']['summary'])} " in experiments
+    tried = [trial for trial in kept["dropout"]["trials"] if trial["trial"] != "0"]
+    for column in ("val_accuracy", "val_loss"):
+        assert " | ".join(f"{float(trial[column]):.4f}" for trial in tried) in experiments
+    fashion = kept["fashion_mnist"]
+    baseline, retrain, score = fashion["baseline"], fashion["retrain"], fashion["comparison"]["test_accuracy"]
+    assert f"Fashion-MNIST: {retrain['hyperparameters']['units']}, {retrain['epochs']}, tuned |" in readme
+    means = [trained["test_accuracy"] for trained in (baseline, retrain)]
+    assert " | ".join(f"{mean['mean']:.4f} ({mean['std']:.4f})" for mean in means) in readme
+    assert f"{score['difference']:+.4f} ({score['low']:+.4f} to {score['high']:+.4f}) |" in readme
+
+
+def test_the_documents_have_the_figures_of_the_trials():
+    trials = pd.read_csv(ROOT / "metrics/plots/trials.csv")
+    least, most = (trials[(trials.budget == 2) & (trials.units == units)].val_accuracy for units in (32, 464))
+    experiments, review = words("docs/experiments.md"), words("docs/review.md")
+    assert f"rises from {least.item():.3f} (32 units) to {most.item():.3f} (464)" in experiments
+    small = trials[(trials.budget == 10) & (trials.units == 176)].val_accuracy.item()
+    assert f"176 units at {small:.4f}" in experiments
+    assert f"the search took {metrics('tune')['seconds']:.0f} s" in review
+    deviation = metrics("baseline")["test_accuracy"]["std"]
+    assert f"six baselines have a standard deviation of {deviation:.4f}" in review
