@@ -5,18 +5,18 @@ tests/test_documents.py` names each sentence of the documents that is not of the
 """
 
 import csv
-import io
 import json
 import subprocess
 import sys
 from pathlib import Path
 
-from stages.review.commands import resolve
+from stages.review.commands import run
 
 FILE = Path("docs/experiments.json")
 GRID = ["tune.strategy=grid"]
 EXPERIMENTS = {
     "bayesian": ["tune.strategy=bayesian"],
+    "random": ["tune.strategy=random"],  # of which docs/report is the report
     "longer": ["retrain.epochs=12"],
     "units_48": [*GRID, "tune.space.units.min=48", "tune.space.units.max=48", "tune.tolerance=1"],
     "dropout": [
@@ -32,20 +32,15 @@ METRICS = ("baseline", "tune", "retrain", "comparison")
 
 def main() -> None:
     kept = json.loads(FILE.read_text()) if FILE.exists() else {}
+    head = run("git", "rev-parse", "HEAD")
     for name in sys.argv[1:] or EXPERIMENTS:
         options = [part for override in EXPERIMENTS[name] for part in ("-S", override)]
         command = [sys.executable, "-m", "dvc", "exp", "run", "--temp", "--force", "-n", name, *options]
         subprocess.run(command, check=True)
-        commit = resolve(name)[1]
-
-        def read(path: str, commit: str = commit) -> str:
-            return subprocess.run(
-                ["git", "show", f"{commit}:{path}"], check=True, stdout=subprocess.PIPE, text=True
-            ).stdout
-
-        found = {metrics: json.loads(read(f"metrics/{metrics}.json")) for metrics in METRICS}
-        trials = list(csv.DictReader(io.StringIO(read("metrics/plots/trials.csv"))))
-        kept[name] = {"settings": EXPERIMENTS[name], **found, "trials": trials}
+        revision = f"refs/exps/{head[:2]}/{head[2:]}/{name}"  # another commit may have one of this name
+        found = {each: json.loads(run("git", "show", f"{revision}:metrics/{each}.json")) for each in METRICS}
+        trials = csv.DictReader(run("git", "show", f"{revision}:metrics/plots/trials.csv").splitlines())
+        kept[name] = {"settings": EXPERIMENTS[name], **found, "trials": list(trials)}
         FILE.write_text(json.dumps(kept, indent=1) + "\n")
 
 

@@ -1,6 +1,5 @@
 """The pipeline: prepare, baseline, tune, retrain, and a folder for each concept; see docs/architecture.md."""
 
-import errno
 import sys
 
 
@@ -13,7 +12,7 @@ def _one_line(kind, error, traceback) -> None:
         print(f"error: the package {error.name} is not installed; {way_out}", file=sys.stderr)
     elif issubclass(kind, ImportError) and ".so" in str(error):  # a library that cannot be loaded
         print(f"error: {error}; is there enough memory? `ulimit -v`", file=sys.stderr)
-    elif issubclass(kind, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+    elif issubclass(kind, MemoryError) or getattr(error, "errno", None) == 12:  # ENOMEM
         print("error: out of memory before the stage began; `ulimit -v`", file=sys.stderr)
     elif issubclass(kind, SyntaxError):
         print(

@@ -109,7 +109,7 @@ def test_the_example_of_a_report_is_of_the_committed_run():
         r"^\| `(\w+).json` \| `(\S+)` \| `(\S+)` \|", (ROOT / "docs/report/report.md").read_text(), re.M
     )
     compared = [(name, key, before) for name, key, before in rows if "seconds" not in key]
-    assert len(compared) > 10
+    assert len(compared) > 20
     for name, key, before in compared:
         value = metrics(name)
         for part in key.split("."):
@@ -158,3 +158,16 @@ def test_the_documents_have_the_figures_of_the_trials():
     assert f"the search took {metrics('tune')['seconds']:.0f} s" in review
     deviation = metrics("baseline")["test_accuracy"]["std"]
     assert f"six baselines have a standard deviation of {deviation:.4f}" in review
+
+
+def test_the_differences_that_are_quoted_are_of_the_metrics():
+    kept = json.loads((ROOT / "docs/experiments.json").read_text())["bayesian"]
+    row = r"^metrics/(\w+).json +(\S+) +([\d.]+) +([\d.]+) +-?[\d.]+$"
+    rows = re.findall(row, (ROOT / "docs/experiments.md").read_text(), re.M)
+    assert len(rows) >= 8
+    for name, key, old, new in rows:
+        tune = name == "tune"
+        pair = (metrics("tune"), kept["tune"]) if tune else (metrics("baseline"), metrics("retrain"))
+        for part in key.split("."):
+            pair = tuple(value[part] for value in pair)
+        assert (float(old), float(new)) == tuple(round(value, 5) for value in pair), key
