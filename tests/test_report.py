@@ -255,6 +255,17 @@ def test_an_experiment_can_be_compared_with(experimented):
     assert "<td><code>bayesian</code></td>\n<td><code>hyperband</code></td>" in html(told)
 
 
+def test_a_name_of_two_experiments_is_said(merged):
+    commits = [merged.run("git", "rev-parse", name).stdout.strip() for name in ("HEAD", "HEAD^1")]
+    refs = [f"refs/exps/{commit[:2]}/{commit[2:]}/twice" for commit in commits]
+    for ref, commit in zip(refs, commits, strict=True):
+        merged.run("git", "update-ref", ref, commit)
+    told = " ".join(text(run_report(merged, "twice")).split())
+    for ref in refs:
+        merged.run("git", "update-ref", "-d", ref)
+    assert "twice names 2 experiments: " in told and all(commit in told for commit in commits)
+
+
 def test_a_base_without_pipeline_or_metrics(merged):
     merged.run("git", "switch", "--quiet", "--create", "empty")
     merged.run("git", "rm", "-r", "--quiet", "--cached", "metrics")

@@ -203,9 +203,10 @@ def conclusion(compared: dict) -> str:
 def duration(seconds: Mapping[str, float]) -> str:
     """Say how long the tuned network's training took, from the ratio of times and its quartiles."""
     share, low, high = (1 / seconds[name] for name in ("ratio", "ratio_high", "ratio_low"))
-    if low <= 1 <= high:
-        return f"trained in {low:.1f} to {high:.1f} times the time"
-    if 0.95 <= share < 1.05:
+    lower, upper = f"{low:.1f}", f"{high:.1f}"
+    if low <= 1 <= high and lower != upper:
+        return f"trained in {lower} to {upper} times the time"
+    if low <= 1 <= high or 0.95 <= share < 1.05:
         return "trained in about the same time"
     # One digit: from run to run it varies more than within one
     return f"trained in {share:.1g} of the time" if share < 1 else f"trained in {share:.1f} times the time"

@@ -35,7 +35,9 @@ def resolve(base: str | None) -> tuple[str, str]:
         # What the branch has got since would look like a change that is taken back here
         commit, name = git("merge-base", full, "HEAD"), f"the merge base with {name}"
     commits = (commit or git("for-each-ref", "--format=%(objectname)", f"refs/exps/*/*/{name}")).split()
-    if len(commits) != 1:
+    if len(commits) > 1:
+        raise UserError(f"{name} names {len(commits)} experiments: {', '.join(commits)}; name one of these commits")
+    if not commits:
         way_out = "`git fetch`, in a shallow clone with --unshallow, or name another revision"
         raise UserError(f"nothing to compare with: {name} is not known here; {way_out}")
     return name, commits[0]
