@@ -263,7 +263,8 @@ def test_a_name_of_two_experiments_is_said(merged):
     told = " ".join(text(run_report(merged, "twice")).split())
     for ref in refs:
         merged.run("git", "update-ref", "-d", ref)
-    assert "twice names 2 experiments: " in told and all(commit in told for commit in commits)
+    assert "twice names 2 experiments; name a commit: " in told
+    assert all(commit in told for commit in commits)
 
 
 def test_a_base_without_pipeline_or_metrics(merged):

@@ -36,7 +36,7 @@ def resolve(base: str | None) -> tuple[str, str]:
         commit, name = git("merge-base", full, "HEAD"), f"the merge base with {name}"
     commits = (commit or git("for-each-ref", "--format=%(objectname)", f"refs/exps/*/*/{name}")).split()
     if len(commits) > 1:
-        raise UserError(f"{name} names {len(commits)} experiments: {', '.join(commits)}; name one of these commits")
+        raise UserError(f"{name} names {len(commits)} experiments; name a commit: {', '.join(commits)}")
     if not commits:
         way_out = "`git fetch`, in a shallow clone with --unshallow, or name another revision"
         raise UserError(f"nothing to compare with: {name} is not known here; {way_out}")
