@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,8 @@ def arithmetic_seconds(trials: pd.DataFrame, images: int) -> float:
 
 
 def main() -> None:
+    if not find_spec("tensorboard"):
+        sys.exit("KerasTuner's own search imports TensorBoard; `pip install -r benchmarks/requirements.txt`")
     images = splits.about()["train"]
     (before, _), theirs, (after, trials) = (
         this_project(),
