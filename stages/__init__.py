@@ -4,13 +4,13 @@ import sys
 
 
 def _one_line(kind, error, traceback) -> None:
-    """Show in one line what can happen before a stage begins: Ctrl-C, a missing package, no memory."""
+    """Print one line for what may happen before a stage begins: Ctrl-C, a missing package, no memory."""
     if issubclass(kind, KeyboardInterrupt):
         print("interrupted; `dvc repro` goes on from here", file=sys.stderr)
     elif issubclass(kind, ModuleNotFoundError) and not (error.name or "stages").startswith("stages"):
         way_out = "activate the virtual environment, or `pip install -r requirements.txt`"
         print(f"error: the package {error.name} is not installed; {way_out}", file=sys.stderr)
-    elif issubclass(kind, ImportError) and ".so" in str(error):  # a library that cannot be loaded
+    elif issubclass(kind, ImportError) and ".so" in str(error):  # a shared library cannot be loaded
         print(f"error: {error}; is there enough memory? `ulimit -v`", file=sys.stderr)
     elif issubclass(kind, MemoryError) or getattr(error, "errno", None) == 12:  # ENOMEM
         print("error: out of memory before the stage began; `ulimit -v`", file=sys.stderr)

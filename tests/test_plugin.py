@@ -13,7 +13,7 @@ import pytest
 from distributed import Reschedule
 
 from stages.compute import plugin
-from stages.compute.plugin import StagePlugin, call, end_the_dead, versions
+from stages.compute.plugin import StagePlugin, call, unregister_abandoned, versions
 
 TASKS = b"""
 class UserError(Exception):
@@ -198,7 +198,7 @@ def test_only_plugins_whose_client_is_gone_are_removed():
         clients={"Client-a": None},
         unregister_worker_plugin=unregister,
     )
-    asyncio.run(end_the_dead(scheduler))
+    asyncio.run(unregister_abandoned(scheduler))
     assert ended == ["stages-Client-b-1"]
 
 

@@ -120,7 +120,7 @@ def test_without_workers_the_wait_is_a_minute_unless_the_only_ones_cannot_be_use
     ):
         one._check()
     one._last_seen += 30
-    one._say_why("a", "keras 9.9")
+    one._report_rejection("a", "keras 9.9")
     with pytest.raises(UserError, match=r"^there are no workers \(a: keras 9.9\); start one with .+$"):
         one._check()
     one._last_seen, dask.threads = time.monotonic() - workers.TIMEOUT + 20, {"b": 1}
@@ -143,7 +143,7 @@ def test_without_workers_the_wait_is_a_minute_unless_the_only_ones_cannot_be_use
 
 def test_once_a_worker_was_ready_another_is_waited_for_though_some_cannot_be_used(one):
     assert one.about == ABOUT
-    one._say_why("a", "keras 9.9")
+    one._report_rejection("a", "keras 9.9")
     one._last_seen = time.monotonic() - workers.TIMEOUT + 20
     one._check()
     one._last_seen -= 30
@@ -168,7 +168,7 @@ def test_workers_with_another_python_are_retired(one, dask, capsys):
     hosts = {worker: {"host": {"python": python}} for worker, python in pythons.items()}
     dask.get_versions = lambda: {"workers": hosts, "scheduler": hosts["a"]}
     dask.retire_workers = lambda workers, close_workers: retired.extend(workers)
-    one._send_other_pythons_away()
+    one._reject_other_pythons()
     assert retired == ["b"]
     assert capsys.readouterr().err == f"worker b was sent away: Python 3.1 where the client has {ours}\n"
 
@@ -178,7 +178,7 @@ def test_a_scheduler_with_another_python_is_one_line(one, dask):
     dask.get_versions = lambda: {"workers": {}, "scheduler": {"host": {"python": "3.1.9.final.0"}}}
     line = rf"^the scheduler has Python 3.1 where the client has {ours}; start it anew$"
     with pytest.raises(UserError, match=line):
-        one._send_other_pythons_away()
+        one._reject_other_pythons()
 
 
 def test_what_a_worker_finds_at_its_start_ends_the_stage(dask):

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all: each is written beside its place and renamed into it."""
+"""Files that are written whole or not at all: under a temporary name first, then renamed."""
 
 import json
 import os
@@ -15,33 +15,34 @@ from stages.base.console import UNWRITABLE, UserError, unwritable
 if TYPE_CHECKING:
     import pandas as pd
 
-WRITING = ".writing-"  # how the names of temporary folders begin
-_ABANDONED = 3600  # seconds after which one is of a process that was killed
+WRITING = ".writing-"  # prefix of the temporary folders
+_ABANDONED = 3600  # seconds; an older one was left by a process that was killed
 
 
 def shared_root() -> Path:
-    """Return the repository's top folder; in DVC's temporary copy for an experiment, that of the original."""
+    """Return the repository's top folder; in DVC's temporary copy for an experiment, the original's."""
     here = Path.cwd()
     copies = (folder for folder in here.parents if folder.parts[-3:] == (".dvc", "tmp", "exps"))
     return next((folder.parents[2] for folder in copies), here)
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Delete the temporary folders in `folder` that processes left behind which were killed."""
+    """Delete temporary folders in `folder` that were left behind by killed processes."""
     for path in folder.glob(f"{WRITING}*"):
-        with suppress(OSError):  # another process deletes it too
+        with suppress(OSError):  # another process may delete it at the same time
             if time.time() - path.stat().st_mtime > _ABANDONED:
                 shutil.rmtree(path)
 
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path in `path`'s folder, made if missing; rename it to `path` if the block ends well.
+    """Yield a temporary path to write to; rename it to `path` at the end of the block.
 
-    Its name keeps the suffix of `path`, for writers that go by it. If the block raises, nothing is left.
+    The folder of `path` is created if missing. The temporary file has the name of `path`, for writers that
+    depend on the suffix. If the block raises, `path` is untouched and the temporary file is deleted.
 
     Raises:
-        UserError: the disk is full, or `path` is not allowed to be written.
+        UserError: the disk is full, or `path` may not be written.
     """
     path = Path(path)
     try:
@@ -53,7 +54,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
             temporary.replace(path)
-    except OSError as error:  # one without a number is NumPy's, which could not write all of an array
+    except OSError as error:  # NumPy raises one without a number if it could not write the whole array
         if error.errno in UNWRITABLE or (type(error) is OSError and error.errno is None):
             raise UserError(unwritable(path, error)) from None
         raise
@@ -66,7 +67,7 @@ def write_json(path: str | Path, content: dict) -> None:
 
 
 def read_json(path: Path) -> dict:
-    """Return the content of `path`; UserError if it is not there or does not hold names and values."""
+    """Return the JSON object in `path`; UserError if the file is missing or holds anything else."""
     try:
         content = json.loads(path.read_text())
         if not isinstance(content, dict):

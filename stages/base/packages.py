@@ -1,4 +1,4 @@
-"""Whether the packages that can change a figure are installed in the versions that pyproject.toml pins."""
+"""Checks that the packages which can change a figure have the versions that pyproject.toml pins."""
 
 import tomllib
 from importlib.metadata import PackageNotFoundError, version
@@ -8,7 +8,7 @@ from stages.base.console import UserError
 
 
 def check(*groups: str) -> None:
-    """Raise UserError unless these groups are installed as pyproject.toml, and so dvc.lock, pins them."""
+    """Raise UserError unless the packages of these dependency groups have the versions in pyproject.toml."""
     try:
         pinned = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["dependency-groups"]
         requirements = [requirement for group in groups for requirement in pinned[group]]

@@ -11,14 +11,14 @@ PositiveInt = Annotated[int, Field(ge=1, le=LARGEST)]
 
 
 class Section(BaseModel):
-    """Base of sections: exact types (`"512"`, `true`: no integers), finite numbers, known keys, immutable."""
+    """Base of sections: immutable; known keys, finite numbers and exact types (`"512"` is no integer)."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
     def _known_keys(cls, content):
-        """Put the known keys in place of the value of each unknown one, for the line that refuses it."""
+        """Replace the value of each unknown key by the known keys, which the error message lists."""
         if not isinstance(content, dict):
             return content
         known = [field.alias or name for name, field in cls.model_fields.items()]
@@ -27,13 +27,13 @@ class Section(BaseModel):
 
 
 def shown(value: object) -> str:
-    """Return `value` as it would stand in the file, in one line of at most 80 characters."""
+    """Return `value` as YAML, in one line of at most 80 characters."""
     document = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=float("inf"))
     text = " ".join(document.split()).removesuffix(" ...")
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def listed(hyperparameters: Mapping[str, object]) -> str:
-    """Return hyperparameters for people: `units 512, dropout 0.2`."""
+    """Return hyperparameters in words: `units 512, dropout 0.2`."""
     texts = (f"{value:.4g}" if isinstance(value, float) else value for value in hyperparameters.values())
     return ", ".join(f"{name} {text}" for name, text in zip(hyperparameters, texts, strict=True))

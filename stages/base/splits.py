@@ -1,7 +1,7 @@
-"""The prepared data on disk: one folder a part, NumPy files that load without pickle and are memory-mapped.
+"""The prepared data on disk: a folder of NumPy files for each part, memory-mapped and without pickle.
 
-`prepare` writes two parts: data/prepared/training, where train examples come first and validation examples
-last, and data/prepared/test. So what trains on both has them in one array, which no process copies.
+`prepare` writes two parts: data/prepared/training, with the train examples first and the validation examples
+last, and data/prepared/test. Trainings on both train and validation examples so need no copy of them.
 """
 
 import hashlib
@@ -18,8 +18,8 @@ from stages.base.files import read_json, replacing, write_json
 
 PREPARED = Path("data/prepared")
 TRAINING, TEST = PREPARED / "training", PREPARED / "test"
-_ABOUT = "about.json"  # in TRAINING: its parts, and the names of classes
-_CHUNK = 2**24  # bytes that are copied at once
+_ABOUT = "about.json"  # in TRAINING, see `about`
+_CHUNK = 2**24  # bytes that are copied at a time
 Shapes = tuple[int, ...] | dict[str, tuple[int, ...]]
 
 
@@ -29,11 +29,11 @@ class Split:
 
     Attributes:
         inputs: (n, ...), or several such arrays by the names of the network's inputs; any numeric types.
-        labels: (n,) or (n, ...), integers or floats; integers (n,) are classes, from 0.
-        weights: (n,), how much each example counts in the loss of a training; None: all count the same.
-        groups: (n,) integers; examples of the same group may resemble each other: they stay together wherever
-            the data is split, and errors and intervals are for other groups. Parts that both have groups
-            share none.
+        labels: (n,) or (n, ...), integers or floats; integers of shape (n,) are classes, from 0.
+        weights: (n,), how much each example counts in the training loss; None: all count the same.
+        groups: (n,) integers, such as patients. Examples of a group may resemble each other, so they stay
+            together wherever the data is split, and standard errors and intervals are over groups. No group
+            is in two parts. None: each example is independent of the others.
     """
 
     inputs: np.ndarray | dict[str, np.ndarray]
@@ -43,14 +43,14 @@ class Split:
 
     @classmethod
     def of(cls, arrays: Mapping[str, np.ndarray]) -> "Split":
-        """Return the split whose `arrays` these are."""
+        """Return a split from its `arrays`."""
         several = {name.partition(".")[2]: arrays[name] for name in arrays if name.startswith("inputs.")}
         others = {name: arrays.get(name) for name in ("weights", "groups")}
         return cls(several or arrays["inputs"], arrays["labels"], **others)
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:
-        """Its arrays by name; that of the input `image` of several is `inputs.image`."""
+        """All arrays by name; with several inputs, that of the input `image` is named `inputs.image`."""
         if isinstance(self.inputs, dict):
             arrays = {f"inputs.{name}": array for name, array in self.inputs.items()}
         else:
@@ -67,17 +67,17 @@ class Split:
 
     @property
     def classes(self) -> int | None:
-        """The number of classes; None where the labels are none."""
+        """The number of classes; None if the labels are not classes."""
         if self.labels.ndim > 1 or self.labels.dtype.kind == "f":
             return None
         return int(self.labels.max()) + 1
 
     @cached_property
     def outputs(self) -> int:
-        """How many classes there are, or how many numbers the last axis of an example's label has.
+        """The number of classes; for labels that are numbers, the size of their last axis, 1 for (n,).
 
-        Several integers an example are classes too, as of each pixel or word, unless they are one row of 0
-        and 1 an example: labels that each apply or not.
+        Integer labels with more axes are classes too, such as one for each pixel or word. Multi-hot labels,
+        see `several_labels`, count as numbers.
         """
         if self.several_labels or self.labels.dtype.kind == "f":
             return self.labels.shape[-1] if self.labels.ndim > 1 else 1
@@ -85,12 +85,12 @@ class Split:
 
     @property
     def several_labels(self) -> bool:
-        """Whether an example has a row of 0 and 1, one for each label that it may have."""
+        """Whether labels are multi-hot, (n, k): 1 where a label applies to the example, else 0."""
         return self.labels.ndim == 2 and self.labels.dtype.kind != "f" and int(self.labels.max()) <= 1
 
 
 def save(folder: Path, *parts: tuple[Split, np.ndarray]) -> None:
-    """Write a NumPy file for each array into `folder`: these rows of each split, one part after the other."""
+    """Write the given rows of each split into `folder`, one split after the other; a NumPy file per array."""
     for name, array in parts[0][0].arrays.items():
         arrays = [(split.arrays[name], rows) for split, rows in parts]
         dtype = np.result_type(*(part.dtype for part, _ in arrays))  # weights and groups may differ
@@ -100,18 +100,18 @@ def save(folder: Path, *parts: tuple[Split, np.ndarray]) -> None:
         with replacing(folder / f"{name}.npy") as temporary, temporary.open("wb") as file:
             np.lib.format.write_array_header_1_0(file, {**header, "shape": shape})
             for part, rows in arrays:
-                for start in range(0, len(rows), step):  # a copy of all would take as much memory again
+                for start in range(0, len(rows), step):  # in chunks: a copy of all would double the memory
                     file.write(part[rows[start : start + step]].astype(dtype, copy=False).tobytes())
-    for path in folder.glob("*.npy"):  # of another data set that was here
+    for path in folder.glob("*.npy"):  # of an earlier data set
         if path.stem not in parts[0][0].arrays:
             path.unlink()
 
 
 def load(folder: Path) -> Split:
-    """Return the part in `folder`, memory-mapped: what is written to its arrays stays in this process.
+    """Return the part in `folder`, memory-mapped copy-on-write: changes of the arrays never reach the files.
 
     Raises:
-        UserError: it is not there or damaged.
+        UserError: a file is missing or damaged.
     """
     try:
         paths = sorted(folder.glob("*.npy"))
@@ -123,16 +123,16 @@ def load(folder: Path) -> Split:
 
 
 def write_about(train: int, validation: int, own_validation: bool, class_names: list[str]) -> None:
-    """Write what else is known of `TRAINING`: see `about`."""
+    """Write what `about` returns."""
     parts = {"train": train, "validation": validation, "own_validation": own_validation}
     write_json(TRAINING / _ABOUT, {**parts, "class_names": class_names})
 
 
 def about() -> dict:
-    """Return what is known of `TRAINING`.
+    """Return a description of `TRAINING`.
 
-    `train` and `validation` are how many examples it has of each, in this order; `own_validation` is whether
-    the data set has a validation part of its own; `class_names` are those of its classes, or empty.
+    `train` and `validation` are its numbers of examples, in this order; `own_validation` tells whether the
+    data set came with a validation part; `class_names` lists the names of the classes and may be empty.
     """
     return read_json(TRAINING / _ABOUT)
 

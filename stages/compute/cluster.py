@@ -1,4 +1,4 @@
-"""On the client: Dask's workers, processes of this machine or the cluster `DASK_SCHEDULER_ADDRESS` names."""
+"""On the client: a Dask client for local worker processes, or for the cluster at `DASK_SCHEDULER_ADDRESS`."""
 
 import asyncio
 import logging
@@ -20,10 +20,10 @@ from stages.base.console import UserError
 from stages.base.files import shared_root
 
 CONNECT_TIMEOUT = 10  # seconds to reach a scheduler
-SOCKET_PATH = 75  # bytes of a temporary folder in which a Unix socket of `multiprocessing` can have its name
+SOCKET_PATH = 75  # bytes: the longest temporary folder in which `multiprocessing` can create its sockets
 _METHOD = "forkserver" if sys.platform == "linux" else "spawn"
 _LOCAL = {
-    # By default Dask drops copies of data all workers need, and its profiler keeps interrupting trainings
+    # Off: the memory manager drops copies of data that all workers need, the profiler interrupts trainings
     "distributed.scheduler.active-memory-manager.start": False,
     "distributed.worker.profile.enabled": False,
     "distributed.worker.multiprocessing-method": _METHOD,
@@ -34,16 +34,19 @@ _LOCAL = {
 
 @contextmanager
 def connect(workers: int | None) -> Iterator[Client]:
-    """Yield a client of Dask; workers of this machine come up beside what follows, and end with it.
+    """Yield a Dask client. Local workers start in the background and stop at the end of the block.
 
-    They are so many processes of one thread each, None for one a core. UserError if none can be started here,
-    or the scheduler cannot be reached.
+    Args:
+        workers: how many local processes, of one thread each; None: one for each core.
+
+    Raises:
+        UserError: local workers cannot be started, or the scheduler cannot be reached.
     """
     for handler in logging.getLogger("distributed").handlers:
-        handler.setLevel(logging.CRITICAL)  # also for what its threads say after the end
+        handler.setLevel(logging.CRITICAL)  # Dask's threads may still log after the block has ended
     address = dask.config.get("scheduler-address", None)
     start = _reach(address) if address else _start(workers or CPU_COUNT)
-    large = {"distributed.admin.large-graph-warning-threshold": "1TB"}  # a checkpoint goes with a task
+    large = {"distributed.admin.large-graph-warning-threshold": "1TB"}  # tasks contain checkpoints
     with dask.config.set(large), start as client:
         if find_spec("bokeh") and client.dashboard_link:
             print(f"dashboard: {client.dashboard_link}", flush=True)
@@ -51,28 +54,28 @@ def connect(workers: int | None) -> Iterator[Client]:
 
 
 def failure(client: Client) -> str | None:
-    """Return why a worker of this machine could not start, None if all is well."""
+    """Return why a local worker could not start; None if none failed."""
     for nanny in getattr(client.cluster, "workers", {}).values():
         if nanny.status.name == "failed":
             try:
-                client.sync(nanny.start)  # says again why it failed
+                client.sync(nanny.start)  # raises the error again
             except Exception as error:
                 reason = _reason(error)
-                if "Error" not in reason:  # one that died by itself has no error to tell
+                if "Error" not in reason:  # the process died without raising anything
                     reason = "they ended at once, perhaps for want of memory"
                 return f"their processes do not start: {reason}"
     return None
 
 
 def dask_setup(_worker) -> None:
-    """On a worker of this machine: leave Ctrl-C to the process that the user started."""
+    """On a local worker: ignore Ctrl-C, which the client handles."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @contextmanager
 def _start(workers: int) -> Iterator[Client]:
     if len(tempfile.gettempdir().encode()) > SOCKET_PATH:
-        tempfile.tempdir = "/tmp"  # noqa: S108 - for this process; files in it are made with names of their own
+        tempfile.tempdir = "/tmp"  # noqa: S108 - in this process only; `tempfile` makes unique names in it
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     files = max(soft, 64 + 16 * workers)  # twice what was counted
     try:
@@ -84,11 +87,11 @@ def _start(workers: int) -> Iterator[Client]:
     with dask.config.set(_LOCAL):
         try:
             workspace.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=workspace).close()  # without a word, Dask would try again and again
+            tempfile.TemporaryFile(dir=workspace).close()  # else Dask would retry for ever, without a message
             if _METHOD == "forkserver":
                 get_mp_context().set_forkserver_preload(["stages.training.preload", "distributed"])
-                resource_tracker.ensure_running()  # before: it ends with SIGINT unblocked
-                # Blocked in the server and all that it forks: Ctrl-C is for this process
+                resource_tracker.ensure_running()  # first, since it unblocks SIGINT when it returns
+                # Ctrl-C is for this process: the fork server and the workers inherit the blocked signal
                 signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
                 try:
                     forkserver.ensure_running()
@@ -97,10 +100,10 @@ def _start(workers: int) -> Iterator[Client]:
             local = LocalCluster(
                 n_workers=0,
                 threads_per_worker=1,
-                memory_limit=None,  # what fills a worker cannot be spilled: at a limit it could only end
+                memory_limit=None,  # TensorFlow's memory cannot be spilled: a limit would only kill workers
                 dashboard_address="127.0.0.1:0",
                 local_directory=str(workspace),
-                security=Security.temporary(),  # a key of this process alone: all users reach its ports
+                security=Security.temporary(),  # a key for this process: other users can reach its ports
                 silence_logs=logging.CRITICAL,
             )
         except Exception as error:
@@ -112,7 +115,7 @@ def _start(workers: int) -> Iterator[Client]:
             yield client
         finally:
             for each in (client, local):
-                with suppress(Exception):  # of a worker that is being started again just now
+                with suppress(Exception):  # such as from a worker that is just being restarted
                     each.close()
 
 
@@ -121,7 +124,7 @@ def _reach(address: str) -> Iterator[Client]:
     try:
         asyncio.run(_greet(address))
         client = Client(address, timeout=CONNECT_TIMEOUT, set_as_default=False)
-    except (OSError, ValueError, TypeError, RuntimeError) as error:  # the last two: certificates are missing
+    except (OSError, ValueError, TypeError, RuntimeError) as error:  # the last two: missing certificates
         raise UserError(
             f"DASK_SCHEDULER_ADDRESS is {address}, but no scheduler answers there within {CONNECT_TIMEOUT} s "
             f"({_reason(error)}); start one, see docs/cluster.md, or unset the variable to use this machine"
@@ -131,12 +134,12 @@ def _reach(address: str) -> Iterator[Client]:
 
 
 async def _greet(address: str) -> None:
-    """Connect to a scheduler and end the connection: a client would wait for ever for one that is silent."""
+    """Connect to the scheduler once, with a timeout: `Client` would wait for ever for a silent one."""
     arguments = Security().get_connection_args("client")
     opened = comm.connect(address, timeout=CONNECT_TIMEOUT, **arguments)
     await (await asyncio.wait_for(opened, CONNECT_TIMEOUT)).close()
 
 
 def _reason(error: Exception) -> str:
-    """One line, without Dask's objects that stand before it."""
+    """The error's message in one line, without the Dask objects that it begins with."""
     return " ".join(str(error).split()).rpartition(">: ")[2][:300] or type(error).__name__

@@ -1,4 +1,4 @@
-"""On the client: files that decide what a training comes to. They name it in the store and go to workers."""
+"""On the client: the files that decide a training's result. They are part of its key, and sent to workers."""
 
 import hashlib
 import re
@@ -12,14 +12,14 @@ from stages.base.console import UserError
 
 ROOT = Path(stages.__path__[0]).parent
 TRAINING, WORKER = "stages/training", "stages.compute.worker"
-_IGNORED = re.compile(r"__pycache__|\..*|.*~")  # what Python and editors leave
+_IGNORED = re.compile(r"__pycache__|\..*|.*~")  # caches and editors' backups
 
 
 def training_code() -> dict[str, bytes]:
-    """Return the files of stages/training and those of the repository that a worker imports, by path.
+    """Return the files of stages/training and the repository's files that a worker imports, by path.
 
     Raises:
-        UserError: one of them is no Python, or a stage that depends on stages/training does not depend on it.
+        UserError: one of them is not valid Python, or dvc.yaml lacks it for a stage that trains.
     """
     paths = (path for path in (ROOT / TRAINING).rglob("*") if path.is_file())
     whole = [path for path in paths if not any(map(_IGNORED.fullmatch, path.relative_to(ROOT).parts))]
@@ -42,10 +42,10 @@ def training_code() -> dict[str, bytes]:
 
 
 def imported(module: str) -> dict[str, bytes]:
-    """Return the files of the repository that importing `module` can read, by path; imports in functions too.
+    """Return the repository's files that `module` imports, directly or not, in functions too; by path.
 
     Raises:
-        UserError: one of them is in a folder that is no package.
+        UserError: one of them is in a folder that is not a package.
     """
     finder = ModuleFinder(path=[str(ROOT)])
     try:
@@ -55,11 +55,11 @@ def imported(module: str) -> dict[str, bytes]:
     except RuntimeError as error:
         if "changed size" not in str(error):
             raise
-        return imported(module)  # it looks through a table of Python's that a thread of Dask's adds to
+        return imported(module)  # `modulefinder` iterates over sys.modules, which a thread of Dask's changed
     paths = [getattr(each, "__file__", None) for each in finder.modules.values()]
     return {Path(path).relative_to(ROOT).as_posix(): Path(path).read_bytes() for path in paths if path}
 
 
 def digest(code: dict[str, bytes]) -> str:
-    """Return the name of `code`: a hash of its files' paths and contents."""
+    """Return a hash of the paths and contents of `code`."""
     return hashlib.sha256(repr(sorted(code.items())).encode()).hexdigest()

@@ -1,6 +1,7 @@
-"""On a worker: what a stage gives to each (code and data), and the function that Dask calls for each task.
+"""On a worker: the plugin with a stage's code and data, and the function that Dask calls for each task.
 
-It travels by value, since before it a worker has no code of this repository. So it imports nothing of that.
+Both are pickled by value, since a worker has none of this repository's code before they arrive. So this
+module imports nothing from the repository.
 """
 
 import importlib
@@ -17,8 +18,8 @@ from typing import Any
 
 from distributed import Reschedule, WorkerPlugin, get_worker
 
-PREFIX = "stages-"  # of the names of plugins
-# Whose versions decide what a training comes to, and a score that uses them
+PREFIX = "stages-"  # of plugin names
+# Their versions may change the result of a training, or of a score that uses them
 PACKAGES = ("tensorflow", "keras", "numpy", "scipy", "scikit-learn")
 
 
@@ -28,39 +29,39 @@ def versions() -> dict[str, str]:
     for name in PACKAGES:
         with suppress(PackageNotFoundError):
             environment[name] = version(name)
-    states = {"0": "0", "false": "0", "1": "1", "true": "1"}  # without it, the processor decides
+    states = {"0": "0", "false": "0", "1": "1", "true": "1"}  # if not set, it depends on the processor
     one_dnn = states.get(os.environ.get("TF_ENABLE_ONEDNN_OPTS", "").lower(), "not set")
     return {**environment, "TF_ENABLE_ONEDNN_OPTS": one_dnn}
 
 
 @dataclass
 class StagePlugin(WorkerPlugin):
-    """The code and the data of one run of a stage, on each worker. The first task there makes a session."""
+    """The code and the data of one run of a stage. On each worker, the first task creates the session."""
 
-    name: str  # of this run alone
-    expected: dict[str, str]  # `versions` of the client
-    code: dict[str, bytes]  # files by path
+    name: str  # unique to this run
+    expected: dict[str, str]  # `versions` on the client
+    code: dict[str, bytes]  # content of files by path
     digest: str  # of `code`
-    tasks: str  # the module in `code` whose functions are called
-    arguments: bytes  # of its `Session`, pickled
-    alike: bool = False  # whether all workers are of the client's machine, with the packages that it has
-    session: Any = None  # once a task has come
+    tasks: str  # the module in `code` with `Session` and the tasks
+    arguments: bytes  # of `Session`, pickled
+    local: bool = False  # whether all workers are on the client's machine and use its packages
+    session: Any = None  # None before the first task
 
     def setup(self, worker) -> None:
-        """Keep Dask from pausing the worker as its memory nears a limit: TensorFlow's cannot be freed."""
+        """Keep Dask from pausing the worker near a memory limit: it cannot free TensorFlow's memory."""
         worker.memory_manager.memory_pause_fraction = False
         if worker.status.name == "paused":
             worker.status = type(worker.status).running
 
     def teardown(self, worker) -> None:
-        """Free the memory, once the training that runs is done."""
+        """Free the memory, once the running training has ended."""
         self.session, self.arguments = None, b""
 
-    def unfit(self, folder: Path, device: str | None) -> str:
-        """Make the session if there is none; return why this worker cannot be used, or nothing.
+    def why_unusable(self, folder: Path, device: str | None) -> str:
+        """Create the session if there is none; return why this worker cannot be used, or "".
 
         Raises:
-            Exception: the code or the data is wrong, which all workers would say.
+            Exception: the code or the data is wrong, as it would be on any worker.
         """
         if not self.session:
             here = versions()
@@ -71,10 +72,10 @@ class StagePlugin(WorkerPlugin):
                 return ", ".join(texts)
             try:
                 self._start(folder)
-            # TensorFlow's own errors are of a GPU without memory, or the like
+            # TensorFlow raises its own errors for a full GPU and the like
             except Exception as error:
                 lacks = isinstance(error, (ImportError, OSError, MemoryError))
-                if isinstance(error, ModuleNotFoundError) and self.alike:
+                if isinstance(error, ModuleNotFoundError) and self.local:
                     raise
                 if lacks or "tensorflow" in type(error).__module__:
                     return _one_line(error)
@@ -83,7 +84,7 @@ class StagePlugin(WorkerPlugin):
         return f"device {here} where the others have {device}" if device not in (None, here) else ""
 
     def _start(self, folder: Path) -> None:
-        """Import the code in place of another stage's, which keeps the modules that it has, and use it."""
+        """Import the code and create the session; another stage's session keeps its own modules."""
         for path, content in self.code.items():
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).write_bytes(content)
@@ -98,29 +99,29 @@ class StagePlugin(WorkerPlugin):
 
 
 def call(name: str, device: str | None, task: str, job: dict) -> dict:
-    """Return what the function `task` makes of `job`, or, if it is "about", what the session says of itself.
+    """Run the function `task` on `job` and return its result; for the task "about", return `Session.about`.
 
-    Or {"mistake"}: what the user has to mend.
+    A mistake that the user has to mend is returned as {"mistake": message}.
 
     Args:
         name: of the plugin.
-        device: the one that all must have; None if that is not known yet.
+        device: the one that all workers must have; None if it is not known yet.
 
     Raises:
-        Reschedule: this worker cannot be used. It says why, as an event of the topic `name`, and leaves.
+        Reschedule: this worker cannot be used. It logs the reason as an event of the topic `name` and leaves.
         MemoryError: there was not enough memory; one line.
-        RuntimeError: the stage has ended, or this worker cannot do it; one line with its address.
+        RuntimeError: the stage has ended, or the task failed on this worker; one line with its address.
     """
     worker: Any = get_worker()
     stage = worker.plugins.get(name)
     if not stage:
         raise RuntimeError("the stage has ended")
     folder = Path(worker.local_directory).absolute() / stage.digest
-    with vars(worker).setdefault("stages_lock", threading.Lock()):  # it trains one network at a time
+    with vars(worker).setdefault("stages_lock", threading.Lock()):  # one task at a time, of any stage
         try:
-            if reason := stage.unfit(folder, device):
+            if reason := stage.why_unusable(folder, device):
                 worker.log_event(name, {"worker": worker.address, "reason": reason})
-                loop = worker.loop  # the event has to go first
+                loop = worker.loop  # the delay lets the event be sent first
                 loop.add_callback(loop.call_later, 0.2, worker.close_gracefully, reason=reason)
                 raise Reschedule
             if task == "about":
@@ -139,8 +140,8 @@ def call(name: str, device: str | None, task: str, job: dict) -> dict:
             raise RuntimeError(f"worker {worker.address}: {_one_line(error)}") from None
 
 
-async def end_the_dead(dask_scheduler) -> None:
-    """On the scheduler: remove the plugins whose client is gone without having done it."""
+async def unregister_abandoned(dask_scheduler) -> None:
+    """On the scheduler: remove plugins that a client left behind when it was killed."""
     for name in list(dask_scheduler.worker_plugins):
         client = name.removeprefix(PREFIX).rpartition("-")[0]
         if name.startswith(PREFIX) and client not in dask_scheduler.clients:
@@ -148,7 +149,7 @@ async def end_the_dead(dask_scheduler) -> None:
 
 
 def _place(error: Exception, folder: Path) -> str:
-    """The last line of the code in `folder` which led to `error`, if there is one."""
+    """The innermost line of the code in `folder` in the traceback of `error`; "" if there is none."""
     frames = [(Path(frame.filename), frame.lineno) for frame in extract_tb(error.__traceback__)]
     own = [(path, line) for path, line in frames if path.is_relative_to(folder)]
     return "".join(f"{path.relative_to(folder)}, line {line}: " for path, line in own[-1:])

@@ -1,8 +1,8 @@
-"""On the client: trains on Dask's workers from where the store has each training, and counts the epochs.
+"""On the client: runs trainings on Dask workers, each from its last checkpoint in the store.
 
-A task is some seconds of one training. The checkpoint to go on from goes to a worker with it; the one that
-comes back is stored, and goes out with the next task. So a worker needs neither the store nor a disk that
-others share, and one that dies costs seconds, which Dask has another worker do again.
+A task is some seconds of one training. It is sent with the checkpoint to start from and returns the one that
+it reached, which is stored and sent with the next task. So a worker needs neither the store nor a shared
+disk, and one that dies costs only some seconds of work, which Dask has another worker repeat.
 """
 
 from collections import deque
@@ -23,18 +23,18 @@ from stages.compute.store import Store
 from stages.compute.workers import KEPT, Workers
 from stages.training.checkpoint import Checkpoint
 
-SECONDS = 10  # of a training between two checkpoints, or more for large ones:
-BYTES_PER_SECOND = 2**21  # of checkpoints that travel, one way
+SECONDS = 10  # of training between two checkpoints; more if they are large:
+BYTES_PER_SECOND = 2**21  # of checkpoints to send per second of training, one way
 
 
 @dataclass(frozen=True)
 class Training:
-    """One training.
+    """One training to run.
 
     Attributes:
-        hyperparameters: by name, those that the network has.
-        seed: of its initial weights, shuffling and dropout.
-        subset: a name for the rows it trains on and those it is scored on.
+        hyperparameters: the network's, by name.
+        seed: of the initial weights, shuffling and dropout.
+        subset: the name of the rows to train on and to score on, see `Runner`.
     """
 
     hyperparameters: Mapping[str, object]
@@ -46,23 +46,23 @@ class Training:
 
 
 class Runner:
-    """Runs trainings on the prepared data, on `client`'s workers. A context manager that ends what it began.
+    """Runs trainings on the prepared data, on `client`'s workers. A context manager, as `Workers` is.
 
     Args:
-        subsets: (rows to train on, rows to score on) of the training part by name; the latter may be none.
+        subsets: (rows to train on, rows to score on) of the training part by name; the latter may be empty.
         early_stopping: `monitor` and `patience`.
         max_epochs: how many epochs a training has if nothing stops it; None: those that `run` asks for.
-        tests: a module with a function `test`, to call at the end of each training. That is then exactly the
-            epoch asked for, also where the store has a later one.
+        tests: the name of a module whose function `test` is called at the end of each training. A training
+            then ends at exactly the epoch asked for, even if the store has a later one.
 
     Attributes:
-        progress: called with the number of epochs whenever some are done, trained or from the store.
-        epochs: trained of each training so far, in this search or an earlier one.
-        epochs_reused: how many of all these came from the store.
-        stored: the keys of the trainings that were in the store before.
+        progress: called with a number of epochs whenever so many are done, trained or found in the store.
+        epochs: how many epochs each training has, from this run or an earlier one.
+        epochs_reused: how many of all these were in the store.
+        stored: the keys of the trainings that were in the store at the start.
 
     Raises:
-        UserError: the data is missing, the store cannot be read, or no worker comes.
+        UserError: the data is missing, the store cannot be read, or there are no workers.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class Runner:
             for name, rows in subsets.items()
         }
         data: dict = {name: str(folder.absolute()) for name, folder in folders.items()}
-        if not client.cluster:  # its workers may have no disk in common with this machine
+        if not client.cluster:  # remote workers may share no disk with this machine
             for name, part in parts.items():
                 data[name] = {key: np.asarray(array) for key, array in part.arrays.items()}
         session = {
@@ -113,7 +113,7 @@ class Runner:
 
     @cached_property
     def _decides(self) -> dict[str, object]:
-        """What all trainings have in common that decides what they come to; waits for the workers."""
+        """What decides the result of all trainings alike; waits for the workers."""
         about = self._workers.about
         self._takes_epochs = about["takes_epochs"]
         environment = {**self._workers.versions, "device": about["device"]}
@@ -121,7 +121,7 @@ class Runner:
         return {"code": code.digest(self._code), "environment": environment, **how}
 
     def key(self, training: Training, epochs: int) -> str:
-        """Return the name in the store of `training`: a hash of all that decides what it comes to."""
+        """Return the key of `training` in the store: a hash of all that decides its result."""
         decides = self._decides
         return store.key(
             hyperparameters=dict(training.hyperparameters),
@@ -132,21 +132,21 @@ class Runner:
         )
 
     def ask(self, task: str, **job: object) -> dict:
-        """Return what a worker's `Session` answers to `task`; UserError as for `run`."""
+        """Run `task` with `job` on one worker and return its result; UserError as for `run`."""
         [(_, result)] = self._workers.results(task, deque([job]))
         if "failure" in result:
             raise UserError(f"{task}: {result['failure']}; {KEPT}")
         return result
 
     def run(self, asked: Mapping[Training, int]) -> Iterator[tuple[Training, Checkpoint | str, dict]]:
-        """Train each training to the epoch asked for; yield each when it is done.
+        """Run each training to the epoch asked for, the longest first; yield each when it is done.
 
         Yields:
-            The training; its checkpoint, without arrays and perhaps further on, or why it failed in one line;
-            and, with `tests`, what its function `test` says of it. The longest trainings start first.
+            The training; its checkpoint without arrays, which may be of a later epoch, or why it failed, in
+            one line; and what the function `test` of `tests` returned, or {}.
 
         Raises:
-            UserError: the workers are lost for good or cannot train, or the store cannot be read or written.
+            UserError: there are no workers any more or they cannot train, or the store cannot be used.
         """
         trainings: dict[str, Training] = {}
         jobs: deque[dict] = deque()
@@ -180,20 +180,21 @@ class Runner:
                 jobs.appendleft(job)
 
     def _with_checkpoint(self, job: dict) -> dict:
-        """Return `job` with where to go on from, and for how long."""
+        """Return `job` with the checkpoint to start from and the seconds to train for."""
         checkpoint = self._load(job["key"], job["epochs"])
-        job["start"] = min(job["start"], checkpoint.epoch if checkpoint else 0)  # it may be gone, or damaged
+        # Since `run` has looked, the file may have been deleted or damaged
+        job["start"] = min(job["start"], checkpoint.epoch if checkpoint else 0)
         size = sum(array.nbytes for array in checkpoint.weights + checkpoint.optimizer) if checkpoint else 0
         seconds = max(SECONDS, size / BYTES_PER_SECOND)
         return {**job, "checkpoint": checkpoint and vars(checkpoint), "seconds": seconds}
 
     def _count(self, training: Training, epoch: int) -> int:
-        """Count the epochs of a training that is at `epoch`; return how many were not counted before."""
+        """Count the epochs of a training that has reached `epoch`; return how many of them are new."""
         new = max(0, epoch - self.epochs[training])
         self.epochs[training] += new
         self.progress(new)
         return new
 
     def _load(self, key: str, epochs: int, *, arrays: bool = True) -> Checkpoint | None:
-        """Return what is stored of a training: with tests the epoch asked for or less, else the longest."""
+        """Return the longest stored checkpoint of a training; with `tests`, of at most `epochs` epochs."""
         return self._store.load(key, epochs if self._tests else None, arrays=arrays)

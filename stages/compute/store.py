@@ -1,11 +1,11 @@
-"""On the client: the store of trainings. What was trained once is not trained again.
+"""On the client: the store of trainings, so that nothing is trained twice.
 
-A training is named by its key, a hash of all that decides it, and has the checkpoint that it has reached so
-far. Training goes on from there, so a killed search resumes, a promoted trial continues and another strategy
-reuses what is there, with no code for any of them. Deleting any file costs time and changes no result.
+A training is stored under its key, a hash of all that decides its result, with the last checkpoint that it
+reached. Training continues from there. So a killed search resumes, a promoted trial continues, and another
+strategy reuses earlier trainings, all without code of their own. Deleting a file changes no result.
 
-A checkpoint is one file, KEY-EPOCH.npz, written whole or not at all: NumPy's archive of its arrays and, as
-one more, of all else as JSON. Zip's checksums tell a damaged file, which is ignored and made again.
+A checkpoint is one file, KEY-EPOCH.npz, written atomically: a NumPy archive of its arrays and of one more
+array that holds everything else as JSON. Zip's checksums reveal a damaged file, which is ignored.
 """
 
 import contextlib
@@ -25,21 +25,21 @@ from stages.base.files import remove_abandoned, replacing
 from stages.training.checkpoint import Checkpoint
 
 _ARRAYS = ("weights", "optimizer")
-_KEY = "[0-9a-f]" * 64  # what else is in the folder is not the store's
-# What NumPy and zipfile raise for a file that is damaged
+_KEY = "[0-9a-f]" * 64  # other files in the folder are left alone
+# What NumPy and zipfile raise for a damaged file
 _DAMAGE = (ValueError, KeyError, EOFError, TypeError, RuntimeError, BadZipFile, zlib.error, TokenError)
 
 
 def key(**decides: object) -> str:
-    """Return the key of the training that `decides` describes: plain values that JSON can hold."""
+    """Return the key of the training that `decides` describes; its values must be serialisable as JSON."""
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
 
 class Store:
-    """Checkpoints in `folder`, which is made; safe for many processes.
+    """Checkpoints in `folder`, which is created if missing. Several processes may use one store.
 
     Raises:
-        UserError: it cannot be used; `save`: a file cannot be written.
+        UserError: the folder cannot be used; by `save`: a file cannot be written.
     """
 
     def __init__(self, folder: Path):
@@ -52,9 +52,9 @@ class Store:
             raise UserError(line) from None
 
     def load(self, key: str, epochs: int | None = None, *, arrays: bool = True) -> Checkpoint | None:
-        """Return the longest checkpoint of `key` that can be read, of at most `epochs` epochs, or None.
+        """Return the longest readable checkpoint of `key`, of at most `epochs` epochs; None if there is none.
 
-        Without `arrays`, only what is in its JSON is read, and it has none.
+        Without `arrays` only the JSON is read, and the checkpoint has no arrays.
         """
         stored = {epoch: path for _, epoch, path in self._checkpoints(key)}
         for epoch in sorted(stored, reverse=True):
@@ -63,7 +63,7 @@ class Store:
         return None
 
     def save(self, key: str, checkpoint: Checkpoint, *, keep: int = 0) -> None:
-        """Store `checkpoint` under `key`, and delete those between epoch `keep` and its own."""
+        """Store `checkpoint` under `key`; delete the earlier ones after epoch `keep`."""
         lists = {name: getattr(checkpoint, name) for name in _ARRAYS}
         arrays = {f"{name}{i}": array for name in lists for i, array in enumerate(lists[name])}
         about = json.dumps(vars(checkpoint) | {name: len(lists[name]) for name in lists}).encode()
@@ -74,15 +74,15 @@ class Store:
                 path.unlink(missing_ok=True)
 
     def keys(self) -> set[str]:
-        """Return the keys of all trainings that are stored."""
+        """Return the keys of all stored trainings."""
         return {key for key, _, _ in self._checkpoints()}
 
     def prune(self, size: float) -> None:
-        """Delete what was not used for longest until all takes at most `size` bytes."""
+        """Delete the least recently used checkpoints until the others take at most `size` bytes."""
         remove_abandoned(self._folder)
         used = {}
         for _, _, path in self._checkpoints():
-            with contextlib.suppress(FileNotFoundError):  # another process has deleted it
+            with contextlib.suppress(FileNotFoundError):  # deleted by another process
                 used[path] = path.stat()
         for path in sorted(used, key=lambda path: (used[path].st_mtime, path), reverse=True):
             size -= used[path].st_size
@@ -90,7 +90,7 @@ class Store:
                 path.unlink(missing_ok=True)
 
     def _checkpoints(self, key: str = _KEY) -> Iterator[tuple[str, int, Path]]:
-        """The key, the epoch and the file of each that is stored, or of each of one key."""
+        """Yield key, epoch and path of each stored checkpoint, or of those of one key."""
         for path in self._folder.glob(f"{key}-*.npz"):
             stem, _, epoch = path.stem.partition("-")
             if epoch.isdigit():
@@ -98,7 +98,7 @@ class Store:
 
 
 def _read(path: Path, arrays: bool) -> Checkpoint | None:
-    """The checkpoint in `path`, None if it cannot be read or another process has deleted it."""
+    """The checkpoint in `path`; None if it cannot be read or was deleted by another process."""
     try:
         with np.load(path, allow_pickle=False) as archive:
             about = json.loads(archive["json"].tobytes())
@@ -108,5 +108,5 @@ def _read(path: Path, arrays: bool) -> Checkpoint | None:
     except (OSError, *_DAMAGE):
         return None
     with contextlib.suppress(OSError):
-        os.utime(path)  # what was not used for longest goes first
+        os.utime(path)  # for `prune`
     return checkpoint

@@ -1,4 +1,4 @@
-"""On a worker: one training, for some seconds, from the checkpoint that comes with it."""
+"""On a worker: runs one training for some seconds, from the checkpoint that the task contains."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -16,31 +16,36 @@ from stages.training.checkpoint import Checkpoint
 from stages.training.network import Subset
 from stages.training.trainer import Trainer
 
-KEPT_BYTES = 2**27  # of networks that stay traced: a trial that is promoted need not be traced again
-TRACE_BYTES = 2**22  # what a traced network takes beside its numbers, about
+KEPT_BYTES = 2**27  # of trainers to keep, so that a promoted trial is not traced again
+TRACE_BYTES = 2**22  # about what a traced network takes beside its variables
 _CHANGED = "{} has changed since this stage started; run it again"
-# What no network is to blame for: another worker may do it
+# Errors that are not the network's fault: another worker may succeed
 INFRASTRUCTURE: tuple = (MemoryError, ImportError, OSError, tf.errors.ResourceExhaustedError)
-if DEVICE == "GPU":  # of CUDA's libraries, on a GPU whose memory is full
+if DEVICE == "GPU":  # CUDA's libraries raise these when the GPU's memory is full
     INFRASTRUCTURE += (tf.errors.InternalError, tf.errors.UnknownError)
 
 
 class Session:
-    """What a worker has of one run of a stage: the data and the networks that it trained last.
+    """A worker's state during one run of a stage: the data, and the trainers it used last.
 
-    A job is what the client asks for: {"key", its name in the store; "hyperparameters" and "seed"; "subset",
-    the name of the rows; "epochs", to which one; "all_epochs", how many the training has if nothing stops it;
-    "checkpoint", the attributes of the one to go on from, None at the start; "seconds", after which it ends
-    with the epoch that is being trained; "model", whether a model file is wanted at its end}.
+    A job is a dictionary:
+        key: of the training in the store.
+        hyperparameters, seed: of the network.
+        subset: the name of the rows to train on and to score on.
+        epochs: the epoch to train to.
+        all_epochs: how many epochs the training has if nothing stops it.
+        checkpoint: the attributes of the checkpoint to start from; None at the beginning.
+        seconds: after these, the task ends with the epoch that is being trained.
+        model: whether to return a model file at the end.
 
     Args:
-        data: the parts of the data by name: the folder that each is in, or its arrays by name.
-        digests: of these parts, as the client has read them.
-        subsets: (rows to train on, rows to score on after each epoch, which may be none) by name.
-        early_stopping: as of `Trainer`.
+        data: the parts of the data by name; each as the folder it is in, or as its arrays by name.
+        digests: `splits.digest` of each part on the client.
+        subsets: (rows to train on, rows to score on after each epoch) by name; the latter may be empty.
+        early_stopping: as for `Trainer`.
 
     Attributes:
-        about: what the client has to know of it: `device`, CPU or GPU, and `takes_epochs` of the network.
+        about: what the client needs to know: `device`, CPU or GPU, and the network's `takes_epochs`.
 
     Raises:
         UserError: the data is not what the client has read.
@@ -69,25 +74,25 @@ class Session:
         self._built = False
 
     def reach(self, job: dict) -> Checkpoint:
-        """Return the checkpoint that a training gets to in the seconds that it has."""
+        """Return the checkpoint that the training of `job` reaches in its seconds."""
         start = Checkpoint(**job["checkpoint"]) if job["checkpoint"] else None
         if start and start.done(job["epochs"]):
             return start
         trainer, start = self.trainer(job, start)
         reached = trainer.run(start, job["epochs"], job["seed"], job["seconds"])
-        if self._times() != self._written:  # the files' pages are what it was trained on
+        if self._times() != self._written:  # the arrays are mapped: a change of the files changes them
             raise UserError(_CHANGED.format(self._folders[0].parent))
         return reached
 
     def _times(self) -> list[int]:
-        """When the files of the data were written."""
+        """When each file of the data was last written."""
         return [path.stat().st_mtime_ns for folder in self._folders for path in sorted(folder.glob("*.npy"))]
 
     def trainer(self, job: dict, start: Checkpoint | None) -> tuple[Trainer, Checkpoint]:
-        """Return the trainer of `job`, and where to begin if `start` is None.
+        """Return a trainer for `job`, and the checkpoint to start from: `start`, or that of a new network.
 
-        To trace a network takes long, so the last trainers are kept. Trainings that differ in their seed
-        share one, unless their networks differ in more than variables, such as in random constants.
+        Tracing a network takes long, so the last trainers are kept. Trainings that differ in their seed
+        only share one, unless their networks differ in more than variables, such as in random constants.
         """
         name = json.dumps([job["hyperparameters"], job["subset"], job["all_epochs"]])
         trainer = self.trainers.pop(name, None)
@@ -111,13 +116,13 @@ class Session:
                     early_stopping=self._early_stopping,
                 )
         trainer.seeds.add(job["seed"])
-        self.trainers[name] = trainer  # the last of the dictionary is the last that was used
+        self.trainers[name] = trainer  # the dictionary is in order of use
         while len(self.trainers) > 1 and sum(map(_size, self.trainers.values())) > KEPT_BYTES:
             del self.trainers[next(iter(self.trainers))]
         return trainer, start
 
     def build(self, hyperparameters: Mapping[str, Any], seed: int, examples: int, epochs: int) -> keras.Model:
-        """Return the network of model.py for the data, to be trained on so many examples for `epochs`."""
+        """Return model.py's network, to be trained on `examples` examples of the data for `epochs` epochs."""
         training = self.data["training"]
         steps = -(-examples // hyperparameters["batch_size"])
         optional = {"steps_per_epoch": steps, "epochs": epochs}
@@ -125,17 +130,17 @@ class Session:
 
 
 def train(session: Session, job: dict) -> dict:
-    """Return the attributes of the checkpoint that a training gets to, or {"failure": why, in one line}.
+    """Return the attributes of the checkpoint that the training reaches, or {"failure": why, in one line}.
 
     Raises:
-        UserError: model.py has what this project cannot train.
-        Exception: one of `INFRASTRUCTURE`, for which no network is to blame.
+        UserError: model.py has something that this project cannot train.
+        Exception: one of `INFRASTRUCTURE`, which is not the network's fault.
     """
     return attempt(session, lambda: vars(session.reach(job)))
 
 
 def attempt(session: Session, task: Callable[[], dict]) -> dict:
-    """Return what `task` returns, or {"failure"} and raise as `train`."""
+    """Return what `task` returns, or {"failure": why}; raises as `train` does."""
     try:
         return task()
     except (*INFRASTRUCTURE, UserError):

@@ -1,4 +1,4 @@
-"""On the client: all workers for one run of a stage. Each is given one task at a time."""
+"""On the client: the workers of one run of a stage. Each worker gets one task at a time."""
 
 import pickle
 import queue
@@ -21,29 +21,30 @@ from stages.base.console import UserError
 from stages.compute import cluster, code, plugin
 
 TIMEOUT = 60  # seconds to wait for a worker when all were lost; twice as long for the first
-POLL = 0.2  # seconds between two looks for a worker that has nothing to do
-RETRIES = 2  # after a worker could not do a task, for want of memory, a broken package or the like
-LARGEST_MESSAGE = 4.2e9  # bytes: one of Dask holds 2**32 at most
-LONGEST_MESSAGE = 300  # seconds in which the result of a task that is done has to come
+POLL = 0.2  # seconds between two checks for an idle worker
+RETRIES = 2  # of a task that raised, such as for lack of memory or because of a broken package
+LARGEST_MESSAGE = 4.2e9  # bytes; a message of Dask has 2**32 at most
+LONGEST_MESSAGE = 300  # seconds that the transfer of a result may take
 KEPT = "finished epochs are kept, run again to go on"
 
 cloudpickle.register_pickle_by_value(plugin)
-# A copy that pickle does not find by name: Dask's scheduler, without this repository's code, reads it too
+# A copy that is pickled by value: Dask's scheduler, which lacks this repository's code, unpickles it too
 _call = cloudpickle.loads(cloudpickle.dumps(plugin.call))
 
 
 class Workers:
-    """All workers of a client, and those that come later. A context manager: at its end they forget the data.
+    """All workers of a Dask client, including those that join later. A context manager that frees their data.
 
     Args:
-        client: of Dask.
-        files: the code for the workers, by path.
-        tasks: the module in it with a class `Session` and functions of one, the tasks.
-        session: the arguments of `Session`; each worker makes one.
+        client: Dask's.
+        files: the code that workers run, content by path.
+        tasks: the name of the module among `files` that has a class `Session` and the tasks, which are
+            functions (session, job).
+        session: the arguments of `Session`; each worker creates one session.
 
     Attributes:
-        versions: `plugin.versions` of this process, which all workers must have.
-        waiting: called about once a second while a result is awaited.
+        versions: `plugin.versions` of this process; workers with others are rejected.
+        waiting: called about once a second while no result arrives.
 
     Raises:
         UserError: the arguments are too large to be sent.
@@ -61,24 +62,24 @@ class Workers:
             )
         digest = code.digest(files)
         stage = self._name, self.versions, files, digest, tasks, arguments
-        self._plugin = plugin.StagePlugin(*stage, alike=bool(client.cluster))
-        self._asked: dict[Future, dict] = {}  # the first tasks, "about"
-        self._reasons: dict[str, str] = {}  # why workers were sent away
-        self._last_seen = time.monotonic() + TIMEOUT  # a worker that is ready; the first has longer
+        self._plugin = plugin.StagePlugin(*stage, local=bool(client.cluster))
+        self._first_tasks: dict[Future, dict] = {}  # "about", one for each worker
+        self._reasons: dict[str, str] = {}  # for which workers were rejected
+        self._last_seen = time.monotonic() + TIMEOUT  # when a worker was ready; the first gets more time
 
     def __enter__(self) -> "Workers":
-        """Give code and data to all workers, and to those that come later."""
-        self._client.subscribe_topic(self._name, lambda event: self._say_why(**event[1]))
+        """Send code and data to all workers; Dask sends them to workers that join later."""
+        self._client.subscribe_topic(self._name, lambda event: self._report_rejection(**event[1]))
         try:
             with _loss_in_one_line():
-                self._send_other_pythons_away()
-                self._client.run_on_scheduler(plugin.end_the_dead)
-                # Of a worker that dies at it; the others, and those that come, have it
+                self._reject_other_pythons()
+                self._client.run_on_scheduler(plugin.unregister_abandoned)
+                # OSError if a worker dies meanwhile; the other workers have the plugin, new ones will get it
                 with suppress(OSError):
                     self._client.register_plugin(self._plugin)
-                # They import the code while the client goes on
+                # The workers import the code while the client goes on
                 count = max(1, len(self._client.nthreads()))
-                self._asked = {self._submit(None, "about", {}): {} for _ in range(count)}
+                self._first_tasks = {self._submit(None, "about", {}): {} for _ in range(count)}
         except BaseException:
             self.__exit__()
             raise
@@ -86,13 +87,14 @@ class Workers:
 
     def __exit__(self, *_) -> None:
         if self._client.status == "running":
-            with suppress(Exception):  # what has failed before is what counts
+            with suppress(Exception):  # an earlier error matters more than one of the cleanup
                 self._client.unregister_worker_plugin(self._name)
 
-    def _send_other_pythons_away(self) -> None:
-        """Have workers leave that could not even read what is sent to check them; a later one cannot join.
+    def _reject_other_pythons(self) -> None:
+        """Retire workers whose Python cannot unpickle the plugin that would check them.
 
-        UserError if the scheduler could not.
+        Raises:
+            UserError: the scheduler has such a Python.
         """
         versions: Any = self._client.get_versions()
         ours = self.versions["Python"]
@@ -103,27 +105,28 @@ class Workers:
             reason = f"Python {theirs} where the client has {ours}"
             if worker == "scheduler":
                 raise UserError(f"the scheduler has {reason}; start it anew")
-            self._say_why(worker, reason)
+            self._report_rejection(worker, reason)
             self._client.retire_workers([worker], close_workers=True)
 
-    def _say_why(self, worker: str, reason: str) -> None:
-        """Say once why workers are sent away: they may be started again and again."""
+    def _report_rejection(self, worker: str, reason: str) -> None:
+        """Print why a worker was rejected, each reason once: a nanny may restart the worker many times."""
         if reason not in self._reasons:
             console.say(f"worker {worker} was sent away: {reason}")
             self._reasons[reason] = f"{worker}: {reason}"
 
     @cached_property
     def about(self) -> dict:
-        """What all workers have to have in common, as `Session` says it: `device` is a GPU if one has it.
+        """What `Session.about` is on the workers: on one with a GPU, if there is any.
 
-        UserError as for `results`.
+        Raises:
+            UserError: as for `results`.
         """
         answers: list[dict] = []
         try:
             for _, answer in self.results("about", deque()):
                 answers.append(answer)
         except UserError:
-            if not answers:  # else the others need not wait for one that does not answer
+            if not answers:  # else go on with the workers that answered
                 raise
         if any("failure" in answer for answer in answers):
             mend = "set a smaller runtime.workers, or use a machine with more memory"
@@ -133,18 +136,18 @@ class Workers:
     def results(
         self, task: str, jobs: deque[dict], prepare: Callable[[dict], dict] = lambda job: job
     ) -> Iterator[tuple[dict, dict]]:
-        """Have the workers do `task` for each of `jobs`, in their order; yield each job with its result.
+        """Run `task` on the workers for each of `jobs`, started in order; yield each job and its result.
 
-        Those that the caller adds before it asks for the next result are done too. None waits in a worker's
-        queue, where Dask would take it for the cause of the worker's death.
+        The caller may append to `jobs` between two results. A worker has no other task queued: when a worker
+        dies, Dask blames all tasks that it had.
 
         Args:
-            prepare: makes of a job, when it starts, what is sent.
+            prepare: called with a job just before it is sent; returns what is sent.
 
         Raises:
-            UserError: the workers are lost for good or cannot do it, or found a mistake of the user.
+            UserError: there are no workers any more, they cannot run the task, or the user made a mistake.
         """
-        running = self._asked if task == "about" else {}
+        running = self._first_tasks if task == "about" else {}
         device = None if task == "about" else self.about["device"]
         done: queue.SimpleQueue[Future] = queue.SimpleQueue()
         for future in running:
@@ -166,7 +169,7 @@ class Workers:
                 self._last_seen = max(self._last_seen, time.monotonic())
                 try:
                     result = self._result(future)
-                except TimeoutError:  # it was lost with its worker, and Dask has another make it again
+                except TimeoutError:  # the result was lost with its worker; Dask runs the task again
                     future.add_done_callback(done.put)
                 else:
                     yield running.pop(future), result
@@ -175,7 +178,7 @@ class Workers:
         return self._client.submit(_call, self._name, device, task, job, retries=RETRIES, pure=False)
 
     def _result(self, future: Future) -> dict:
-        """Return what came of a task; TimeoutError if it does not come."""
+        """Return the result of a task; TimeoutError if its transfer takes too long."""
         try:
             result = future.result(LONGEST_MESSAGE)
         except distributed.KilledWorker as error:
@@ -190,7 +193,7 @@ class Workers:
         return result
 
     def _check(self) -> None:
-        """Raise UserError if there are no workers and none can be expected, OSError if no scheduler."""
+        """Raise UserError if there are no workers and none is expected, OSError if there is no scheduler."""
         if self._client.status == "closed":
             raise OSError("the connection is closed")
         threads, one_was_ready = self._client.nthreads(), "about" in vars(self)
@@ -208,7 +211,7 @@ class Workers:
 
 @contextmanager
 def _loss_in_one_line() -> Iterator[None]:
-    """Turn what Dask raises where there is no scheduler any more into a UserError."""
+    """Turn the errors that Dask raises once the scheduler is gone into a UserError."""
     try:
         yield
     except (OSError, CancelledError, ClosedClientError) as error:

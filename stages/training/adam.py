@@ -4,15 +4,15 @@ from stages.training.backend import keras, tf
 
 
 class FusedAdam(keras.optimizers.Adam):
-    """Keras's Adam with one kernel a variable in place of a dozen; the same slots, so its state is Adam's.
+    """Keras's Adam with one kernel for each variable instead of a dozen. It has the same state as Keras's.
 
-    Variables of half precision are left to Keras: there the kernel's 1 - 0.999 would be 0.
+    Variables of half precision are left to Keras, since the kernel's 1 - 0.999 would round to 0 there.
     """
 
     def apply(self, grads, trainable_variables=None):
         slots = ([v for v in self.variables if v.name.endswith(name)] for name in ("_momentum", "_velocity"))
         self._slots = {v.value.ref(): pair for v, *pair in zip(trainable_variables, *slots, strict=True)}
-        self._powers = {}  # computed once, not for each variable
+        self._powers = {}  # by dtype, so that they are not computed for each variable
         for dtype in {v.value.dtype for v in trainable_variables} & {tf.float32, tf.float64}:
             step = tf.cast(self.iterations.value + 1, dtype)
             betas = tf.constant(self.beta_1, dtype), tf.constant(self.beta_2, dtype)
@@ -40,7 +40,7 @@ class FusedAdam(keras.optimizers.Adam):
 
 
 def fuse(optimizer: keras.optimizers.Optimizer) -> None:
-    """Have plain Adam apply its updates by the fused kernel; any other optimizer stays as it is."""
+    """Make plain Adam use the fused kernel; leave any other optimizer as it is."""
     plain = type(optimizer) is keras.optimizers.Adam
     if plain and not (optimizer.amsgrad or optimizer.weight_decay or optimizer.gradient_accumulation_steps):
-        optimizer.__class__ = FusedAdam  # the same object: its state, and a learning rate of any kind, stay
+        optimizer.__class__ = FusedAdam  # in place, which keeps its state and any kind of learning rate

@@ -1,4 +1,4 @@
-"""The score of score.py over a set of examples, and how far other examples would move it."""
+"""The score of score.py over a set of examples, and its standard error."""
 
 import re
 from collections.abc import Callable
@@ -9,13 +9,13 @@ import numpy as np
 from stages.base.console import UserError
 from stages.training.score import NAME, score
 
-PARTS = 50  # into which examples, or their groups, are divided for the jackknife
+PARTS = 50  # of the examples, or of their groups, for the jackknife
 SCORE, LOSS = f"val_{NAME}", "val_loss"
 EVALUATED = (SCORE, f"{SCORE}_error", LOSS, f"{LOSS}_error")
 
 
 def check_names(tune: Any) -> None:
-    """Raise UserError unless NAME can stand in files, and `tune` of params.yaml names what there is."""
+    """Raise UserError unless NAME is valid and `tune` in params.yaml refers to existing metrics."""
     monitor = tune.early_stopping.monitor if tune.early_stopping else None
     if not re.fullmatch("[a-z][a-z0-9_]*", NAME):
         raise UserError(f"stages/training/score.py: NAME is {NAME!r}; it should be of a-z, 0-9 and _ only")
@@ -36,15 +36,14 @@ def mean(labels: np.ndarray, outputs: np.ndarray) -> float:
 
 
 def values(labels: np.ndarray, outputs: np.ndarray, groups: np.ndarray | None = None) -> np.ndarray:
-    """Return numbers, float64, whose mean is the score; they vary as other examples would make it vary.
+    """Return numbers, float64, whose mean is the score and whose spread gives its standard error.
 
-    That is the score of each example, (n,), or `of_groups` of them; of a score for the whole set, what
-    `jackknife` returns.
+    These are the scores of the examples, (n,), or what `of_groups` makes of them; if the score is one number
+    for the whole set, what `jackknife` returns.
 
     Args:
-        labels, outputs: (n, ...), as of `score`.
-        groups: (n,) integers, two groups at least; examples of a group may resemble each other, so that other
-            examples are other groups. None: each example is independent of the others.
+        labels, outputs: (n, ...), as for `score`.
+        groups: (n,) integers, at least two groups; see `Split`. None: the examples are independent.
 
     Raises:
         UserError: the score is neither (n,) nor one number, or not finite without a part of the examples.
@@ -65,8 +64,8 @@ def values(labels: np.ndarray, outputs: np.ndarray, groups: np.ndarray | None = 
 def of_groups(numbers: np.ndarray, groups: np.ndarray | None) -> np.ndarray:
     """Return the jackknife's pseudo-value of each group, (groups,) float64, for the mean of `numbers` (n,).
 
-    That is the mean of the group, where all are of one size. Their mean is that of `numbers`: see
-    `jackknife`. Without groups, `numbers` are returned.
+    If all groups are of one size, these are the groups' means. The mean of the pseudo-values is that of
+    `numbers`: see `jackknife`. Without groups, `numbers` are returned.
     """
     if groups is None:
         return numbers
@@ -80,9 +79,9 @@ def jackknife(
 ) -> np.ndarray:
     """Return the pseudo-value of each of `PARTS` random parts of the examples, for a function of a whole set.
 
-    They are moved so that their mean is the function's value for all (Tukey 1958, "Bias and confidence in
+    They are shifted so that their mean is the function's value for all (Tukey 1958, "Bias and confidence in
     not-quite large samples"; Kott 2001, "The delete-a-group jackknife", Journal of Official Statistics 17).
-    Parts are made of whole groups, of single ones if there are few.
+    A part consists of whole groups; with fewer groups than `PARTS`, each is a part.
     """
     drawn = np.arange(len(labels)) if groups is None else np.unique(groups, return_inverse=True)[1]
     count = drawn.max() + 1
@@ -93,19 +92,19 @@ def jackknife(
 
 
 def _pseudo_values(whole: float, without: np.ndarray) -> np.ndarray:
-    """Of parts: the value of all examples, and that `without` each part."""
+    """Pseudo-values from `whole`, the value of all examples, and `without`, the values without each part."""
     return whole + (len(without) - 1) * (without.mean() - without)
 
 
 def mean_and_error(numbers: np.ndarray) -> tuple[float, float]:
-    """Return the mean of `numbers` (n,) and its standard error: of n - 1, and 0 for a single one."""
+    """Return the mean of `numbers` (n,) and its standard error, 0 if there is a single one."""
     numbers = numbers.astype(np.float64)
     return float(numbers.mean()), float(numbers.std() / np.sqrt(max(1, len(numbers) - 1)))
 
 
 def _score(labels: np.ndarray, outputs: np.ndarray) -> np.ndarray:
     labels, outputs = labels.view(), outputs.view()
-    labels.flags.writeable = outputs.flags.writeable = False  # what a score changed would stay in the data
+    labels.flags.writeable = outputs.flags.writeable = False  # else a score could change the data
     scores = np.asarray(score(labels, outputs))
     if scores.shape not in ((), (len(labels),)) or scores.dtype.kind not in "biuf":
         raise UserError(

@@ -15,19 +15,19 @@ from stages.training import evaluation, model
 from stages.training.backend import DEVICE, keras, seed_generator, tf
 from stages.training.checkpoint import Checkpoint
 
-EVALUATION_BATCH, EVALUATION_BYTES = 1000, 2**24  # at most; another batch gives other last bits
-RANDOM_STATE = "seed_generator_state"  # the name of Keras's variables for random numbers
-_CHECKED = 256  # examples
-_ALIGNED = 64  # bytes: TensorFlow ends the process if a tensor that it computes on begins elsewhere
+EVALUATION_BATCH, EVALUATION_BYTES = 1000, 2**24  # at most; the size of a batch changes the last bits
+RANDOM_STATE = "seed_generator_state"  # how Keras names the variables of random generators
+_CHECKED = 256  # examples that `check` uses
+_ALIGNED = 64  # bytes; TensorFlow crashes on tensors whose memory is not aligned to them
 _FILE = "stages/training/model.py"
-_POLICY = keras.config.dtype_policy()  # that model.py may have set; Keras's `clear_session` forgets it
+_POLICY = keras.config.dtype_policy()  # model.py may have set one, which Keras's `clear_session` resets
 
 
 class Subset(NamedTuple):
     """Some rows of a split.
 
-    `tensors` has its inputs (n, ...), one tensor or several by name, `labels` (n, ...) and, of weighted
-    examples, `weights` (n,); `rows` says which rows, (m,) int32.
+    `tensors` has the split's `inputs` (n, ...), one tensor or several by name, its `labels` (n, ...) and, if
+    it has them, `weights` (n,); `rows`, (m,) int32, are the rows of this subset.
     """
 
     split: Split
@@ -36,24 +36,24 @@ class Subset(NamedTuple):
 
     @classmethod
     def of(cls, split: Split) -> "Subset":
-        """All of `split`; on a CPU its arrays are not copied if they can be used, so they must not change."""
+        """All rows of `split`. On a CPU its arrays are shared if possible, so they must not change."""
         named = {"inputs": split.inputs, "labels": split.labels}
         named |= {} if split.weights is None else {"weights": split.weights.astype(np.float32)}
         tensors = tf.nest.map_structure(_tensor, named)
         return cls(split, tensors, np.arange(len(split.labels), dtype=np.int32))
 
     def at(self, rows: np.ndarray) -> "Subset":
-        """These rows of it."""
+        """The same split with other rows."""
         return self._replace(rows=np.asarray(rows, np.int32))
 
     @property
     def labels(self) -> np.ndarray:
-        """Their labels."""
+        """The labels of the rows, (m, ...)."""
         return self.split.labels[self.rows]
 
     @property
     def groups(self) -> np.ndarray | None:
-        """Their groups; None without, or if all are of one, as in a fold, which says nothing of others."""
+        """The groups of the rows, (m,); None if there are none, or one only, as a fold may have."""
         groups = None if self.split.groups is None else self.split.groups[self.rows]
         return None if groups is None or (groups == groups[0]).all() else groups
 
@@ -64,7 +64,7 @@ def gather(tensors: dict[str, Any], rows: tf.Tensor) -> dict[str, Any]:
 
 
 def _tensor(array: np.ndarray) -> tf.Tensor:
-    """A tensor in `array`'s memory, as of a mapped file; a copy on a GPU, or if TensorFlow cannot use it."""
+    """A tensor that shares the memory of `array`; a copy on a GPU, or if TensorFlow cannot use the memory."""
     usable = array.flags.writeable and array.flags.c_contiguous and array.ctypes.data % _ALIGNED == 0
     if DEVICE == "GPU" or not usable:
         return tf.constant(array)
@@ -72,10 +72,10 @@ def _tensor(array: np.ndarray) -> tf.Tensor:
 
 
 class _Hyperparameters:
-    """Hyperparameters by attribute; it notes which are asked for."""
+    """Hyperparameters as attributes; records which are read."""
 
     def __init__(self, values: Mapping[str, object]):
-        vars(self).update(_values=values, _asked=set())
+        vars(self).update(_values=values, _read=set())
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -85,12 +85,12 @@ class _Hyperparameters:
             raise UserError(
                 f"{_FILE} asks for the hyperparameter {name}, but there are {names}; add it in params.yaml"
             )
-        self._asked.add(name)
+        self._read.add(name)
         return self._values[name]
 
 
 def takes_epochs() -> bool:
-    """Whether `build` wants to know how many epochs a training has."""
+    """Whether `build` has a parameter `epochs`, such as for a learning rate schedule."""
     return "epochs" in inspect.signature(model.build).parameters
 
 
@@ -105,7 +105,8 @@ def build(
     """Return the compiled Keras model of model.py, built for `data` and initialised from `seed`.
 
     Raises:
-        UserError: it asks for other hyperparameters than there are, or has what only `model.fit` would heed.
+        UserError: it reads a hyperparameter that does not exist or does not read one that does, returns no
+            compiled model, or overrides `train_step`.
     """
     values = _Hyperparameters(hyperparameters)
     optional = {"steps_per_epoch": steps_per_epoch, "epochs": epochs}
@@ -113,7 +114,7 @@ def build(
     keras.backend.clear_session(free_memory=False)
     keras.config.set_dtype_policy(_POLICY)
     keras.utils.set_random_seed(seed)
-    # Keras draws the seeds of layers from Python's one generator, which other threads (Dask's) draw from too
+    # Keras draws the seeds of layers from Python's global generator, which Dask's threads use as well
     with mock.patch.object(seed_generator, "python_random", random.Random(seed)):  # noqa: S311
         network = model.build(data.shapes, data.outputs, values, **taken)
         compiled = all(getattr(network, name, None) for name in ("optimizer", "loss"))
@@ -124,7 +125,7 @@ def build(
             )
         if not network.built:
             network(tf.nest.map_structure(lambda array: tf.constant(array[:1]), data.inputs), training=False)
-    if unread := hyperparameters.keys() - values._asked - {"batch_size"}:  # which is for the training
+    if unread := hyperparameters.keys() - values._read - {"batch_size"}:  # the trainer reads that
         raise UserError(
             f"{_FILE} never reads the hyperparameter {min(unread)}; remove it from baseline and tune.space "
             "in params.yaml, or say there with `when` for which values of another one it is active"
@@ -134,15 +135,15 @@ def build(
     optimizer = network.optimizer
     optimizer.build(network.trainable_variables)
     for each in (optimizer, getattr(optimizer, "inner_optimizer", optimizer)):
-        # There is one replica. TensorFlow would keep each network's graph for ever, as this sum's gradient
+        # A sum over one replica is needless, and for its gradient TensorFlow would keep each graph for ever
         each._all_reduce_sum_gradients = lambda gradients_and_variables: gradients_and_variables
     return network
 
 
 def check(network: keras.Model, subset: Subset) -> None:
-    """Raise UserError unless network, loss and score can be computed from the data and from each other.
+    """Raise UserError unless network, loss and score fit the data and each other.
 
-    They are tried on some examples, the score, if it cannot be computed from these, on the labels of all.
+    They are computed for some examples; if the score cannot be, also for the labels of all.
     """
     rows = _some(subset)
     batch, labels, size = gather(subset.tensors, tf.constant(rows)), subset.split.labels[rows], len(rows)
@@ -165,20 +166,20 @@ def check(network: keras.Model, subset: Subset) -> None:
         raise UserError(f"{_FILE}: the loss of {both} has shape {tuple(losses.shape)}; {wanted}")
     if _broadcasts(network, batch["labels"], outputs, losses):
         raise UserError(f"{_FILE}: the loss would repeat labels or outputs, which do not fit: {both}")
-    others = tf.roll(outputs, 1, 0)  # of another example each
+    others = tf.roll(outputs, 1, 0)  # for each example, the outputs of another one
     differ = not np.allclose(outputs, others, rtol=0, atol=1e-3)
-    if labels.dtype.kind == "f":  # of large numbers, float32 does not show small differences
+    if labels.dtype.kind == "f":  # float32 does not resolve small differences of large numbers
         others += tf.cast(max(1.0, np.abs(labels).max()), others.dtype)
     if differ and np.allclose(losses, per_example(batch["labels"], others), rtol=0, atol=2e-7):
         raise UserError(f"{_FILE}: the loss is the same whatever the network returns: {both}")
-    several = outputs.shape[:-1] == labels.shape and outputs.shape[-1] > 1  # a number for each class
+    several = outputs.shape[:-1] == labels.shape and outputs.shape[-1] > 1  # one for each class
     highest = 0
     if labels.dtype.kind != "f" and (several or subset.split.classes):
         highest = subset.split.labels.max()
     if highest >= (outputs.shape[-1] if several else 2):
         raise UserError(f"{_FILE}: labels are classes up to {highest}, too many for {both}")
     outputs = tf.cast(outputs, tf.float32).numpy()
-    for tried in (labels, subset.labels):  # one such as an AUC may need an example of each class
+    for tried in (labels, subset.labels):  # a score such as the AUC may need examples of all classes
         try:
             evaluation.mean(tried, np.resize(outputs, (len(tried), *outputs.shape[1:])))
             return
@@ -190,7 +191,7 @@ def check(network: keras.Model, subset: Subset) -> None:
 
 
 def _mistake(network: keras.Model, outputs: tf.Tensor) -> str | None:
-    """What Keras would train without a word, though nothing sensible comes of it; None for nothing."""
+    """A mistake in the network that Keras would train without a warning; None if there is none."""
     last = network.layers[-1] if network.layers else network
     softmax = getattr(last, "activation", None) is keras.activations.softmax
     if (softmax or isinstance(last, keras.layers.Softmax)) and outputs.shape[-1] == 1:
@@ -202,18 +203,18 @@ def _mistake(network: keras.Model, outputs: tf.Tensor) -> str | None:
 
 
 def _some(subset: Subset) -> np.ndarray:
-    """Some of its rows."""
+    """At most `_CHECKED` of the subset's rows, evenly spaced."""
     return subset.rows[np.linspace(0, len(subset.rows) - 1, min(_CHECKED, len(subset.rows))).astype(int)]
 
 
 def _broadcasts(network: keras.Model, labels: tf.Tensor, outputs: tf.Tensor, losses: tf.Tensor) -> bool:
-    """Whether the loss repeats labels or outputs, where one has several numbers for one of the other.
+    """Whether the loss broadcasts labels or outputs because their shapes differ.
 
-    A loss of model.py's own may give labels another axis, such as one for quantiles: no mistake does that.
+    A loss defined in model.py may add an axis to the labels on purpose, such as one for quantiles.
     """
     one_more, per_example = labels.shape.rank == outputs.shape.rank - 1, loss_of_each(network)
     compiled = keras.losses.get(network.loss)
-    defined = getattr(compiled, "fn", compiled)  # Keras wraps functions in a class of its own
+    defined = getattr(compiled, "fn", compiled)  # Keras wraps a function in a class
     module = getattr(defined, "__module__", None) or type(defined).__module__
     own = not module.startswith("keras.")
     if outputs.shape == labels.shape or (one_more and (own or outputs.shape[-1] == 1)):
@@ -223,12 +224,12 @@ def _broadcasts(network: keras.Model, labels: tf.Tensor, outputs: tf.Tensor, los
         shape = tf.broadcast_static_shape(labels.shape, outputs.shape)
         same = per_example(tf.broadcast_to(labels, shape), tf.broadcast_to(outputs, shape))
         return losses.shape == same.shape and bool(np.allclose(losses.numpy(), same.numpy()))
-    except Exception:  # such as a loss of classes, which does not take a label for each output
+    except Exception:  # such as of a sparse loss, which rejects a label for each output
         return False
 
 
 def check_again(network: keras.Model, again: keras.Model, subset: Subset) -> None:
-    """Raise UserError unless two calls of `build` returned equal networks that share no variable to train."""
+    """Raise UserError unless two calls of `build` returned equal networks without common variables."""
     own = {id(variable) for variable in network.trainable_variables}
     shared = any(id(variable) in own for variable in again.trainable_variables)
     arrays, others = checkpoint(network).weights, checkpoint(again).weights
@@ -240,7 +241,7 @@ def check_again(network: keras.Model, again: keras.Model, subset: Subset) -> Non
 
 
 def alike(network: keras.Model, other: keras.Model, subset: Subset) -> bool:
-    """Whether both networks return the same for some examples, to the bit."""
+    """Whether both networks return the same bits for some examples of `subset`."""
     inputs = gather(subset.tensors, tf.constant(_some(subset)))["inputs"]
     outputs, others = (each(inputs, training=False) for each in (network, other))
     return np.array_equal(outputs, others, equal_nan=True)
@@ -253,7 +254,7 @@ def checkpoint(
     seconds: Sequence[float] = (),
     stopped: bool = False,
 ) -> Checkpoint:
-    """Return what `network` and its optimizer are now, as the checkpoint of a training that is at `epoch`."""
+    """Return the present state of `network` and its optimizer as the checkpoint of a training at `epoch`."""
     arrays, slots = (
         [variable.numpy() for variable in variables]
         for variables in (weights(network), network.optimizer.variables)
@@ -263,35 +264,35 @@ def checkpoint(
 
 
 def restore(network: keras.Model, checkpoint: Checkpoint) -> None:
-    """Give `network` and its optimizer the values of `checkpoint`, and its random states 0.
+    """Set `network` and its optimizer to `checkpoint`, and the random states to 0.
 
-    An epoch begins with random states of its own; a network may draw random numbers when it is evaluated too.
+    Training sets random states at the start of each epoch. The zeros are for networks that draw random
+    numbers in evaluation, too.
     """
     for variable in network.variables:
         if variable.name == RANDOM_STATE:
             variable.assign(np.zeros(variable.shape))
     variables = weights(network) + network.optimizer.variables
     for variable, array in zip(variables, checkpoint.weights + checkpoint.optimizer, strict=True):
-        # A file has no name for types such as bfloat16, whose bytes NumPy reads as a type of its own, void
+        # NumPy's files cannot name types such as bfloat16: their bytes are read as type void
         variable.assign(array.view(variable.value.dtype.as_numpy_dtype) if array.dtype.kind == "V" else array)
 
 
 def restore_trained(network: keras.Model, checkpoint: Checkpoint) -> None:
-    """Give `network` what `fit` leaves: averaged weights if the optimizer has `use_ema`."""
+    """Set `network` to `checkpoint` as `fit` would leave it: with averaged weights if `use_ema` is set."""
     restore(network, checkpoint)
     network.optimizer.finalize_variable_values(network.trainable_variables)
 
 
 def weights(network: keras.Model) -> list:
-    """Return the variables of `network` without the states of its random numbers."""
+    """Return the variables of `network` without random states."""
     return [variable for variable in network.variables if variable.name != RANDOM_STATE]
 
 
 def evaluator(network: keras.Model) -> Callable[[Subset], tuple[float, float, np.ndarray]]:
-    """Return a function of a `Subset` that evaluates `network` on it, dropout off.
+    """Return a function that evaluates `network` on a `Subset`, dropout off.
 
-    It returns the loss that the network was compiled with, its standard error, and the outputs (m, ...)
-    float32.
+    It returns the compiled loss, its standard error, and the outputs, (m, ...) float32.
     """
     per_example = loss_of_each(network)
 
@@ -319,20 +320,20 @@ def evaluator(network: keras.Model) -> Callable[[Subset], tuple[float, float, np
 
 
 def _evaluation_batch(inputs: Any) -> int:
-    """How many of `inputs` a network gets at once: its layers need some multiple of their size as floats."""
+    """How many examples of `inputs` to evaluate at once; layers need a multiple of the inputs' memory."""
     size = sum(4 * math.prod(array.shape[1:]) for array in tf.nest.flatten(inputs))
     return max(1, min(EVALUATION_BATCH, EVALUATION_BYTES // size))
 
 
 def loss_of_each(network: keras.Model) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
-    """Return a function of labels and outputs (n, ...): the loss of each, before `compile`'s mean of them."""
+    """Return a function of labels and outputs (n, ...) that returns their losses, not yet averaged."""
     compiled = keras.losses.get(network.loss)
 
     def of_each(labels, outputs):
         labels, outputs = tf.cast(labels, tf.float32), tf.cast(outputs, tf.float32)  # as `compile` does
         if hasattr(compiled, "call"):
             return compiled.call(labels, outputs)
-        # A bare function would broadcast (n,) and (n, 1), which `compile` does not
+        # A bare function would broadcast (n,) with (n, 1); `compile` adds the axis
         one = outputs.shape[-1] == 1 and labels.shape.rank == outputs.shape.rank - 1
         return compiled(labels[..., None] if one else labels, outputs)
 

@@ -1,6 +1,6 @@
-"""For the process that workers of this machine are forked from: it imports TensorFlow, and does not start it.
+"""Preloaded by the process that local workers are forked from: imports TensorFlow without starting it.
 
-A failure is not said here: each worker tries again, and the client says why it cannot.
+Errors are not printed here: each worker tries again, and the client reports why it cannot start.
 """
 
 import sys

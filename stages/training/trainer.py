@@ -1,8 +1,8 @@
 """One training: pure, deterministic, fast.
 
-What a training comes to depends on its arguments alone, not on the process, the time or what ran before.
-Shuffling and dropout are drawn from the seed and the number of the epoch, so a training that stops after
-epoch 4 and goes on from its checkpoint to epoch 10 is the training to epoch 10, to the bit.
+The result of a training depends on its arguments alone, not on the process, the time or what ran before.
+Shuffling and dropout are drawn from the seed and the number of the epoch. So a training that stops after
+epoch 4 and continues from its checkpoint to epoch 10 has the same bits as one that goes straight to epoch 10.
 
 An epoch is one TensorFlow function: inputs stay in memory and are gathered by a shuffled index, gradients
 come from `GradientTape` over the Keras model, and plain Adam is applied by TensorFlow's fused kernel.
@@ -25,18 +25,18 @@ from stages.training.evaluation import EVALUATED, LOSS
 from stages.training.network import RANDOM_STATE, Subset, checkpoint, evaluator, gather, loss_of_each, restore
 from stages.training.score import NAME
 
-_SHUFFLE, _LAYERS = 0, 1  # what a random stream is for
-# Operations of TensorFlow with a state that is in no checkpoint: random numbers, the time, what Python does
-_DRAWS = re.compile(
+_SHUFFLE, _LAYERS = 0, 1  # purposes of random streams
+# TensorFlow operations with state outside any checkpoint: random numbers, the time, Python functions
+_STATEFUL = re.compile(
     r"(Random|TruncatedNormal|ParameterizedTruncatedNormal|Multinomial|Stateful(?!Partitioned))\w*"
     r"|\w+CandidateSampler|SampleDistortedBoundingBox\w*|Timestamp|(Eager)?PyFunc\w*"
 )
 
 
 def stops(monitor: str, patience: int, history: Mapping[str, list[float]]) -> bool:
-    """Whether training ends with the last epoch of `history`, as with Keras's `EarlyStopping` by default.
+    """Whether training ends with the last epoch of `history`, as by the defaults of Keras's `EarlyStopping`.
 
-    Decided on all of the history, so a pause resets nothing.
+    It looks at the whole history, so a training that is interrupted stops at the same epoch.
     """
     values = history[monitor]
     best = np.argmin(values) if monitor in ("loss", LOSS) else np.argmax(values)
@@ -44,17 +44,17 @@ def stops(monitor: str, patience: int, history: Mapping[str, list[float]]) -> bo
 
 
 class Trainer:
-    """A network, traced once, that can then be trained from any checkpoint of its training.
+    """Trains one network, which is traced once, from any of its checkpoints.
 
     Args:
-        network: a compiled Keras model from inputs to outputs, such as `build` returns.
-        data: what to train on; an epoch's last batch is smaller where `batch_size` does not divide its rows.
-        validation: what `EVALUATED` is computed on after each epoch.
-        early_stopping: `monitor` and `patience`, as of `stops`; None trains all epochs.
+        network: a compiled Keras model from inputs to outputs, as `build` returns it.
+        data: to train on; if `batch_size` does not divide its rows, the last batch of an epoch is smaller.
+        validation: the data that `EVALUATED` is computed on after each epoch.
+        early_stopping: `monitor` and `patience` of `stops`; None: all epochs are trained.
 
     Attributes:
         evaluate: `network.evaluator` of the network.
-        seeds: for the caller to note, of which trainings it is the trainer.
+        seeds: of the trainings that used it; the caller keeps them.
     """
 
     def __init__(
@@ -76,15 +76,15 @@ class Trainer:
         self._random_states = [variable for variable in network.variables if variable.name == RANDOM_STATE]
 
     def run(self, start: Checkpoint, epochs: int, seed: int, seconds_at_most: float = math.inf) -> Checkpoint:
-        """Return the checkpoint at epoch `epochs` of the training from `start`, or where it stopped before.
+        """Train from `start` to epoch `epochs`; return the checkpoint there, or where training stopped early.
 
         Args:
-            start: of the same training, or `network.checkpoint` of a network that was just built.
+            start: a checkpoint of the same training, or `network.checkpoint` of a newly built network.
             seed: of shuffling and dropout.
-            seconds_at_most: after these, it ends with the epoch that is being trained.
+            seconds_at_most: once these have passed, training pauses at the end of the epoch.
 
         Raises:
-            UserError: the network has a state that is in no checkpoint.
+            UserError: the network has state outside its variables.
         """
         began = time.monotonic()
         restore(self.network, start)
@@ -106,14 +106,14 @@ class Trainer:
         return checkpoint(self.network, epoch, history, seconds, stopped)
 
     def train_epoch(self, seed: int, epoch: int, history: dict[str, list[float]]) -> float:
-        """Train epoch `epoch` (from 0) from where the network is; append to `history`, return its seconds."""
+        """Train epoch number `epoch`, from 0; append its score and loss to `history`, return its seconds."""
         for i, random_state in enumerate(self._random_states):
             state = np.random.SeedSequence([seed, epoch, _LAYERS, i]).generate_state(1)[0]
             random_state.assign([state, 0])
         order = np.random.default_rng([seed, epoch, _SHUFFLE]).permutation(len(self.data.rows))
         rows = self.data.rows[order]
         arguments = self.data.tensors, tf.constant(rows)
-        if self._traced is None:  # which is no training time
+        if self._traced is None:  # before the clock starts: tracing is not training time
             self._traced = self._epoch_function.get_concrete_function(*arguments)
             _check_state(self._traced, self.network)
         start = time.perf_counter()
@@ -129,7 +129,7 @@ class Trainer:
 def _epoch_function(network: keras.Model, batch_size: int):
     """Return a TensorFlow function (tensors, order) -> (outputs float32, sum of losses float64).
 
-    The outputs, (examples, ...), are those of each step, before its update, in the order of `order`.
+    `outputs`, (examples, ...), are in the order of `order`, each computed before the update of its step.
     """
     variables, optimizer, losses = network.trainable_variables, network.optimizer, loss_of_each(network)
 
@@ -137,7 +137,7 @@ def _epoch_function(network: keras.Model, batch_size: int):
         inputs, labels, counts = batch["inputs"], batch["labels"], batch.get("weights")
         with tf.GradientTape() as tape:
             outputs = network(inputs, training=True)
-            if counts is not None:  # one for each loss of an example, such as that of a word of a text
+            if counts is not None:  # for all losses of an example, which may have one for each word
                 rank = losses(labels, outputs).shape.rank
                 counts = tf.reshape(counts, (-1, *[1] * (rank - 1)))
             loss = network.compute_loss(inputs, labels, outputs, counts, training=True)
@@ -150,7 +150,7 @@ def _epoch_function(network: keras.Model, batch_size: int):
     def run_epoch(tensors, order):
         full, rest = divmod(order.shape[0], batch_size)
 
-        def gathered(start, size):  # whose size TensorFlow knows when it traces, unlike that of order[a:b]
+        def gathered(start, size):  # of static shape, which order[a:b] does not have
             return gather(tensors, tf.slice(order, [start], [size]))
 
         def body(i, outputs, loss_sum):
@@ -172,12 +172,12 @@ def _epoch_function(network: keras.Model, batch_size: int):
 
 
 def _check_state(traced: tf.types.experimental.ConcreteFunction, network: keras.Model) -> None:
-    """Raise UserError if an epoch depends on a state that no checkpoint has, so would not survive a pause."""
+    """Raise UserError if an epoch depends on state that no checkpoint holds: a pause would change it."""
     own = {variable.value.ref() for variable in network.variables + network.optimizer.variables}
     foreign = [variable.name for variable in traced.variables if variable.ref() not in own]
     graph = traced.graph.as_graph_def()
     nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
-    foreign += [node.op for node in nodes if _DRAWS.fullmatch(node.op)]
+    foreign += [node.op for node in nodes if _STATEFUL.fullmatch(node.op)]
     if foreign:
         raise UserError(
             f"stages/training/model.py: the network has a state of its own ({foreign[0]}); make it a "
