@@ -15,16 +15,16 @@ from stages.base.files import shared_root, write_json
 from stages.base.splits import Split
 from stages.datasets import catalog
 
-FEW_GROUPS = 20  # in a part that is scored: where they differ in size, the interval of fewer is too narrow
+FEW_GROUPS = 20  # with fewer groups of different sizes, the interval is too narrow
 
 
 def split(data: Split, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rows of train and of validation: `share` of the examples (of each class), drawn by `seed`.
+    """Return the rows of train and of validation, which is `share` of the examples, stratified by class.
 
-    With groups it is `share` of these, whatever the classes.
+    With groups, validation is `share` of the groups, whatever their classes.
 
     Raises:
-        UserError: `share` leaves a part with fewer examples than classes.
+        UserError: a part would have no example of a class.
     """
     rows = np.arange(len(data.labels))
     try:
@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def grouped(parts: dict[str, tuple[Split, np.ndarray]]) -> str:
-    """Return in words how many groups these rows of each part have; say where errors are rough."""
+    """Return in words how many groups the rows of each part have; print a note if they are few."""
     counts = {p: len(np.unique(s.groups[rows])) for p, (s, rows) in parts.items() if s.groups is not None}
     if not counts:
         return ""
@@ -88,7 +88,7 @@ def grouped(parts: dict[str, tuple[Split, np.ndarray]]) -> str:
 
 
 def metrics(name: str, data: catalog.Dataset, n: int) -> dict:
-    """Return what is in metrics/prepare.json; in `splits.TRAINING`, the first `n` examples are train's."""
+    """Return the content of metrics/prepare.json; the first `n` examples of `splits.TRAINING` are train's."""
     training, classes = splits.load(splits.TRAINING), data.train.classes
     labels = {"train": training.labels[:n], "validation": training.labels[n:], "test": data.test.labels}
     inputs = {key: array[:n] for key, array in training.arrays.items() if key.startswith("inputs")}
@@ -98,7 +98,7 @@ def metrics(name: str, data: catalog.Dataset, n: int) -> dict:
         "classes": classes,
         **{f"{part}_examples": len(labels[part]) for part in labels},
         **{key.replace("inputs", "input_mean"): mean for key, mean in means.items()},
-        # lists, which DVC leaves out of its tables: they are there for whoever reads the file
+        # These are lists, which DVC leaves out of its tables
         "examples_per_class": {part: np.bincount(labels[part]).tolist() for part in labels if classes},
         "class_names": data.class_names or None,
         "columns": data.columns or None,

@@ -1,8 +1,8 @@
-"""Train the network with the hyperparameters the search found (or the baseline's, as a control) and compare.
+"""Train the network with the hyperparameters that the search found (or the baseline's, as a control).
 
-Reads `seed`, `baseline`, `train`, `retrain` and `compare`, data/tune/network.json and what `baseline`
-wrote; writes metrics/retrain.json, metrics/plots/retrain.csv, data/retrain, and the comparison:
-metrics/comparison.json and metrics/plots/{answer,confusion}.csv.
+Reads `seed`, `baseline`, `train`, `retrain` and `compare`, data/tune/network.json and the outputs of
+`baseline`; writes metrics/retrain.json, metrics/plots/retrain.csv, data/retrain, and the comparison with the
+baseline: metrics/comparison.json and metrics/plots/{answer,confusion}.csv.
 """
 
 from pathlib import Path
@@ -13,7 +13,7 @@ from stages.comparison import comparison
 from stages.comparison.replicates import final_runner, result_line, train_and_test
 from stages.compute.cluster import connect
 
-ROWS = "verdict|parameters.ratio|best.score"  # of all metrics, to see what changed
+ROWS = "verdict|parameters.ratio|best.score"  # the metrics to decide by
 
 
 def main() -> None:

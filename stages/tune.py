@@ -1,8 +1,8 @@
-"""Search for hyperparameters: KerasTuner's oracles ask, validation examples decide, no test example is read.
+"""Search for hyperparameters with KerasTuner's oracles, by the validation score; test examples are not read.
 
-Reads `seed`, `tune` and `baseline` (for what is not in the space); writes
-data/tune/network.json, metrics/tune.json and metrics/plots/{trials,space}.csv. The trainings run on a
-Dask cluster and are kept in the store.
+Reads `seed`, `tune` and `baseline` (for hyperparameters that are not in the space); writes
+data/tune/network.json, metrics/tune.json and metrics/plots/{trials,space}.csv. The trainings run on Dask
+workers and are kept in the store.
 """
 
 from stages.base import console, packages, params

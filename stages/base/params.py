@@ -1,8 +1,8 @@
 """params.yaml as typed, validated objects; this is the only reader of the file.
 
-Each section is a class below, each key a field with its type and bounds. Unknown keys are refused, so a typo
-cannot pass for a default. `load` reports mistakes before any work starts: in a line each, the keys that are
-unknown, missing or out of bounds; if there are none, the first mistake that is between keys.
+Each section is a class below, each key a field with its type and bounds. Unknown keys are errors, so that a
+typo does not go unnoticed. `load` reports mistakes before any work starts: first a line for each key that is
+unknown, missing or out of bounds; if there are none, the first contradiction between keys.
 """
 
 import re
@@ -17,7 +17,7 @@ from ruamel.yaml import YAML, YAMLError  # DVC's reader, so that both read the s
 from stages.base.console import UserError
 from stages.base.section import LARGEST, PositiveInt, Section, shown
 
-# Of metrics/plots/trials.csv, where hyperparameters are columns too; those of scores begin with val_
+# Columns of metrics/plots/trials.csv beside hyperparameters; those of scores begin with val_
 TRIAL_COLUMNS = {"trial", "budget", "epochs", "standard_error", "best_epoch", "seconds_per_epoch"}
 TRIAL_COLUMNS |= {"parameters", "choice", "limit", "objective", "failure"}
 Int = Annotated[int, Field(ge=-LARGEST, le=LARGEST)]
@@ -52,15 +52,15 @@ class Train(Section):
 class Conditional(Section):
     """Base of all kinds of hyperparameters in the space.
 
-    `when` names others, which stand above it, and the values of each with which it is active: only then
-    the network has it, and only then it is searched.
+    `when` names hyperparameters further up in the space, with some of their values. This one is active, so
+    that the network has it and the search varies it, only while each of those has one of these values.
     """
 
     when: dict[str, Annotated[list[Value], Field(min_length=1)]] = Field(default_factory=dict)
 
     @property
     def ends(self) -> tuple[object, object]:
-        """The first and the last of its values: of numbers the least and the greatest."""
+        """The first and the last value; the least and the greatest of a range."""
         values = getattr(self, "values", (False, True))
         return getattr(self, "min", values[0]), getattr(self, "max", values[-1])
 
@@ -69,12 +69,12 @@ class Conditional(Section):
         return all(hyperparameters.get(name) in values for name, values in self.when.items())
 
     def holds(self, value: object) -> bool:
-        """Whether `value` is of the type of its values, as the baseline's has to be; 1 is a float too."""
+        """Whether `value` has the type of this hyperparameter; an integer may stand for a float."""
         types = {type(value), type(self.ends[0])}
         return len(types) == 1 or (types == {int, float} and not isinstance(self, IntRange))
 
     def has(self, value: object) -> bool:
-        """Whether `value` is one of its values."""
+        """Whether `value` is in the space."""
         return self.holds(value)
 
 
@@ -166,7 +166,8 @@ class Random(Section):
 class Bayesian(Section):
     """Arguments of KerasTuner's `BayesianOptimizationOracle`; `num_initial_points: null` is 3 a dimension.
 
-    `trials_at_once` are asked for before the first of them is told: more of them learn less from each other.
+    `trials_at_once` trials are drawn together, before their results are known: the more, the less they learn
+    from each other.
     """
 
     max_trials: PositiveInt
@@ -317,7 +318,7 @@ def load(path: str | Path = "params.yaml") -> Params:
     """Read and validate `path`.
 
     Raises:
-        UserError: it is missing, empty or no YAML, or a key missing, unknown or out of bounds, a line each.
+        UserError: it is missing, empty or not valid YAML, or keys are missing, unknown or out of bounds.
     """
     try:
         content = YAML(typ="safe", pure=True).load(Path(path).read_text(encoding="utf-8"))
@@ -327,7 +328,7 @@ def load(path: str | Path = "params.yaml") -> Params:
     except UnicodeDecodeError as error:
         problem = f"{error.reason} at byte {error.start}"
         raise UserError(f"{path} is not UTF-8 text ({problem}); save it as UTF-8") from None
-    except (YAMLError, ValueError, KeyError, RecursionError) as error:  # no date, no truth value, too deep
+    except (YAMLError, ValueError, KeyError, RecursionError) as error:  # the last three: of malformed values
         mark = getattr(error, "problem_mark", None)
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         problem = getattr(error, "problem", None) or str(error)
@@ -339,7 +340,7 @@ def load(path: str | Path = "params.yaml") -> Params:
     try:
         return Params.model_validate(content)
     except ValidationError as error:
-        said: dict[str, list[str]] = {}  # of a key that may be of several types, one for each
+        said: dict[str, list[str]] = {}  # a key that may have several types has a message for each
         for mistake in error.errors():
             what, *allowed = _line(dict(mistake), content).split(", but ", 1)
             said.setdefault(what, []).extend(allowed)
@@ -350,7 +351,7 @@ def load(path: str | Path = "params.yaml") -> Params:
 def _line(mistake: dict, content: Any) -> str:
     """One of pydantic's errors as one line: the key as in the file, its value, what it should be."""
     key = []
-    for part in mistake["loc"]:  # leaves out the parts that pydantic adds for unions: they are in no file
+    for part in mistake["loc"]:  # without the parts that pydantic adds for unions: they are not in the file
         try:
             content = content[part]
             key.append(shown(part))
@@ -370,7 +371,7 @@ def _line(mistake: dict, content: Any) -> str:
 
 
 def _says(mistake: dict) -> str:
-    """What pydantic has to say of a mistake, in the words of this project."""
+    """Pydantic's message in the words of this project."""
     if mistake["type"] == "union_tag_not_found":
         return "should have a type: 'int', 'float', 'choice' or 'boolean'"
     if mistake["type"] == "union_tag_invalid":

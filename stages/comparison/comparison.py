@@ -1,7 +1,7 @@
-"""Baseline and tuned network compared: is the tuned one as good, smaller, faster?
+"""Compares the tuned network with the baseline: is it as good, smaller, faster?
 
 Both were trained by the same function on the same data with the same seeds: see replicates.py. The statistics
-are in inference.py. How long both take is measured on a worker, in turn: see measure.py.
+are in inference.py. The times of both are measured in turns on one worker: see measure.py.
 """
 
 from collections.abc import Mapping
@@ -20,12 +20,12 @@ from stages.compute.runner import Runner
 from stages.training.evaluation import PARTS
 from stages.training.score import NAME
 
-MOST_POINTS, MOST_CLASSES = 10_000, 100  # in the picture of predictions
-FEW = 10  # right or wrong answers, by which a margin settles little
+MOST_POINTS, MOST_CLASSES = 10_000, 100  # in the plot of predictions
+FEW = 10  # a margin of fewer answers, right or wrong, settles little
 
 
 def check(settings: Params) -> None:
-    """Raise UserError unless what `baseline` left belongs to these params."""
+    """Raise UserError unless the outputs of `baseline` belong to these params."""
     try:
         shape = np.load("data/baseline/scores.npy", mmap_mode="r", allow_pickle=False).shape
     except (OSError, ValueError, EOFError):
@@ -52,11 +52,15 @@ def check(settings: Params) -> None:
 
 
 def compare(settings: Params, tuned: dict[str, object], epochs: int, runner: Runner) -> dict:
-    """Return the comparison, from data/baseline, data/retrain and what `retrain` trained for how many epochs.
+    """Return the comparison of data/baseline with data/retrain.
 
-    Writes it to metrics/comparison.json and, to be drawn, the tables of `answer` and `predictions` to
-    metrics/plots/answer.csv and confusion.csv. A ratio is the baseline's figure to the tuned one's. What the
-    machine decides has `seconds` in its name, except for the time in `summary`.
+    Writes it to metrics/comparison.json, and the tables of `answer` and `predictions` to
+    metrics/plots/answer.csv and confusion.csv. A ratio is the baseline's figure divided by the tuned
+    network's. Figures that depend on the machine have `seconds` in their names, except in `summary`.
+
+    Args:
+        tuned: the hyperparameters of data/retrain.
+        epochs: how many it was trained for.
     """
     scores = [np.load(f"data/{name}/scores.npy", allow_pickle=False) for name in ("baseline", "retrain")]
     networks = {
@@ -100,10 +104,10 @@ def compare(settings: Params, tuned: dict[str, object], epochs: int, runner: Run
 
 
 def answer(compared: dict) -> pd.DataFrame:
-    """Return what `compared` comes to, a row for each `figure`, with `low` and `high`.
+    """Return the table of the plot "The answer": a row for each `figure`, with `value`, `low` and `high`.
 
-    First the difference of scores with `margin` and `verdict`, then the tuned network's size and times in
-    percent of the baseline's.
+    The first row is the difference of scores, with `margin` and `verdict`. The others are the tuned network's
+    size and times in percent of the baseline's.
     """
     score = compared[f"test_{NAME}"]
     interval = {"value": score["difference"], "low": score["low"], "high": score["high"]}
@@ -119,16 +123,16 @@ def answer(compared: dict) -> pd.DataFrame:
 
 
 def predictions() -> pd.DataFrame:
-    """Return what the kept tuned network predicts of the test examples: see `confusion`.
+    """Return the table of the saved tuned network's predictions for the test examples.
 
-    Classes are those of examples, or of their pixels or words. Of numbers, there is a row for each, with
-    `actual` and `predicted`, `MOST_POINTS` at most.
+    If labels are classes, of examples or of their pixels or words, that is `confusion`. If they are numbers,
+    it has a row for each, with `actual` and `predicted`, at most `MOST_POINTS` of them.
     """
     labels, training = splits.load(splits.TEST).labels, splits.load(splits.TRAINING)
     predicted = np.load("data/retrain/predictions.npy", allow_pickle=False)[0]
     if "f" not in (labels.dtype.kind, predicted.dtype.kind):
         names = splits.about()["class_names"]
-        if not names or (training.several_labels and len(names) == labels.shape[1]):  # of labels, not classes
+        if not names or (training.several_labels and len(names) == labels.shape[1]):  # the labels' names
             names = range(int(training.labels.max()) + 1)
         return confusion(labels.ravel(), predicted.ravel(), np.array(names))
     chosen = np.unique(np.linspace(0, labels.size - 1, MOST_POINTS).astype(int))
@@ -136,13 +140,14 @@ def predictions() -> pd.DataFrame:
 
 
 def confusion(actual: np.ndarray, predicted: np.ndarray, names: np.ndarray) -> pd.DataFrame:
-    """Return a row for each pair of classes, `actual` and `predicted`: how many `examples` have it.
+    """Return a row for each pair of an `actual` and a `predicted` class: how many `examples` have it.
 
-    Pairs of no example are there too: the picture has the classes in the order of these rows. With more than
-    `MOST_CLASSES` classes, it is the most frequent mistakes, half as many, and the classes that they mix up.
+    Pairs without examples are included, since the plot takes the order of classes from the rows. With more
+    than `MOST_CLASSES` classes, the table has the most frequent mistakes only, at most half as many, and the
+    right answers for the classes that they mix up.
     """
     classes, most = len(names), MOST_CLASSES // 2
-    named = (predicted < classes) & (actual >= 0)  # there may be outputs for more, and labels to be ignored
+    named = (predicted < classes) & (actual >= 0)  # there may be more outputs than classes, and masked labels
     pairs = actual[named].astype(np.int64) * classes + predicted[named]
     if classes <= MOST_CLASSES:
         kinds, examples = np.arange(classes**2), np.bincount(pairs, minlength=classes**2)
@@ -162,7 +167,7 @@ def confusion(actual: np.ndarray, predicted: np.ndarray, names: np.ndarray) -> p
 def sentence(compared: dict, before: Mapping[str, object], after: Mapping[str, object]) -> list[str]:
     """Return the comparison as one sentence, in parts to be joined by spaces.
 
-    As a list it is in the file and in Git's diffs of it, but not in DVC's tables, which it would widen.
+    DVC leaves lists out of its tables, which a long sentence would widen.
     """
     names = [name for name in {**after, **before} if before.get(name) != after.get(name)]
     networks = []
@@ -183,7 +188,7 @@ def sentence(compared: dict, before: Mapping[str, object], after: Mapping[str, o
 
 
 def conclusion(compared: dict) -> str:
-    """Return the verdict in words, what is certain first."""
+    """Return the verdict in words; what is certain comes first."""
     verdict, score, form = compared["verdict"], compared[f"test_{NAME}"], decimals(compared["margin"])
     by_margin = f"by more than {compared['margin']}"
     loss = f"worse by {-score['high']:{form}} to {-score['low']:{form}}" if compared["worse"] == "yes" else ""
@@ -201,22 +206,22 @@ def conclusion(compared: dict) -> str:
 
 
 def duration(seconds: Mapping[str, float]) -> str:
-    """Say how long the tuned network's training took, from the ratio of times and its quartiles."""
+    """Return in words how long the tuned network's training took, from the ratio and its quartiles."""
     share, low, high = (1 / seconds[name] for name in ("ratio", "ratio_high", "ratio_low"))
     lower, upper = f"{low:.1f}", f"{high:.1f}"
     if low <= 1 <= high and lower != upper:
         return f"trained in {lower} to {upper} times the time"
     if low <= 1 <= high or 0.95 <= share < 1.05:
         return "trained in about the same time"
-    # One digit: from run to run it varies more than within one
+    # One digit, since the share varies more between runs than its quartiles within one run tell
     return f"trained in {share:.1g} of the time" if share < 1 else f"trained in {share:.1f} times the time"
 
 
 def fewer(ratio: float) -> str:
-    """Say how many fewer the tuned network has, from the baseline's to its own: `19 % fewer` for 1.231."""
+    """Return in words how many fewer the tuned network has: `19 % fewer` for the ratio 1.231."""
     if ratio < 0.5:
         return f"{1 / ratio:.3g} times as many"
     percent = round(100 * (1 - 1 / ratio))
-    if percent == 100:  # as 99.7 is, rounded
+    if percent == 100:  # only by rounding
         return "more than 99 % fewer"
     return "as many" if percent == 0 else f"{abs(percent)} % {'fewer' if percent > 0 else 'more'}"

@@ -1,30 +1,30 @@
-"""The interval and the verdict: what can be said of two networks that were each trained a few times.
+"""The interval and the verdict: the statistics of two networks that were each trained several times.
 
-SciPy does the arithmetic; the source of each method is in its docstring.
+The source of each method is in its docstring.
 """
 
 import math
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.special import stdtr, stdtrit  # scipy.stats has the same in a module that is slow to import
+from scipy.special import stdtr, stdtrit  # of Student's t; scipy.stats is slow to import
 
 CONFIDENCE = 0.95
-POWER = 0.8  # of `replicates_to_settle`
-MOST_REPLICATES = 1000  # that `replicates_to_settle` looks at
+POWER = 0.8  # for `replicates_to_settle`
+MOST_REPLICATES = 1000  # largest answer of `replicates_to_settle`
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How much better one network is than another, by scores of seeds and examples.
+    """How much better one network is than another, from scores by seed and example.
 
     Attributes:
         estimate: the mean difference.
         low, high: its confidence interval.
-        of_seeds: the variance between seeds, of one seed's mean.
-        of_examples: the part of the mean's variance that is due to the examples.
-        seeds, examples: how many there were; groups or parts of the examples, where scores are of these.
-        right_or_wrong: whether a seed's scores of an example differ by 1 or not at all.
+        of_seeds: the variance of a seed's mean difference between seeds.
+        of_examples: the part of the estimate's variance that is due to the examples.
+        seeds, examples: how many there were; groups or parts count as examples, see `evaluation.values`.
+        right_or_wrong: whether the scores of an example differ by 1 or not at all, as those of accuracy do.
     """
 
     estimate: float
@@ -37,23 +37,25 @@ class Difference:
     right_or_wrong: bool = False
 
     def spread(self, seeds: int | None = None) -> tuple[float, float]:
-        """Return the standard error of the mean and its degrees of freedom, with so many seeds.
+        """Return the standard error of the mean and its degrees of freedom, with `seeds` seeds.
 
-        If all differences are the same, that is 1.96 / examples, of a normal distribution: the interval
-        reaches 3.84 / examples to both sides. If more answers differed, one would be seen in 98 % of cases.
+        If all differences are the same, the standard error is taken as 1.96 / examples, with a normal
+        distribution. The interval then reaches 3.84 / examples to both sides: if a larger share of answers
+        differed, at least one such answer would have been seen with a probability of 98 %.
         """
         seeds = seeds or self.seeds
         variances = np.array([self.of_seeds / seeds, self.of_examples])
         variance, freedoms = variances.sum(), np.array([seeds - 1, self.examples - 1])
-        if variance <= (1e-12 * self.estimate) ** 2:  # but for rounding
+        if variance <= (1e-12 * self.estimate) ** 2:  # zero, but for rounding
             return _quantile(math.inf) / self.examples, math.inf
         return float(np.sqrt(variance)), float(variance**2 / (variances**2 / freedoms).sum())
 
     def spreads(self, truth: float, seeds: int | None = None) -> list[tuple[float, float]]:
-        """Return `spread` and, of right or wrong answers, what it is at least if `truth` is the difference.
+        """Return `spread` and, for right or wrong answers, a lower bound of it if `truth` is the difference.
 
-        That is the error of a share of so many answers that differ (Wilson 1927, "Probable inference, the law
-        of succession, and statistical inference"). It is left out if `truth` is between 0 and the estimate.
+        The bound is the standard error of a share of answers that differ (Wilson 1927, "Probable inference,
+        the law of succession, and statistical inference"). There is none if `truth` is between 0 and the
+        estimate.
         """
         spreads, share = [self.spread(seeds)], abs(truth)
         if self.right_or_wrong and truth * (truth - self.estimate) > 0 and share < 1:
@@ -64,22 +66,22 @@ class Difference:
 def difference_of_scores(baseline: np.ndarray, tuned: np.ndarray, *, same: bool = False) -> Difference:
     """Return how much better `tuned` is, with a 95 % interval for other seeds and other test examples.
 
-    Seeds and test examples are both samples, and each of the two networks of a seed answers each example: the
-    differences form a table with two crossed random effects, as in studies of readers by cases that are fully
-    crossed (Obuchowski & Rockette 1995; Hillis 2007, "A comparison of denominator degrees of freedom methods
-    for multiple observer ROC analysis"). The variance of its mean is that of the seeds' means, plus that of
-    the examples' means as far as the residual, which is in both, does not explain it (Cornfield & Tukey 1956,
-    "Average values of mean squares in factorials"). Student's t has the degrees of freedom of Satterthwaite
-    (1946, "An approximate distribution of estimates of variance components"). The networks are paired by
-    their seed, which draws the order of the examples for both, so that luck which both share cancels. How
-    often the interval covers the truth: `python -m benchmarks.coverage`.
+    Seeds and test examples are both samples, and each network of each seed answers each example. So the
+    differences form a table with two crossed random effects, as in fully crossed studies of readers by cases
+    (Obuchowski & Rockette 1995; Hillis 2007, "A comparison of denominator degrees of freedom methods for
+    multiple observer ROC analysis"). The variance of their mean is the variance of the seeds' means plus that
+    of the examples' means, minus the residual, which is in both (Cornfield & Tukey 1956, "Average values of
+    mean squares in factorials"). Student's t has the degrees of freedom of Satterthwaite (1946, "An
+    approximate distribution of estimates of variance components"). The networks are paired by their seed,
+    which draws the order of the examples for both, so that luck which both share cancels. How often the
+    interval covers the truth: `python -m benchmarks.coverage`.
 
-    Where few right or wrong answers differ, the examples do not tell how many more would: the interval is at
-    least as wide as Wilson's for a share of answers that differ (see `Difference.spreads`).
+    If few answers, right or wrong, differ, their variance is hardly known. So the interval is at least as
+    wide as Wilson's for a share of answers that differ (see `Difference.spreads`).
 
     Args:
-        baseline: (seeds, examples): the score of that seed's baseline on that example; at least 2 of each.
-        tuned: the same for the tuned network, the same seeds and examples in the same order.
+        baseline: (seeds, examples), the score of each seed's baseline on each example; at least 2 of each.
+        tuned: the same for the tuned network, with the same seeds and examples in the same order.
         same: whether both are the same network, whose scores cannot differ.
     """
     differences = np.subtract(tuned, baseline, dtype=np.float64)
@@ -106,10 +108,11 @@ def difference_of_scores(baseline: np.ndarray, tuned: np.ndarray, *, same: bool 
 
 
 def verdict(difference: Difference, margin: float) -> str:
-    """Return `non_inferior`, `inferior`, `inconclusive`: the interval is above -margin, below, or around it.
+    """Return `non_inferior`, `inferior` or `inconclusive`: the interval is above, below or around -margin.
 
-    The fixed-margin method (ICH E9, "Statistical principles for clinical trials", 1998, section 3.3.2): with
-    a 95 % interval, a network that is worse by just the margin passes in about 2.5 % of experiments.
+    This is the fixed-margin method (ICH E9, "Statistical principles for clinical trials", 1998, section
+    3.3.2). With a 95 % interval, a network that is worse by exactly the margin passes in about 2.5 % of
+    experiments.
     """
     if difference.low > -margin:
         return "non_inferior"
@@ -129,8 +132,8 @@ def probability_within(difference: Difference, margin: float) -> float:
 def replicates_to_settle(difference: Difference, margin: float) -> int | None:
     """Return how many new seeds would give a verdict with probability `POWER` if these estimates were true.
 
-    None for too many. That is the usual sum of two quantiles, for the interval and for where the new estimate
-    may be (as in Julious 2004, "Sample sizes for clinical trials with normal data").
+    None if more than `MOST_REPLICATES`. The usual formula for a sample size: the sum of two quantiles, of the
+    interval and of the new estimate (Julious 2004, "Sample sizes for clinical trials with normal data").
     """
     for seeds in range(difference.seeds, MOST_REPLICATES + 1):
         spreads = difference.spreads(-margin, seeds)
@@ -141,7 +144,7 @@ def replicates_to_settle(difference: Difference, margin: float) -> int | None:
 
 
 def _reach(difference: Difference, estimate: float) -> float:
-    """How far below `estimate`, which is that of `difference` or its opposite, the interval reaches."""
+    """How far the interval reaches below `estimate`, the difference's or, for the upper end, its negative."""
     error, freedom = difference.spread()
     half, a = _quantile(freedom) * error, _quantile(math.inf) ** 2 / difference.examples
     square = a * (a - 4 * estimate * (1 + estimate))
@@ -152,5 +155,5 @@ def _reach(difference: Difference, estimate: float) -> float:
 
 
 def _quantile(freedom: float) -> float:
-    """Of Student's t, for a two-sided interval with `CONFIDENCE`."""
+    """The quantile of Student's t for a two-sided interval with `CONFIDENCE`."""
     return float(stdtrit(freedom, (1 + CONFIDENCE) / 2))

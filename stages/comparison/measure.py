@@ -1,4 +1,4 @@
-"""On a worker: a trained network tested, and how long two networks take, measured in turn in one process."""
+"""On a worker: tests a trained network, and measures the times of two networks in turns in one process."""
 
 import io
 import json
@@ -20,17 +20,17 @@ from stages.training.network import predictor, restore_trained
 from stages.training.score import NAME
 from stages.training.trainer import Trainer
 
-EPOCH_PART = 40  # a fortieth of an epoch is timed, in many rounds
-STEPS = 20  # or more of it, to have so many: a smaller last batch may take as long as a whole one
-BATCH = 1000  # examples, whose predictions are timed
+EPOCH_PART = 40  # 1 / 40 of an epoch is timed, in many rounds
+STEPS = 20  # at least, since a smaller last batch may take as long as a full one
+BATCH = 1000  # examples whose predictions are timed
 ROUNDS = 15
 
 
 def test(session: Session, job: dict) -> dict:
-    """Return what `train` returns and, at the end of a training, `test`: what comes of the test examples.
+    """Return what `train` returns; at the end of a training also `test`, the results on the test examples.
 
-    Their `loss`, `outputs`, (examples, ...) float32, `scores`, which are `evaluation.values`, and of a job
-    with "model" what `keras_file` returns, as `model` and `unusable`.
+    These are `loss`, `outputs`, (examples, ...) float32, `scores`, see `evaluation.values`, and, for a job
+    with "model", what `keras_file` returns, as `model` and `unusable`.
     """
     result = train(session, job)
     if "failure" in result or not (reached := Checkpoint(**result)).done(job["epochs"]):
@@ -51,7 +51,7 @@ def _test(session: Session, job: dict, reached: Checkpoint) -> dict:
         if not np.isfinite(figures).all():
             return {"failure": f"{name} is not finite after epoch {reached.epoch}"}
     model, unusable = None, None
-    if job["model"]:  # of a network that was not trained, so that the file does not depend on what was
+    if job["model"]:  # newly built, so that the file does not depend on what this worker trained before
         examples = len(trainer.data.rows)
         built = session.build(job["hyperparameters"], job["seed"], examples, job["all_epochs"])
         restore_trained(built, reached)
@@ -60,7 +60,7 @@ def _test(session: Session, job: dict, reached: Checkpoint) -> dict:
 
 
 def compare(session: Session, job: dict) -> dict:
-    """Return `parameters` of both networks of `job`, seconds of an epoch, a training, some predictions."""
+    """Return the `parameters` of both networks of `job`, and times of epochs, trainings and predictions."""
     training, test = session.data["training"], session.data["test"]
     batches = {name: asked["hyperparameters"]["batch_size"] for name, asked in job["networks"].items()}
     size = min(len(training.labels), max(len(training.labels) // EPOCH_PART, STEPS * max(batches.values())))
@@ -85,10 +85,11 @@ def compare(session: Session, job: dict) -> dict:
 
 
 def compare_seconds(timed: Mapping[str, Callable[[], float]], factor: float, rounds: int = ROUNDS) -> dict:
-    """Return the seconds that two functions return, after a first round that warms up.
+    """Compare the seconds that two functions return, called in turns in each round; a first round warms up.
 
-    Each round calls both in turn. Under their names are medians, in seconds times `factor`; `ratio` is the
-    median of the rounds' ratios of the first to the second, `ratio_low` and `ratio_high` are their quartiles.
+    Returns:
+        Under the functions' names, the medians of their seconds times `factor`; `ratio`, the median of the
+        rounds' ratios of the first to the second; `ratio_low` and `ratio_high`, the quartiles of these.
     """
     seconds = [[function() for function in timed.values()] for _ in range(rounds + 1)]
     first, second = np.transpose(seconds[1:]) * factor
@@ -98,10 +99,10 @@ def compare_seconds(timed: Mapping[str, Callable[[], float]], factor: float, rou
 
 
 def keras_file(network: keras.Model) -> tuple[bytes, str | None]:
-    """Return the content of a `.keras` file that depends on the model alone, and why Keras cannot use it.
+    """Return the content of a reproducible `.keras` file, and why Keras cannot save or load it, or None.
 
-    It is Keras's own without the time it was saved at, and with memory addresses (`shared_object_id`) as
-    plain numbers; empty if Keras cannot save the model.
+    It is Keras's own file without the time of saving, and with memory addresses (`shared_object_id`) replaced
+    by consecutive numbers. It is empty if Keras cannot save the model.
     """
     numbers: dict[int, int] = {}
 
@@ -125,7 +126,7 @@ def keras_file(network: keras.Model) -> tuple[bytes, str | None]:
             keras.saving.load_model(path)
         except Exception as error:
             cause: BaseException = error
-            while cause.__context__:  # whose message names what is missing
+            while cause.__context__:  # the innermost error names what is missing
                 cause = cause.__context__
             unusable = one_line(cause)
     return content.getvalue(), unusable

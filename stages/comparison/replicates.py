@@ -1,6 +1,6 @@
-"""A network's final trainings, once for each seed: the same for baseline and retrain, so figures compare.
+"""The final trainings of a network, one for each seed; `baseline` and `retrain` both use this.
 
-Their seeds are not those of the search, whose scores would flatter a network that was lucky with its seed.
+The seeds are not those of the search, which favours networks that were lucky with theirs.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ from stages.training.score import NAME
 
 
 def final_runner(client: Client, settings: Params) -> Runner:
-    """Return the runner of the final trainings: on all of train and validation, none left to score on."""
+    """Return the runner of the final trainings, which use all train and validation examples."""
     rows = np.arange(len(splits.load(splits.TRAINING).labels))
     return Runner(client, settings, {"everything": (rows, rows[:0])}, tests="stages.comparison.measure")
 
@@ -29,18 +29,18 @@ def final_runner(client: Client, settings: Params) -> Runner:
 def train_and_test(
     name: str, hyperparameters: Mapping[str, object], epochs: int, settings: Params, runner: Runner
 ) -> dict:
-    """Train the network once for each seed for `epochs`, then touch the test examples once.
+    """Train the network for `epochs` epochs with each seed, and evaluate each on the test examples once.
 
-    Writes metrics/NAME.json, metrics/plots/NAME.csv (a row an epoch of each replicate) and, below data/NAME,
-    network.json, model.keras, predictions.npy ((replicates, test examples, ...), see `predicted`) and
-    scores.npy ((replicates, test examples or their groups) float32, see `evaluation.values`). The model is
-    that of replicate 1, good or bad: to keep the best by its test score would be to train on the test
+    Writes metrics/NAME.json, metrics/plots/NAME.csv (a row for each epoch of each replicate) and, in
+    data/NAME, network.json, model.keras, predictions.npy ((replicates, test examples, ...), see `predicted`)
+    and scores.npy ((replicates, test examples or groups) float32, see `evaluation.values`). The model is
+    that of replicate 1, good or bad: choosing the one with the best test score would be tuning on test
     examples.
 
     Returns:
-        What is in metrics/NAME.json. Those of training are of the last epoch's running means with dropout on,
-        as Keras reports them; `seconds_per_epoch` is the median with as many trainings side by side as
-        there are workers.
+        The content of metrics/NAME.json. Training metrics are running means over the last epoch with dropout
+        on, as Keras reports them; `seconds_per_epoch` is the median while as many trainings run in parallel
+        as there are workers.
 
     Raises:
         UserError: a training failed.
@@ -69,7 +69,7 @@ def train_and_test(
 
 
 def save_model(path: Path, content: bytes, unusable: str | None) -> None:
-    """Write what `measure.keras_file` returns to `path`, with a warning if Keras cannot use it."""
+    """Write the result of `measure.keras_file` to `path`; print a warning if Keras cannot use it."""
     if content:
         with replacing(path) as temporary:
             temporary.write_bytes(content)
@@ -86,7 +86,11 @@ def save_model(path: Path, content: bytes, unusable: str | None) -> None:
 def train_replicates(
     name: str, hyperparameters: Mapping[str, object], epochs: int, settings: Params, runner: Runner
 ) -> list[tuple[Checkpoint, dict]]:
-    """Return the checkpoint and the test of each replicate, in the seeds' order; UserError if one failed."""
+    """Return the checkpoint and the test results of each replicate, in the order of seeds.
+
+    Raises:
+        UserError: a training failed.
+    """
     seeds = settings.seeds("final", settings.train.replicates)
     trainings = [Training(hyperparameters, seed, "everything") for seed in seeds]
     results: dict[Training, tuple[Checkpoint, dict]] = {}
@@ -103,10 +107,10 @@ def train_replicates(
 
 
 def predicted(outputs: np.ndarray, labels: np.ndarray, classes: int | None) -> np.ndarray:
-    """Return what `outputs` (networks, n, ...) predict for `labels` (n, ...).
+    """Return the predictions of `outputs` (networks, n, ...) for `labels` (n, ...).
 
-    That is the likeliest class, int32, if the network has an output for each, or what a sigmoid finds likely;
-    else the outputs themselves, the first if an example has more of them than its label.
+    These are classes, int32, if the network has an output for each class or one sigmoid for two classes.
+    Otherwise they are the outputs, only the first if an example has several for a single label.
     """
     if labels.dtype.kind != "f" and outputs.ndim > labels.ndim + 1 and outputs.shape[-1] > 1:
         return outputs.argmax(-1).astype(np.int32)
@@ -115,7 +119,7 @@ def predicted(outputs: np.ndarray, labels: np.ndarray, classes: int | None) -> n
 
 
 def figures(checkpoints: Sequence[Checkpoint], scores: np.ndarray, losses: list[float], seed: int) -> dict:
-    """Return the metrics of networks from their scores, as in scores.npy; `seed` is that of the first."""
+    """Return the metrics of the replicates; `scores` as in scores.npy, `seed` of the first replicate."""
     means = scores.mean(1, dtype=np.float64).tolist()
     seconds = np.concatenate([checkpoint.seconds for checkpoint in checkpoints])
     return {
@@ -132,7 +136,7 @@ def figures(checkpoints: Sequence[Checkpoint], scores: np.ndarray, losses: list[
 
 
 def mean_and_std(values: list[float]) -> dict[str, float]:
-    """Return the mean of `values` and their standard deviation (of a sample: divided by n - 1)."""
+    """Return the mean and the sample standard deviation (n - 1) of `values`."""
     return {"mean": float(np.mean(values)), "std": float(np.std(values, ddof=1))}
 
 

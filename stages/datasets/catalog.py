@@ -24,7 +24,7 @@ DATASETS: dict[str, Callable[[Path], Dataset]] = {
     **{name: partial(mnist.images, name) for name in mnist.IDX_DATASETS},
     "digits": digits,
 }
-# What reading a damaged file raises
+# Errors of reading a damaged file
 _DAMAGE = (EOFError, ParserError, UnicodeDecodeError, tarfile.TarError, zipfile.BadZipFile, zlib.error)
 
 

@@ -1,4 +1,4 @@
-"""What a data set is, and what has to hold for a network to be trained on it."""
+"""A data set, and the checks that a network can be trained on it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -11,16 +11,17 @@ from stages.base.splits import Split
 
 @dataclass(frozen=True)
 class Dataset:
-    """The parts of a data set, as the network takes them; and what is known of it.
+    """The parts of a data set, as the network takes them, and its description.
 
     Attributes:
         digests: the SHA-256 of its raw files, by name.
-        columns: of tables, for each input: its column, the text that it says whether the column has (None:
-            its number), and the mean and the deviation by which it was standardised.
-        class_names: what the classes are called, in their order; empty: by their numbers.
-        validation: a part of its own, as of a time series, whose later examples must not be trained on; None:
-            a share of `train` is drawn. Its `weights` and those of `train` belong together: both or none;
-            `groups` that only one of them has are left out.
+        columns: for a table, the source of each input: its `column`; the `text` that the input stands for, 1
+            where the column has it and else 0 (None: the column's number); and the `mean` and `deviation`
+            by which it was standardised.
+        class_names: the names of the classes in their order; empty: their numbers are the names.
+        validation: the validation examples, such as the latest of a time series; None: a share of `train` is
+            drawn. Either both `train` and `validation` have `weights`, or none of them; `groups` that only
+            one of them has are ignored.
     """
 
     train: Split
@@ -31,9 +32,9 @@ class Dataset:
     validation: Split | None = None
 
     def problems(self) -> Iterator[str]:
-        """Yield why a network cannot be trained or tested on it; only the first is sure.
+        """Yield reasons why a network cannot be trained or tested on it.
 
-        The check for each reason relies on that those before it have found nothing.
+        Each check relies on the earlier ones: only the first reason is reliable.
         """
         optional = {"validation": self.validation} if self.validation else {}
         parts = {"train": self.train, **optional, "test": self.test}
@@ -75,7 +76,7 @@ class Dataset:
 
 
 def _form(split: Split) -> str:
-    """What must be the same in all parts."""
+    """Shapes and types, which must be the same in all parts."""
     arrays = {name: array for name, array in split.arrays.items() if name not in ("weights", "groups")}
     return ", ".join(f"{name} of shape {array.shape[1:]} {array.dtype}" for name, array in arrays.items())
 

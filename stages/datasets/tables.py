@@ -15,21 +15,22 @@ from stages.base.console import UserError, say
 from stages.base.splits import Split
 from stages.datasets.dataset import Dataset
 
-MOST_TEXTS = 100  # in a column, each of which becomes an input
+MOST_TEXTS = 100  # different texts in a column, since each becomes an input
 
 
 def from_tables(
     train: pd.DataFrame, test: pd.DataFrame, label: str, *files: Path, classes: bool = False
 ) -> Dataset:
-    """Return the data set of two tables with the same columns, read from `files`; `label` is what to predict.
+    """Return the data set of two tables with the same columns; `label` is the column to predict.
 
-    Labels that are text or booleans are classes, numbered in order; numbers are numbers, unless they are said
-    to be `classes`. In other columns, each text of `train` becomes an input of 0 and 1; all are standardised
-    by the mean and standard deviation of `train`.
+    Labels that are text or booleans become classes, numbered in sorted order; labels that are numbers stay
+    numbers unless `classes` is set. Of the other columns, numbers are inputs, and each text in `train`
+    becomes an input of 0 and 1. All inputs are standardised by the mean and standard deviation of `train`.
+    `files` are those that the tables were read from, to be hashed and named in errors.
 
     Raises:
-        UserError: a column is not in both tables, lacks a value, has text among its numbers, or has too many
-            different texts, as an id or a date does.
+        UserError: a column is not in both tables, lacks values, mixes text and numbers, or has too many
+            different texts, as ids and dates do.
     """
     if problem := next(_problems(train, test, label), None):
         names = ", ".join(map(str, files)) or "the tables"
@@ -46,7 +47,7 @@ def from_tables(
     values = {(name, text): both[name] if text is None else both[name] == text for name, text in columns}
     inputs, labels = pd.concat(values, axis=1).astype(np.float64), both[label]
     mean, deviation = inputs.loc["train"].mean(), inputs.loc["train"].std(ddof=0)
-    deviation = deviation.where(deviation > 1e-9 * mean.abs(), 1.0)  # of one value, it is 0 but for rounding
+    deviation = deviation.where(deviation > 1e-9 * mean.abs(), 1.0)  # a constant has 0, but for rounding
     inputs = ((inputs - mean) / deviation).astype(np.float32)
     numeric = _is_numeric(labels) and not pd.api.types.is_bool_dtype(labels) and not classes
     if numeric and labels.nunique() == 2:
@@ -72,7 +73,7 @@ def _is_numeric(column: pd.Series) -> bool:
 
 
 def _problems(train: pd.DataFrame, test: pd.DataFrame, label: str) -> Iterator[str]:
-    """Yield why no data set can be made of the tables; only the first is sure."""
+    """Yield reasons why no data set can be made of the tables; only the first is reliable."""
     for part, table in (("train", train), ("test", test)):
         if not len(table) or len(table.columns) < 2:
             rows, columns = table.shape
@@ -94,7 +95,7 @@ def _problems(train: pd.DataFrame, test: pd.DataFrame, label: str) -> Iterator[s
 
 
 def _no_inputs(column: pd.Series) -> str | None:
-    """What a column with text has that cannot become inputs; None if it can."""
+    """Why a column with text cannot become inputs; None if it can."""
     rows, text = len(column), column[pd.to_numeric(column, errors="coerce").isna()]
     if 0 < len(text) < rows / 2:
         return f"text in {len(text)} of {rows} rows ({text.iloc[0]}), else numbers"

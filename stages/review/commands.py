@@ -26,13 +26,17 @@ def run(*command: str, check: bool = True) -> str:
 
 
 def resolve(base: str | None) -> tuple[str, str]:
-    """Return name and commit of `base`, else main; of a branch, where this one left it; UserError if none."""
+    """Return the name and the commit of `base`, by default main; of a branch, the merge base with it.
+
+    Raises:
+        UserError: there is no such revision or experiment, or several experiments have the name.
+    """
     git = partial(run, "git", check=False)
     verified = partial(git, "rev-parse", "--verify", "--quiet", "--end-of-options")
     name = base or next(filter(verified, ("origin/main", "main")), "main")
     commit, full = verified(f"{name}^{{commit}}"), git("rev-parse", "--symbolic-full-name", name)
     if full.startswith(("refs/heads/", "refs/remotes/")) and name != "HEAD":
-        # What the branch has got since would look like a change that is taken back here
+        # Later commits of that branch would look as if they were reverted here
         commit, name = git("merge-base", full, "HEAD"), f"the merge base with {name}"
     commits = (commit or git("for-each-ref", "--format=%(objectname)", f"refs/exps/*/*/{name}")).split()
     if len(commits) > 1:
@@ -44,9 +48,10 @@ def resolve(base: str | None) -> tuple[str, str]:
 
 
 def out_of_date() -> str:
-    """Return in words which stages' code, params or committed outputs are not those of dvc.lock, or nothing.
+    """Return a message on stages whose code, params or committed outputs differ from dvc.lock, or "".
 
-    Data may be missing or another branch's; dvc.lock has to agree with itself on what was made and used.
+    The folder data/ is ignored, since it may be missing or another branch's. Instead, the outputs of each
+    stage in dvc.lock are compared with the dependencies of later ones.
     """
     stale, way_out = [], "dvc repro"
     for stage, entries in json.loads(dvc("status", "--json")).items():

@@ -1,6 +1,7 @@
-"""The plots of dvc.yaml without a network: as PNG files and one page; as a module, that page and docs/*.png.
+"""Draws the plots of dvc.yaml as PNG files and as one page that works offline.
 
-DVC makes the specifications from the templates in .dvc/plots; vl-convert draws them as a browser would.
+DVC fills in the templates in .dvc/plots; vl-convert draws them as a browser would. Run as a module, it writes
+that page and docs/*.png.
 """
 
 import json
@@ -20,7 +21,7 @@ PICTURES = {
     "metrics/plots/trials.csv": "docs/trials.png",
     "training score": "docs/training.png",
 }
-# Plots of a network each, which "training loss" has in one
+# Plots of one network each, which "training loss" combines
 IN_ONE = {f"metrics/plots/{network}.csv" for network in ("baseline", "retrain")}
 PAGE = "dvc_plots/offline.html"
 _VEGA_LITE = "5.20"
@@ -56,7 +57,7 @@ def plots(printed: str) -> dict[str, dict]:
 
 
 def of_change(commit: str, summary: str) -> dict[str, bytes]:
-    """Return by file name the pictures of what changed from `commit` to the working tree, and their page."""
+    """Return the pictures of what changed from `commit` to the working tree and their page, by file name."""
     printed = dvc("plots", "diff", commit, "--json").replace(commit, "before").replace('"workspace"', '"now"')
     specifications = plots(printed)
     drawn = {file_name(plot): picture for plot, picture in draw(specifications).items()}
@@ -64,14 +65,14 @@ def of_change(commit: str, summary: str) -> dict[str, bytes]:
 
 
 def conclusion() -> str:
-    """Return the comparison's summary, nothing if metrics/comparison.json is missing or not whole."""
+    """Return the comparison's summary; "" if metrics/comparison.json is missing or incomplete."""
     with suppress(console.UserError, KeyError, TypeError):
         return " ".join(read_json(Path("metrics/comparison.json"))["summary"])
     return ""
 
 
 def page(specifications: dict[str, dict], summary: str) -> str:
-    """Return one HTML page with each specification as an interactive plot; it loads nothing else."""
+    """Return one self-contained HTML page with each specification as an interactive plot."""
     template = Path(".dvc/plots/page.html").read_text(encoding="utf-8")
     content = json.dumps({"summary": summary, "plots": specifications})
     content = content.replace("<", "\\u003c")  # no end of the script
@@ -80,7 +81,7 @@ def page(specifications: dict[str, dict], summary: str) -> str:
 
 
 def draw(specifications: dict[str, dict]) -> dict[str, bytes]:
-    """Return each specification as a PNG picture on white, so that it can be read on a dark page too."""
+    """Return each specification as a PNG picture, on white so that it is readable on a dark page too."""
     frame = {"background": "white", "padding": 12}
     return {
         name: vl_convert.vegalite_to_png(specification | frame, vl_version=_VEGA_LITE, scale=1.5)
@@ -89,7 +90,7 @@ def draw(specifications: dict[str, dict]) -> dict[str, bytes]:
 
 
 def _without_names_of_revisions(part: object) -> None:
-    """Remove the legend or header of `rev` anywhere in a specification: noise where there is one revision."""
+    """Remove the legend or header of `rev` anywhere in a specification, which has one revision only."""
     items = part.items() if isinstance(part, dict) else enumerate(part) if isinstance(part, list) else ()
     for key, value in items:
         if key in ("strokeDash", "facet") and isinstance(value, dict) and value.get("field") == "rev":

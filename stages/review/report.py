@@ -1,4 +1,4 @@
-"""What a change did to the metrics, for a pull request's reviewer; nothing is trained or checked out."""
+"""Reports how a change affects the metrics, for the reviewer of a pull request. It trains nothing."""
 
 import argparse
 import fnmatch
@@ -16,7 +16,7 @@ from stages.review import pictures
 from stages.review.commands import dvc, out_of_date, resolve, run
 
 # The metrics to decide by, in order: file and key -> whether more (1) or less (-1) is better, or why neither.
-# `*` is any name, of a hyperparameter or the score; all other metrics are folded away, with no direction.
+# `*` is the name of a hyperparameter or of the score. All other metrics are folded, without a direction.
 HEADLINES: dict[str, int | str] = {
     "comparison.verdict": 1,
     "comparison.superior": 1,
@@ -33,7 +33,7 @@ HEADLINES: dict[str, int | str] = {
     "tune.score": "a smaller network may score less",
     "tune.failed_trials": -1,
 }
-# A param or metric whose change makes a headline say nothing -> which one, and why
+# If this param or metric changes, this headline cannot be compared, and why
 INCOMPARABLE = {
     "margin": ("comparison.verdict", "of another margin"),
     "objective": ("tune.best.score", "of another objective"),
@@ -51,7 +51,7 @@ ONE_LOOK = (
 
 @dataclass
 class Change:
-    """One param or metric: its file and key, what it was at BASE and what it is, None for nothing."""
+    """A changed param or metric: file, key, value before and now; None if it did not exist."""
 
     file: str
     key: str
@@ -60,27 +60,27 @@ class Change:
 
     @property
     def headline(self) -> str:
-        """Its key in `HEADLINES`, nothing for none."""
+        """Its key in `HEADLINES`, or ""."""
         name = f"{Path(self.file).stem}.{self.key}"
         return next((pattern for pattern in HEADLINES if fnmatch.fnmatchcase(name, pattern)), "")
 
     @property
     def figure(self) -> tuple[str, ...]:
-        """What it says, wherever it stands: the chosen network's figures are in several files and blocks."""
-        kinds = "mean|tuned|baseline"  # with std and candidates, equal numbers of two blocks may be chance
+        """Name and values, to find duplicates: figures of the chosen network are in several files."""
+        kinds = "mean|tuned|baseline"  # not std and candidates, which may be equal by chance
         name = re.sub(rf".*\.(?!({kinds}|std|candidates)$)|\.({kinds})$", "", self.key)
-        # What is `epoch` in one file is `epochs` in another
+        # `epoch` in one file is `epochs` in another
         return name.removesuffix("s"), shown(self.old), shown(self.new)
 
     @property
     def difference(self) -> float | None:
-        """How much more it is, None if it is no number."""
+        """The increase; None if it is not a number."""
         return self.new - self.old if {type(self.old), type(self.new)} <= {int, float} else None
 
     def meaning(self, directions: dict[str, int | str], error: float | None = None) -> str:
-        """Return `better`, `worse`, or why neither is said; nothing for a metric that is no headline.
+        """Return `better`, `worse`, or why neither can be said; "" for a metric that is not a headline.
 
-        With the metric's standard `error`, it says how many of these the difference is.
+        With the metric's standard `error`, the difference is also given in standard errors.
         """
         direction, more = directions.get(self.headline, ""), self.difference
         if direction and None in (self.old, self.new):
@@ -125,9 +125,9 @@ def main() -> None:
 
 
 def written(base: str | None, *, draw: bool, pictures_url: str | None) -> tuple[str, dict[str, bytes]]:
-    """Return the report against `base` as Markdown and, if it is to `draw` them, its pictures by file name.
+    """Return the report against `base` as Markdown and, if `draw` is set, its pictures by file name.
 
-    It shows the pictures, or links to `pictures_url`. What cannot be had is left out, with a note.
+    It shows the pictures, or links to `pictures_url`. Parts that fail are replaced by a note.
     """
     decided: list[str] = []
     notes: list[str] = []
@@ -165,7 +165,7 @@ def written(base: str | None, *, draw: bool, pictures_url: str | None) -> tuple[
 
 @contextmanager
 def noted(notes: list[str]) -> Iterator[None]:
-    """Turn a mistake inside the block into a note, so that the rest can still be said."""
+    """Turn an error inside the block into a note, so that the rest of the report is still written."""
     try:
         yield
     except (console.UserError, ValueError) as error:
@@ -173,7 +173,7 @@ def noted(notes: list[str]) -> Iterator[None]:
 
 
 def refuse_conflicts() -> None:
-    """Raise UserError for the files in which a merge left both sides: there is nothing to report on."""
+    """Raise UserError if files have conflict markers of a merge."""
     names = ("params.yaml", "dvc.yaml", "pyproject.toml", "dvc.lock")
     files = [*map(Path, names), *sorted(Path("metrics").rglob("*.*"))]
     torn = [str(file) for file in files if file.is_file() and b"\n<<<<<<< " in b"\n" + file.read_bytes()]
@@ -184,7 +184,7 @@ def refuse_conflicts() -> None:
 
 
 def scores(compared: dict, tune: dict) -> Iterator[str]:
-    """Yield the scores that decide: on the test examples, and in the search; UserError if there are none."""
+    """Yield a line on the test scores and one on the scores in the search; UserError if they are missing."""
     try:
         for name in fnmatch.filter(compared, "test_*"):
             score = compared[name]
@@ -204,20 +204,20 @@ def scores(compared: dict, tune: dict) -> Iterator[str]:
 
 
 def changes(commit: str) -> Iterator[list[Change]]:
-    """Yield params and metrics that `dvc exp diff` finds changed from `commit` to the working tree."""
+    """Yield the changed params, then the changed metrics, from `commit` to the working tree."""
     differences = json.loads(dvc("exp", "diff", commit, "--json"))
     for kind in ("params", "metrics"):
         yield [
             Change(file, key, values.get("old"), values.get("new"))
             for file, keys in sorted(differences[kind].items())
-            for key, values in sorted(keys.items())  # DVC's own order is another in each run
+            for key, values in sorted(keys.items())  # DVC's order varies from run to run
         ]
 
 
 def tables(base: str, params: list[Change], metrics: list[Change], tune: dict | None = None) -> Iterator[str]:
-    """Yield what changed against `base`: params, headlines and, folded, other metrics; each figure once.
+    """Yield tables of what changed against `base`: params, headlines, and other metrics folded.
 
-    `tune` is what tune.json holds now.
+    Each figure is shown once. `tune` is the present content of tune.json.
     """
     tune = tune or {}
     objective, error = tune.get("objective"), tune.get("best", {}).get("standard_error")
@@ -253,7 +253,7 @@ def tables(base: str, params: list[Change], metrics: list[Change], tune: dict | 
 
 
 def shown(value: object, sign: str = "") -> str:
-    """Return a value for people: numbers with at most five digits after the point, small ones with three."""
+    """Return a value as text; numbers have at most five decimals, small ones three significant digits."""
     if isinstance(value, float) and 0 < abs(value) < 0.0001:
         return f"{value:{sign}.3g}"
     if isinstance(value, int | float) and not isinstance(value, bool):
@@ -262,14 +262,14 @@ def shown(value: object, sign: str = "") -> str:
 
 
 def escaped(value: str) -> str:
-    """Return `value` as Markdown that shows it in one line; what is in backticks stays code."""
+    """Return `value` escaped as one line of Markdown; parts in backticks stay code."""
     meaningful = r"(`[^`]+`)|([\\`*<>\[\]&~|]|(?<![^\W_])_|_(?![^\W_]))"
     text = re.sub(meaningful, lambda match: match[1] or f"\\{match[2]}", " ".join(value.split()))
-    return text.replace("@", "&#64;")  # a name after it would be notified
+    return text.replace("@", "&#64;")  # else GitHub would notify the user of that name
 
 
 def code(value: str) -> str:
-    """Return `value` as code, where a name after @ notifies nobody; in HTML if backticks would break."""
+    """Return `value` as inline code, where @name notifies nobody; as HTML if backticks would not work."""
     value = " ".join(value.split())
     if re.search(r"[`|\\]", value):
         return f"<code>{re.sub(r'[^a-zA-Z0-9 ]', lambda match: f'&#{ord(match[0])};', value)}</code>"

@@ -1,7 +1,7 @@
-"""From a strategy's name to KerasTuner's oracle, which decides what to try next.
+"""KerasTuner's oracles, which decide what to try next, by the names of strategies.
 
-An oracle is used without KerasTuner's tuners: asked with `create_trial`, told with `update_trial` and
-`end_trial`. It keeps its state in memory and prints nothing.
+They are used without KerasTuner's tuners: `create_trial` asks for a trial, `update_trial` and `end_trial`
+report its result. They keep their state in memory and print nothing.
 """
 
 import math
@@ -39,7 +39,7 @@ def create(tune: Tune, seed: int) -> keras_tuner.Oracle:
 
 
 def only_random(oracle: keras_tuner.Oracle, tune: Tune) -> str | None:
-    """Return a note if a Bayesian search ends before the first trial that learns from others; else None."""
+    """Return a note if all trials of a Bayesian search are drawn at random; else None."""
     if not isinstance(oracle, keras_tuner.oracles.BayesianOptimizationOracle):
         return None
     initial = oracle.num_initial_points or 3 * len(oracle.hyperparameters.space)  # as KerasTuner counts
@@ -53,7 +53,7 @@ def only_random(oracle: keras_tuner.Oracle, tune: Tune) -> str | None:
 
 
 class _GridSearchOracle(keras_tuner.oracles.GridSearchOracle):
-    """KerasTuner's waits for a trial's end for new hyperparameters in it. Here are none: all run at once."""
+    """Asks for the whole grid at once. KerasTuner's waits for each trial, which could add hyperparameters."""
 
     def populate_space(self, trial_id):
         response = super().populate_space(trial_id)
@@ -65,7 +65,7 @@ class _GridSearchOracle(keras_tuner.oracles.GridSearchOracle):
 def search_space(space: dict[str, Dimension]) -> keras_tuner.HyperParameters:
     """Return `tune.space` as KerasTuner's `HyperParameters`; UserError if one of them can never be active.
 
-    They are made from configurations, since a `conditional_scope` cannot have two parents side by side.
+    They are built from configurations, since a `conditional_scope` cannot express two independent parents.
     """
     hyperparameters = keras_tuner.HyperParameters()
     for name, dimension in space.items():
@@ -88,7 +88,7 @@ def search_space(space: dict[str, Dimension]) -> keras_tuner.HyperParameters:
 
 
 def _conditions(name: str, space: dict[str, Dimension]) -> dict[str, list]:
-    """The values of others with which `name` is active, those of a parent's parents first."""
+    """The values of other hyperparameters for which `name` is active; ancestors come first."""
     conditions: dict[str, list] = {}
     for parent, active in space[name].when.items():
         for ancestor, values in (_conditions(parent, space) | {parent: active}).items():
@@ -97,14 +97,14 @@ def _conditions(name: str, space: dict[str, Dimension]) -> dict[str, list]:
 
 
 def _slack(dimension) -> float:
-    """What a linear dimension with a step is wider on each side: KerasTuner uses //, and 0.3 // 0.1 is 2."""
+    """How much to widen a linear range with a step, since KerasTuner counts steps by //: 0.3 // 0.1 is 2."""
     return 1e-9 * dimension.step if dimension.step and dimension.sampling == "linear" else 0.0
 
 
 def values(trial: keras_tuner.engine.trial.Trial) -> dict[str, object]:
-    """Return the active hyperparameters that `trial` asks for; floats with 10 digits, so that 3 * 0.1 is 0.3.
+    """Return the active hyperparameters of `trial`; floats are rounded to 10 digits, so that 3 * 0.1 is 0.3.
 
-    On a log scale KerasTuner may ask for an integer as a float, or for one above the highest.
+    On a log scale, KerasTuner may return an integer as a float, or one above the maximum; both are corrected.
     """
     hyperparameters: dict[str, object] = {}
     for dimension in filter(trial.hyperparameters.is_active, trial.hyperparameters.space):
@@ -118,5 +118,5 @@ def values(trial: keras_tuner.engine.trial.Trial) -> dict[str, object]:
 
 
 def epochs(trial: keras_tuner.engine.trial.Trial, max_epochs: int) -> int:
-    """Return the epoch to train `trial` to: what Hyperband grants it, `max_epochs` with other oracles."""
+    """Return the epoch to train `trial` to: Hyperband's budget, or `max_epochs` with other oracles."""
     return trial.hyperparameters.values.get("tuner/epochs", max_epochs)

@@ -1,7 +1,7 @@
-"""What a trial comes to: which trainings it consists of, and the scores that follow from them.
+"""How a trial is scored: the trainings that it needs, and the scores that follow from them.
 
-`Holdout` scores on the validation split, `CrossValidation` on folds. Both work on the training and the
-validation examples put one after the other, and name rows of them.
+`Holdout` scores on the validation examples, `CrossValidation` on folds. Both select rows of
+`splits.TRAINING`, which has the train and then the validation examples.
 """
 
 from collections.abc import Mapping
@@ -24,13 +24,13 @@ Rows = tuple[np.ndarray, np.ndarray]  # to train on, to score on
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a trial came to; means over its trainings.
+    """The result of a trial: means over its trainings.
 
     Attributes:
         scores: the validation score and loss.
         standard_error: of the objective.
         epochs: the epoch reached.
-        best_epoch: the epoch that the scores are of; the latest of its trainings' epochs if it has several.
+        best_epoch: the epoch at which it is scored; of several trainings, the latest such epoch.
         seconds_per_epoch: the median.
         parameters: how many numbers the network has.
         failure: why there are no scores; None if all is well.
@@ -49,8 +49,9 @@ class Evaluation:
 class Holdout:
     """Score on the validation examples, at the best epoch of each training.
 
-    Best is by `objective`, as in KerasTuner's `Tuner` with `executions_per_trial`. A trial has a training for
-    each of `seeds`. `subsets` has the one (rows to train on, rows to score on) by its name.
+    The best epoch is the one with the best `objective`, as in KerasTuner's `Tuner` with
+    `executions_per_trial`. A trial has a training for each of `seeds`. `subsets` has a single entry, (rows to
+    train on, rows to score on).
     """
 
     subsets: Mapping[str, Rows]
@@ -63,9 +64,9 @@ class Holdout:
         return 1 + int((np.argmin if self.objective == LOSS else np.argmax)(history[self.objective]))
 
     def standard_error(self, scores: list[dict[str, float]]) -> float:
-        """Return the mean score's standard error for other validation examples and, with several, seeds.
+        """Return the standard error of the mean score, over validation examples and, if several, over seeds.
 
-        With one seed, its luck is left out.
+        With a single seed, the variation between seeds is not in it.
         """
         of_examples = np.mean([score[f"{self.objective}_error"] ** 2 for score in scores])
         of_seeds = stats.sem([score[self.objective] for score in scores]) ** 2 if len(scores) > 1 else 0
@@ -108,9 +109,9 @@ def trainings(scoring: Scoring, hyperparameters: Mapping[str, object]) -> list[T
 
 
 def evaluate(scoring: Scoring, results: list[Checkpoint | str], epochs: int) -> Evaluation:
-    """Return what a trial of `epochs` epochs comes to, from its trainings' checkpoints or why they failed.
+    """Return the evaluation of a trial of `epochs` epochs from its trainings' checkpoints or failures.
 
-    Of a checkpoint that has more epochs, such as one that is from the store, only the first `epochs` count.
+    If a checkpoint has more epochs, as one from the store may, only the first `epochs` count.
     """
     checkpoints = []
     for result in results:
@@ -141,10 +142,10 @@ def evaluate(scoring: Scoring, results: list[Checkpoint | str], epochs: int) -> 
 
 
 def scoring_of(settings: Params) -> Scoring:
-    """Return how a trial is scored: for `sklearn` on folds, for other strategies on the validation examples.
+    """Return the scoring for `tune.strategy`: on folds for `sklearn`, else on the validation examples.
 
     Raises:
-        UserError: the score or the data do not allow what `tune` in params.yaml says.
+        UserError: the settings of `tune` do not fit the score or the data.
     """
     tune = settings.tune
     check_names(tune)
@@ -171,7 +172,7 @@ def scoring_of(settings: Params) -> Scoring:
 def folds(data: Split, count: int, seed: int) -> dict[str, Rows]:
     """Return (rows to train on, rows to score on) by the name of the fold, drawn with `seed`.
 
-    Folds are stratified for classes; with groups, each of these is in one fold.
+    Folds are stratified by class; a group is never divided between folds.
 
     Raises:
         UserError: a fold would have no examples, or the others none of a class.
@@ -188,7 +189,7 @@ def folds(data: Split, count: int, seed: int) -> dict[str, Rows]:
 
 
 def _most_folds(data: Split) -> int:
-    """How many folds there can be: no more than groups, or than examples of a class."""
+    """The largest number of folds: that of groups, or of examples of the rarest class."""
     if data.groups is not None:
         return len(np.unique(data.groups))
     return int(np.bincount(data.labels).min()) if data.classes else len(data.labels)

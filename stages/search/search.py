@@ -1,6 +1,6 @@
-"""Ask an oracle for every trial that can run now, evaluate them side by side, tell the results in order.
+"""Ask an oracle for every trial that can run now, evaluate them in parallel, tell it the results in order.
 
-What comes out depends on the oracle and the trainings alone, not on which of them ends first.
+The outcome depends on the oracle and the trainings alone, not on which training ends first.
 """
 
 import math
@@ -26,7 +26,7 @@ Report = Callable[["Trial"], None]
 
 @dataclass(frozen=True)
 class Trial:
-    """A line of the search: its number, what was tried, the epochs granted, and what it came to."""
+    """A trial: its number, its hyperparameters, its budget of epochs and its result."""
 
     number: int
     hyperparameters: dict[str, object]
@@ -42,12 +42,12 @@ def search(
     baseline: Mapping[str, object],
     report: Report = lambda trial: None,
 ) -> list[Trial]:
-    """Return the trial of the baseline, number 0, and those that `oracle` asks for, evaluated, in its order.
+    """Return the evaluated trials: number 0 of the baseline, then those that `oracle` asks for, in its order.
 
     Args:
-        run: a function that trains: see `runner.Runner.run`.
-        baseline: hyperparameters; those that are not in `tune.space` are in each trial. The oracle is not
-            told of their own trial.
+        run: trains, as `runner.Runner.run` does.
+        baseline: hyperparameters; those that are not in `tune.space` are the same in all trials. The oracle
+            does not get the result of trial 0.
         report: called with each trial as soon as it is done, in any order.
     """
     trials: list[Trial] = []
@@ -65,13 +65,13 @@ def search(
 
 
 def best(trials: list[Trial], objective: str) -> Trial | None:
-    """Return the best trial, the first of equals, as KerasTuner's `get_best_trials`; None if all failed."""
+    """Return the best trial, of equals the first, as KerasTuner's `get_best_trials`; None if all failed."""
     scored = (trial for trial in trials if not trial.evaluation.failure)
     return max(scored, key=lambda trial: goodness(trial, objective), default=None)
 
 
 def goodness(trial: Trial, objective: str) -> float:
-    """Return the score or, with the other sign, the loss of `trial`: more is better."""
+    """Return the objective of `trial`, negated if it is a loss, so that more is better."""
     score = trial.evaluation.scores[objective]
     return -score if objective == LOSS else score
 
@@ -81,10 +81,10 @@ def as_good(trials: list[Trial], objective: str, tolerance: float | None = None)
 
     Without `tolerance`: those whose objective is within one standard error of the best, the 1 SE rule
     (Breiman, Friedman, Olshen & Stone 1984, "Classification and Regression Trees", section 3.4.3). With it:
-    those whose validation score is at most so much below the best, whatever the objective; the `tolerance` of
-    caret (Kuhn 2008, "Building predictive models in R using the caret package"), absolute here.
+    those whose validation score is at most `tolerance` below the best, whatever the objective (as `tolerance`
+    of caret, Kuhn 2008, "Building predictive models in R using the caret package", but absolute).
 
-    Only trials of the largest budget take part: a score after two epochs says nothing against one after ten.
+    Only trials of the largest budget take part: scores after two and after ten epochs cannot be compared.
     """
     scored = [trial for trial in trials if not trial.evaluation.failure]
     largest = max((trial.budget for trial in scored), default=0)
@@ -128,7 +128,7 @@ def _ask(oracle: keras_tuner.Oracle, most: int | None) -> list[keras_tuner.engin
     batch: list[keras_tuner.engine.trial.Trial] = []
     while most is None or len(batch) < most:
         with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):  # of the Gaussian process
-            trial = oracle.create_trial(f"worker-{len(batch)}")  # a worker gets its running trial again
+            trial = oracle.create_trial(f"worker-{len(batch)}")  # a known name would get its trial again
         if trial.status != "RUNNING":
             break
         batch.append(trial)
@@ -140,7 +140,7 @@ def _tell(oracle: keras_tuner.Oracle, asked: keras_tuner.engine.trial.Trial, eva
     if evaluation.failure and not isinstance(oracle, keras_tuner.oracles.HyperbandOracle):
         asked.status, asked.message = "FAILED", evaluation.failure
     else:
-        if evaluation.failure:  # Hyperband would promote a good trial less for each that failed
+        if evaluation.failure:  # for each trial told as failed, Hyperband would promote a good one less
             score = -math.inf if objective.direction == "max" else math.inf
         oracle.update_trial(asked.trial_id, {objective.name: score})
         asked.status = "COMPLETED"
@@ -148,11 +148,11 @@ def _tell(oracle: keras_tuner.Oracle, asked: keras_tuner.engine.trial.Trial, eva
 
 
 def rehearse(tune: Tune, seed: int) -> tuple[list[int], int]:
-    """Return the budget of each trial that the search will ask for, and how many different epochs they need.
+    """Return the budget of each trial that the search will ask for, and how many epochs they need in all.
 
-    How many there are does not depend on how good they are: the oracle is told that all are equally good.
-    Which hyperparameters a Gaussian process asks for does, and they may come again: it is not rehearsed.
-    UserError if the space is too small.
+    The oracle runs with equal scores for all trials, since their number does not depend on scores. Epochs of
+    trials with the same hyperparameters count once. A Bayesian search is not rehearsed: its trials depend on
+    scores. UserError if the space is too small.
     """
     if isinstance(block := getattr(tune, tune.strategy), Bayesian):
         return [tune.max_epochs] * block.max_trials, tune.max_epochs * block.max_trials

@@ -20,22 +20,22 @@ from stages.search.scoring import Scoring, trainings
 from stages.search.search import Report, Trial, as_good, best, goodness, rehearse, search
 from stages.training.evaluation import LOSS, SCORE
 
-EDGE = 0.05  # of a range, from either end
+EDGE = 0.05  # share of a range at either end that counts as its edge
 TRIALS = "metrics/plots/trials.csv"
-FEWEST_SCORES = 5  # from which a hyperparameter's importance can be told
+FEWEST_SCORES = 5  # different scores that are needed to estimate importance
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Which trial the search takes, and why.
+    """The trial that the search chooses, and why.
 
     Attributes:
-        trial: the one that is taken.
-        reference: the best of those that the rule takes for as good.
+        trial: the chosen one.
+        reference: the best of those that `tune.selection` considers as good.
         top: the best of all.
-        by_rule: what each rule takes for as good, smallest first.
-        limit: how bad `tune.objective` may be for the rule to take a trial for as good as the reference; None
-            where the rule goes by another score.
+        by_rule: for each rule of selection, the trials that it considers as good, smallest first.
+        limit: the worst `tune.objective` that the rule considers as good as the reference; None if the rule
+            compares another score.
     """
 
     trial: Trial
@@ -45,14 +45,14 @@ class Choice:
     limit: float | None
 
     def roles(self, trial: Trial) -> str:
-        """Return what `trial` is in the choice, for trials.csv."""
+        """Return the roles of `trial` in the choice, for trials.csv."""
         baseline, reference, chosen = trial.number == 0, trial is self.reference, trial is self.trial
         roles = {"baseline": baseline, "best": reference, "chosen": chosen}
         return ", ".join(role for role, applies in roles.items() if applies)
 
 
 def choose(trials: list[Trial], tune: Tune) -> Choice:
-    """Return what `tune.selection` takes; UserError if all trials failed."""
+    """Return the choice by `tune.selection`; UserError if all trials failed."""
     objective = tune.objective
     top = best(trials, objective)
     if top is None:
@@ -66,7 +66,7 @@ def choose(trials: list[Trial], tune: Tune) -> Choice:
     good = by_rule[tune.selection]
     reference = max(good, key=lambda trial: (goodness(trial, objective), -trial.number))
     width = {
-        "tolerance": tune.tolerance if objective == SCORE else None,  # it is of that score
+        "tolerance": tune.tolerance if objective == SCORE else None,  # it refers to that score
         "one_standard_error": reference.evaluation.standard_error,
         "best": 0.0,
     }[tune.selection]
@@ -105,7 +105,7 @@ def space_rows(trials: list[Trial], chosen: Trial, tune: Tune) -> pd.DataFrame:
         {
             "trial": trial.number,
             "hyperparameter": dimension.name,
-            "value": str(value),  # no column of floats, in which 32 is 32.0
+            "value": str(value),  # in a column of floats, 32 would become 32.0
             "position": round(dimension.value_to_prob(value), 6),
             "least": str(tune.space[dimension.name].ends[0]),
             "greatest": str(tune.space[dimension.name].ends[1]),
@@ -125,11 +125,12 @@ def space_rows(trials: list[Trial], chosen: Trial, tune: Tune) -> pd.DataFrame:
 
 
 def with_importance(table: pd.DataFrame) -> pd.DataFrame:
-    """Return `table` with each hyperparameter's `importance`, and `r2` to trust it by; empty if there is one.
+    """Return `table` with each hyperparameter's `importance`, and `r2`, which tells how far to trust it.
 
-    The importance is a share: how much worse a random forest, grown on the trials of the full budget, guesses
-    their scores once the hyperparameter is shuffled (scikit-learn's `permutation_importance`), of the sum.
-    `r2` is the forest's R2 on trials that its trees have not seen. To it, a missing hyperparameter is -1.
+    A random forest predicts the scores of the trials of the full budget. The importance of a hyperparameter
+    is how much worse it predicts once that is shuffled (scikit-learn's `permutation_importance`), as a share
+    of the sum. `r2` is the forest's out-of-bag R2. An inactive hyperparameter is -1. Both are empty if there
+    is one hyperparameter only, or too few different scores.
     """
     full = table[table["budget"] == table["budget"].max()]
     positions = full.pivot(index="trial", columns="hyperparameter", values="position").fillna(-1)
@@ -145,7 +146,7 @@ def with_importance(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def brief(trial: Trial, tune: Tune) -> dict:
-    """Return what tune.json says of a trial that is worth comparing."""
+    """Return what tune.json has on one trial."""
     return {
         "trial": trial.number,
         "hyperparameters": {n: value for n, value in trial.hyperparameters.items() if n in tune.space},
@@ -157,16 +158,16 @@ def brief(trial: Trial, tune: Tune) -> dict:
 
 
 def shown_score(trial: Trial, tune: Tune) -> str:
-    """Return the score of `trial` with the digits that its standard error asks for."""
+    """Return the score of `trial` with as many digits as its standard error justifies."""
     digits = console.decimals(trial.evaluation.standard_error or 0.0)
     return f"{trial.evaluation.scores[tune.objective]:{digits}}"
 
 
 def reporter(bar: tqdm, count: int, tune: Tune) -> Report:
-    """Return a function that is called with each trial that is done, of `count`.
+    """Return a function to be called with each completed trial, of `count`.
 
-    It shows the best score in the bar and, without a terminal to draw it on, a line for the trial. It writes
-    the trials so far to metrics/plots/trials.csv, for those who look at plots while the search runs.
+    It shows the best score in the bar or, without a terminal, prints a line for the trial. It writes the
+    trials so far to metrics/plots/trials.csv, so that plots can be watched while the search runs.
     """
     trials: list[Trial] = []
 
@@ -216,7 +217,7 @@ def tune(settings: Params, scoring: Scoring, runner: Runner) -> None:
 
 
 def metrics(trials: list[Trial], choice: Choice, tune: Tune, runner: Runner, start: float) -> dict:
-    """Return what is in metrics/tune.json."""
+    """Return the content of metrics/tune.json."""
     chosen = choice.trial
     return {
         "strategy": tune.strategy,
@@ -236,7 +237,7 @@ def metrics(trials: list[Trial], choice: Choice, tune: Tune, runner: Runner, sta
 
 
 def reason(choice: Choice, tune: Tune) -> str:
-    """Return in words which trial is taken, and why."""
+    """Return in words which trial is chosen, and why."""
 
     def named(trial: Trial) -> str:
         searched = listed(brief(trial, tune)["hyperparameters"])
@@ -252,13 +253,13 @@ def reason(choice: Choice, tune: Tune) -> str:
 
 
 def edge(top: Trial, tune: Tune) -> str | None:
-    """Return a note if the best trial has a number at an end of its range, or near it; else None."""
+    """Return a note if a hyperparameter of the best trial is at or near an end of its range; else None."""
     at_end = []
     for dimension in oracles.search_space(tune.space).space:
         range_ = tune.space[dimension.name]
         if isinstance(range_, Range) and range_.min < range_.max and dimension.name in top.hyperparameters:
             value = top.hyperparameters[dimension.name]
-            # That of the baseline may be outside, such as 0 of a log scale
+            # The baseline's may be outside the range, such as 0 on a log scale
             position = dimension.value_to_prob(value) if range_.has(value) else 0.0
             if value in (range_.min, range_.max) or min(position, 1 - position) < EDGE:
                 at_end.append(f"{dimension.name} {value:.4g}")
@@ -267,13 +268,13 @@ def edge(top: Trial, tune: Tune) -> str | None:
 
 
 def doubt(choice: Choice, tune: Tune) -> str | None:
-    """Return a warning if a trial scores far better than the one that is taken; else None.
+    """Return a warning if a trial scores far better than the chosen one; else None.
 
-    It may be of a smaller budget, or of a better loss where the tolerance is of the score.
+    That trial may have a smaller budget, or a better loss while the tolerance refers to the score.
     """
     top, chosen = (trial.evaluation for trial in (choice.top, choice.trial))
     better = abs(top.scores[tune.objective] - chosen.scores[tune.objective])
-    tolerance = tune.tolerance if tune.objective == SCORE else 0.0  # it is of that score
+    tolerance = tune.tolerance if tune.objective == SCORE else 0.0  # it refers to that score
     if better <= 3 * (top.standard_error or 0.0) + tolerance:
         return None
     mend = "take another tune.selection, which goes by tune.objective"
