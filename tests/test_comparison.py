@@ -274,26 +274,29 @@ SOFTMAX = np.float32([[0.2, 0.5, 0.3], [0.6, 0.3, 0.1]])
 
 
 @pytest.mark.parametrize(
-    ("outputs", "labels", "classes", "expected"),
+    ("outputs", "labels", "expected"),
     [
-        (SOFTMAX, np.int32([1, 2]), 3, np.int32([1, 0])),
-        (np.float32([[0.4], [0.6]]), np.int32([1, 1]), 2, np.int32([0, 1])),
-        (np.float32([0.4, 0.6]), np.int32([1, 1]), 2, np.int32([0, 1])),
-        (np.float32([[1.5], [-2.5]]), np.float32([1, 2]), None, np.float32([1.5, -2.5])),
-        (np.float32([1.5, -2.5]), np.float32([1, 2]), None, np.float32([1.5, -2.5])),
-        (SOFTMAX, np.zeros((2, 3), np.float32), None, SOFTMAX),
-        (SOFTMAX, np.zeros((2, 3), np.int32), None, SOFTMAX),
-        (SOFTMAX, np.float32([1, 2]), None, np.float32([0.2, 0.6])),
-        (np.stack([SOFTMAX, SOFTMAX[::-1]]), np.int32([[0, 1], [1, 2]]), None, np.int32([[1, 0], [0, 1]])),
+        (SOFTMAX, np.int32([1, 2]), np.int32([1, 0])),
+        (np.float32([[0.4], [0.6]]), np.int32([1, 1]), np.int32([0, 1])),
+        (np.float32([0.4, 0.6]), np.int32([1, 1]), np.int32([0, 1])),
+        (np.float32([0.4, -0.6]), np.int32([1, 1]), np.int32([1, 0])),
+        (np.float32([[1.5], [-2.5]]), np.float32([1, 2]), np.float32([1.5, -2.5])),
+        (np.float32([1.5, -2.5]), np.float32([1, 2]), np.float32([1.5, -2.5])),
+        (SOFTMAX, np.zeros((2, 3), np.float32), SOFTMAX),
+        (SOFTMAX, np.zeros((2, 3), np.int32), np.int32([[0, 0, 0], [1, 0, 0]])),
+        (SOFTMAX, np.int32([[0, 1, 2], [1, 2, 3]]), SOFTMAX),
+        (SOFTMAX[..., None], np.ones((2, 3), np.int32), np.int32([[0, 0, 0], [1, 0, 0]])),
+        (SOFTMAX, np.float32([1, 2]), np.float32([0.2, 0.6])),
+        (np.stack([SOFTMAX, SOFTMAX[::-1]]), np.int32([[0, 1], [1, 2]]), np.int32([[1, 0], [0, 1]])),
     ],
     ids=[
-        *("softmax", "one sigmoid", "one sigmoid, flat", "a number", "a number, flat", "several numbers"),
-        *("several sigmoids", "a mean and its deviation", "tokens"),
+        *("softmax", "one sigmoid", "one sigmoid, flat", "logits", "a number", "a number, flat"),
+        *("several numbers", "several sigmoids", "counts", "a mask", "a mean and its deviation", "tokens"),
     ],
 )
-def test_what_a_network_predicts(outputs, labels, classes, expected):
+def test_what_a_network_predicts(outputs, labels, expected):
     """Of two networks, whose second answers the other way round."""
-    found = predicted(np.stack([outputs, outputs[::-1]]), labels, classes)
+    found = predicted(np.stack([outputs, outputs[::-1]]), labels)
     assert found.dtype == expected.dtype
     np.testing.assert_array_equal(found, np.stack([expected, expected[::-1]]))
 

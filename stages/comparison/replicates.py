@@ -48,8 +48,8 @@ def train_and_test(
     replicates = train_replicates(name, hyperparameters, epochs, settings, runner)
     checkpoints, tests = zip(*replicates, strict=True)
     scores = np.stack([test["scores"] for test in tests]).astype(np.float32)
-    labels, classes = splits.load(splits.TEST).labels, splits.load(splits.TRAINING).classes
-    predictions = predicted(np.stack([test["outputs"] for test in tests]), labels, classes)
+    outputs = np.stack([test["outputs"] for test in tests])
+    predictions = predicted(outputs, splits.load(splits.TEST).labels)
     folder = Path("data") / name
     save_model(folder / "model.keras", tests[0]["model"], tests[0]["unusable"])
     for file, array in (("predictions", predictions), ("scores", scores)):
@@ -106,16 +106,20 @@ def train_replicates(
     return [results[training] for training in trainings]
 
 
-def predicted(outputs: np.ndarray, labels: np.ndarray, classes: int | None) -> np.ndarray:
+def predicted(outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Return the predictions of `outputs` (networks, n, ...) for `labels` (n, ...).
 
-    These are classes, int32, if the network has an output for each class or one sigmoid for two classes.
-    Otherwise they are the outputs, only the first if an example has several for a single label.
+    These are classes, int32, if the network has an output for each class, or if labels are 0 and 1 and have
+    one output each, a sigmoid or a logit. Otherwise they are the outputs, the first if a label has several.
     """
-    if labels.dtype.kind != "f" and outputs.ndim > labels.ndim + 1 and outputs.shape[-1] > 1:
+    integers, several = labels.dtype.kind != "f", outputs.ndim > labels.ndim + 1
+    if integers and several and outputs.shape[-1] > 1:
         return outputs.argmax(-1).astype(np.int32)
-    first = outputs[..., 0] if outputs.ndim > labels.ndim + 1 else outputs
-    return (first > 0.5).astype(np.int32) if classes else first
+    first = outputs[..., 0] if several else outputs
+    if not integers or not np.isin(labels, (0, 1)).all():
+        return first
+    probabilities = first.min() >= 0 and first.max() <= 1
+    return (first > (0.5 if probabilities else 0)).astype(np.int32)
 
 
 def figures(checkpoints: Sequence[Checkpoint], scores: np.ndarray, losses: list[float], seed: int) -> dict:
