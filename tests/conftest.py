@@ -1,7 +1,7 @@
-"""A scratch copy of this repository, on small real data with a small budget, for tests of real commands.
+"""Scratch copies of this repository, with small real data and a small budget, for tests of real commands.
 
-All tests have the network and the score of tests/project in place of this repository's, so that they hold in
-a fork as they are.
+All tests use the network and the score of tests/project in place of this repository's, so that a fork does
+not have to change them.
 """
 
 import fcntl
@@ -32,7 +32,7 @@ from stages.base.files import WRITING
 from stages.compute import code
 
 ROOT = Path(__file__).parent.parent
-OWN = Path(__file__).parent / "project"  # what a project of the tests has in place of this repository's files
+OWN = Path(__file__).parent / "project"  # files that replace this repository's in the tests
 stages.training.__path__.insert(0, str(OWN / "stages/training"))  # for imports in the tests' own process
 ENVIRONMENT = {
     **os.environ,
@@ -49,12 +49,12 @@ QUEUED = {"random": 3, "bayesian": 5}  # strategies, and how many trials they ha
 
 
 def ran(output: str) -> list[str]:
-    """The stages that DVC says it ran."""
+    """The stages that DVC ran, according to its output."""
     return re.findall(r"Running stage '(\w+)'", output)
 
 
 class Project:
-    """A folder with this repository in it, and how to run commands there."""
+    """A copy of this repository in `folder`, with methods that run commands there."""
 
     def __init__(self, folder: Path):
         self.folder, self.environment = folder, dict(ENVIRONMENT)
@@ -118,7 +118,7 @@ class Project:
         return Project(folder)
 
     def outputs(self) -> dict[str, object]:
-        """Return all that the stages wrote, by path, without what the machine decides."""
+        """Return everything that the stages wrote, by path, without what depends on the machine."""
 
         def without_seconds(content: dict) -> dict:
             kept = {key: value for key, value in content.items() if "seconds" not in key}
@@ -139,13 +139,13 @@ class Project:
         return {name: decided(name, content) for name, content in files.items()}
 
     def files(self, *folders: str) -> dict[str, bytes]:
-        """Return the content of every file below `folders`, by path, but for what killed processes left."""
+        """Return the content of every file below `folders`, by path, without temporary files."""
         paths = [path for folder in folders for path in sorted((self.folder / folder).rglob("*"))]
         paths = [path for path in paths if path.is_file() and WRITING not in str(path)]
         return {str(path.relative_to(self.folder)): path.read_bytes() for path in paths}
 
 
-# The first of these needs what `reproduced` and `experimented` make, the next two do not
+# The first of these needs the fixtures `reproduced` and `experimented`, the next two do not
 LONGEST = [
     "report",
     "examples",
@@ -198,9 +198,10 @@ def make_project():
 
 @pytest.fixture(scope="session")
 def made_once(tmp_path_factory, worker_id):
-    """A function that returns a project for all processes that run tests. They leave its files as they are.
+    """A function that returns a project which all test processes share and must not change.
 
-    It takes a name, and what makes the project in a folder, in the first process, and returns its `output`.
+    It takes a name and a function that makes the project in a folder, which only the first process calls, and
+    which returns the project's `output`.
     """
 
     def get(name: str, make: Callable[[Path], str]) -> Project:
@@ -250,7 +251,7 @@ def experimented(reproduced, made_once, elsewhere) -> Project:
             "start",
             "--jobs",
             "2",
-        ]  # its output would be held open by the workers that it leaves behind
+        ]  # the workers that it leaves behind would keep its output open
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         subprocess.run(start, cwd=folder, env=project.environment, check=True, **quiet)
         deadline = time.monotonic() + 240
@@ -275,7 +276,7 @@ def experimented(reproduced, made_once, elsewhere) -> Project:
 
 @pytest.fixture
 def project(reproduced, tmp_path, monkeypatch) -> Project:
-    """A copy of the reproduced project, for tests that change it; this process sends its code to workers."""
+    """A copy of the reproduced project, for tests that change it; workers get its code."""
     monkeypatch.setattr(code, "ROOT", tmp_path / "project")
     return reproduced.copy(tmp_path / "project")
 
@@ -291,7 +292,7 @@ def by_hand(tmp_path):
 
 @pytest.fixture(scope="session")
 def elsewhere(tmp_path_factory):
-    """Variables with which stages train on two workers that stay up, for tests of other things."""
+    """Environment variables that make stages train on two workers that stay up, to save time."""
     from searches import cluster_by_hand
 
     with cluster_by_hand(tmp_path_factory.mktemp("elsewhere")) as (address, _, start_worker):
@@ -302,7 +303,7 @@ def elsewhere(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def client(elsewhere):
-    """Of the same two workers, for what runs in the tests' own process."""
+    """A client of the same two workers, for stages that run in the tests' own process."""
     from stages.compute.cluster import connect
 
     with ExitStack() as stack:

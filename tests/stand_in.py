@@ -1,4 +1,4 @@
-"""A stand-in for Dask's client, for tests of what the client makes of what workers answer."""
+"""A stand-in for Dask's client, for tests of how a stage handles the workers' results."""
 
 import platform
 from collections.abc import Callable
@@ -9,10 +9,10 @@ ABOUT = {"device": "CPU", "takes_epochs": False}
 
 
 class DaskClient:
-    """Dask's client, as far as stages/compute knows it; each task that it is given ends at once.
+    """The part of Dask's client that stages/compute uses; each task is done as soon as it is submitted.
 
-    `answers` are the results of the jobs by their keys, and `abouts` those of the question for the workers'
-    device; the last of these is that of all further questions.
+    `answers` has the results of each job by its key, and `abouts` those of the tasks "about", of which the
+    last is used again and again.
     """
 
     id, status, cluster = "Client-a", "running", None

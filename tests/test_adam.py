@@ -8,14 +8,14 @@ from stages.training.backend import keras, tf
 
 
 class Halved(keras.optimizers.schedules.LearningRateSchedule):
-    """A schedule that has no configuration, as a fork may write it."""
+    """A schedule without `get_config`, as a fork may have."""
 
     def __call__(self, step):
         return 0.01 / (1 + tf.cast(step, tf.float32))
 
 
 def updated(dtype: str, learning_rate, *, fuse: bool) -> list[np.ndarray]:
-    """The variables of a network, and of its optimizer, after three updates by the same gradients."""
+    """The variables of a network and of its optimizer after three updates with fixed gradients."""
     keras.utils.set_random_seed(0)
     network = keras.Sequential([keras.Input((5,)), keras.layers.Dense(4), keras.layers.Dense(3, dtype=dtype)])
     optimizer = keras.optimizers.Adam(learning_rate)
@@ -34,7 +34,7 @@ def updated(dtype: str, learning_rate, *, fuse: bool) -> list[np.ndarray]:
 @pytest.mark.parametrize(
     "learning_rate", [0.01, Halved(), lambda: 0.01], ids=["number", "schedule", "function"]
 )
-def test_it_is_kerass_adam(dtype, tolerance, learning_rate):
+def test_updates_are_those_of_kerass_adam(dtype, tolerance, learning_rate):
     fused, own = (updated(dtype, learning_rate, fuse=fuse) for fuse in (True, False))
     for first, second in zip(fused, own, strict=True):
         np.testing.assert_allclose(first, second, rtol=tolerance, atol=1e-6 if dtype != "bfloat16" else 1e-2)

@@ -16,7 +16,7 @@ from stages.training.backend import keras, tf
 from stages.training.network import Subset
 from stages.training.trainer import Trainer
 
-N = 300  # examples, more than are checked
+N = 300  # examples, more than `_CHECKED`
 RNG = np.random.default_rng(0)
 INPUTS = RNG.random((N, 4), np.float32)
 IMAGES = RNG.integers(0, 256, (N, 6, 6, 3)).astype(np.uint8)
@@ -50,7 +50,7 @@ def two_outputs() -> keras.Model:
 
 
 class Smoothed(keras.losses.Loss):
-    """A loss of this test's own."""
+    """A loss that is not Keras's."""
 
     def call(self, labels, outputs):
         hot = 0.9 * keras.ops.one_hot(keras.ops.cast(labels, "int32"), outputs.shape[-1]) + 0.1 / 3
@@ -58,7 +58,7 @@ class Smoothed(keras.losses.Loss):
 
 
 class Own(keras.Model):
-    """A network that has no shape before it is called."""
+    """A network whose shapes are unknown before it is called."""
 
     def __init__(self, outputs):
         super().__init__()
@@ -118,14 +118,14 @@ ACCEPTED = {
 
 @pytest.fixture
 def any_score(monkeypatch):
-    """A score that takes all labels and outputs."""
+    """A score that accepts any labels and outputs."""
     monkeypatch.setattr(evaluation, "score", lambda labels, outputs: np.zeros(len(labels)))
 
 
 @pytest.mark.usefixtures("any_score")
 @pytest.mark.parametrize("kind", ACCEPTED)
 def test_each_kind_of_network_is_trained_and_evaluated_as_keras_does(kind):
-    """The loss of one epoch and of the trained network, and the outputs."""
+    """Compare the loss of an epoch, the loss of the trained network, and its outputs."""
     make, *arrays = ACCEPTED[kind]
     data = Split(*arrays)
     made, subset = make(), Subset.of(data)
@@ -148,8 +148,8 @@ def test_each_kind_of_network_is_trained_and_evaluated_as_keras_does(kind):
 
 
 @pytest.mark.usefixtures("any_score")
-def test_the_standard_error_of_a_loss_is_that_of_each_examples_loss():
-    """Also of one sigmoid whose labels are (n,) and whose loss is a bare function."""
+def test_the_standard_error_of_a_loss_is_that_of_the_mean_of_the_examples_losses():
+    """Even with a sigmoid output (n, 1), labels (n,) and a plain function as the loss."""
     own_loss = keras.losses.BinaryCrossentropy(reduction=None)
     for loss in (BCE, own_loss.__class__()):
         made = dense(1, loss, "sigmoid")
@@ -160,7 +160,7 @@ def test_the_standard_error_of_a_loss_is_that_of_each_examples_loss():
         assert error == pytest.approx(losses.std(ddof=1) / math.sqrt(N), rel=1e-5)
 
 
-def test_each_example_counts_the_same_in_a_loss_whatever_the_sizes_of_batches():
+def test_each_example_has_the_same_weight_in_the_loss_whatever_the_batch_sizes():
     """The second batch is smaller, and its losses are larger."""
     size = network.EVALUATION_BATCH + 100
     inputs = np.random.default_rng(1).random((size, 4), np.float32)
@@ -203,8 +203,8 @@ BOTH = "outputs of shape (256, {}) and labels of shape (256{})"
     [
         (two_outputs, NUMBERS, "for 256 examples the network returns dict; it should be one array of shape"),
         (lambda: dense(3, "mse"), NUMBERS, f"the loss .*{BOTH.format(3, ',')}"),
-        (lambda: dense(1, "mse"), SEVERAL, f"would repeat labels or .*{BOTH.format(1, ', 12')}"),
-        (lambda: dense(3, "mse"), NUMBERS[:, None], f"would repeat labels .*{BOTH.format(3, ', 1')}"),
+        (lambda: dense(1, "mse"), SEVERAL, f"would broadcast labels or .*{BOTH.format(1, ', 12')}"),
+        (lambda: dense(3, "mse"), NUMBERS[:, None], f"would broadcast labels .*{BOTH.format(3, ', 1')}"),
         (lambda: dense(1, BCE, "sigmoid"), LABELS, f"the loss .*{BOTH.format(1, ', 12')}"),
         (lambda: dense(2, CCE, "softmax"), CLASSES, f".*{BOTH.format(2, ',')}"),
         (lambda: dense(1, BCE, "sigmoid"), CLASSES, f"classes up to 2, too many for {BOTH.format(1, ',')}"),
@@ -231,12 +231,12 @@ BOTH = "outputs of shape (256, {}) and labels of shape (256{})"
         (
             lambda: dense(1, keras.losses.MeanSquaredError(reduction="sum")),
             NUMBERS,
-            "the loss has reduction sum; leave that out",
+            "the loss has reduction sum; remove that",
         ),
     ],
 )
 def test_what_does_not_fit_is_one_line(make, labels, said):
-    """Class labels are looked at in all examples, not only in the batch."""
+    """Class labels are checked in all examples, not only in those tried."""
     with pytest.raises(UserError) as error:
         network.check(make(), Subset.of(Split(INPUTS, labels)))
     message = str(error.value)
@@ -247,13 +247,13 @@ def test_what_does_not_fit_is_one_line(make, labels, said):
 
 @pytest.mark.usefixtures("any_score")
 @pytest.mark.parametrize("loss", ["mse", "mae", "huber", "mape"])
-def test_a_loss_of_large_numbers_is_not_taken_for_one_of_nothing(loss):
+def test_a_loss_of_large_numbers_is_not_taken_for_a_constant(loss):
     """In float32, 1e10 and 1e10 + 1 are the same."""
     network.check(dense(1, loss), Subset.of(Split(INPUTS, 1e10 * (1 + NUMBERS))))
 
 
 @pytest.mark.usefixtures("any_score")
-def test_a_single_class_that_the_outputs_lack_is_found_wherever_it_is():
+def test_a_class_that_the_outputs_lack_is_found_in_any_row():
     labels = CLASSES.copy()
     labels[1] = 3  # which is not among the rows that are checked
     with pytest.raises(UserError, match="classes up to 3, too many for"):
@@ -285,7 +285,7 @@ def test_a_score_that_does_not_fit_is_one_line(monkeypatch, own_score, said):
 
 
 def test_a_score_of_the_whole_set_may_need_each_class(monkeypatch):
-    """Also one that a single example has, which is not among those that are tried."""
+    """Even a class of a single example, which is not among those tried."""
     score = partial(roc_auc_score, multi_class="ovr")
     monkeypatch.setattr(evaluation, "score", score)
     labels = np.where(CLASSES == 2, 0, CLASSES)
@@ -301,7 +301,7 @@ FOUR, IN_A = Split(INPUTS, CLASSES), Split({"a": INPUTS}, CLASSES)
 
 @pytest.fixture
 def use_build(monkeypatch):
-    """A function that has its argument build the networks."""
+    """A function that replaces `build` by its argument."""
     return lambda build: monkeypatch.setattr(model, "build", build)
 
 
@@ -327,7 +327,7 @@ def test_a_network_that_is_not_built_is_built_for_the_shapes_of_the_data(use_bui
 
 def test_a_network_that_is_not_built_gets_numbers_of_the_datas_type(use_build):
     class Rows(keras.Model):
-        """Takes rows of a table, by integers."""
+        """Looks up rows of a table by integer inputs."""
 
         def __init__(self):
             super().__init__()
@@ -392,12 +392,12 @@ def test_what_build_returns_is_a_compiled_model(use_build, made):
 
 
 def test_a_policy_of_model_py_holds_for_each_network(use_build, monkeypatch):
-    """Keras's `clear_session` takes it back."""
+    """Keras's `clear_session` resets it."""
     policies = []
 
     def build(shapes, outputs, hyperparameters):
         policies.append(keras.config.dtype_policy().name)
-        keras.config.set_dtype_policy("float64")  # of this network alone
+        keras.config.set_dtype_policy("float64")  # for this network alone
         return dense(outputs, CCE, "softmax", shapes)
 
     use_build(build)
@@ -411,7 +411,7 @@ def test_a_policy_of_model_py_holds_for_each_network(use_build, monkeypatch):
     assert policies == ["mixed_bfloat16"] * 2
 
 
-def test_a_loss_that_gives_labels_an_axis_for_quantiles_is_no_mistake():
+def test_a_loss_that_adds_an_axis_to_labels_is_no_mistake():
     def pinball(labels, outputs):
         if len(labels.shape) < len(outputs.shape):
             labels = keras.ops.expand_dims(labels, -1)
@@ -422,7 +422,7 @@ def test_a_loss_that_gives_labels_an_axis_for_quantiles_is_no_mistake():
 
 
 def test_large_inputs_are_evaluated_in_small_batches():
-    """A layer needs some multiple of their size as floats, whatever their own type."""
+    """The batch size depends on their size as floats, whatever their own type."""
     inputs = np.zeros((3, 1024, 1024, 5), np.uint8)
     made = keras.Sequential([keras.Input((1024, 1024, 5)), keras.layers.GlobalAveragePooling2D()])
     sizes = []

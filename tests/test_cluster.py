@@ -1,4 +1,4 @@
-"""The search on real Dask clusters: the same result whoever runs it."""
+"""The search on real Dask clusters: the result does not depend on the workers."""
 
 import json
 import re
@@ -31,7 +31,7 @@ from stages.compute.store import Store
 
 @pytest.fixture
 def no_cluster(monkeypatch):
-    """Dask cannot start a cluster here, and says so after the name of an object, in two lines."""
+    """Dask cannot start a cluster; its error has two lines and begins with an object."""
 
     def start(*_, **__):
         raise OSError("<Nanny: tls://127.0.0.1:1>: no\nloopback")
@@ -42,7 +42,7 @@ def no_cluster(monkeypatch):
 
 @pytest.mark.parametrize(("workers", "files"), [(2, 96), (None, 128)])
 @pytest.mark.parametrize("fewer", [1, 0])
-def test_so_many_workers_may_open_more_files_or_one_line_says_how_many(
+def test_the_limit_of_open_files_is_raised_for_the_workers_or_one_line_names_it(
     no_cluster, monkeypatch, workers, files, fewer
 ):
     def setrlimit(_, limits):
@@ -76,10 +76,10 @@ def test_a_long_name_of_the_temporary_folder_is_not_used(no_cluster, monkeypatch
     ("said", "reason"),
     [
         ("<Nanny>: ImportError: no AVX", ": ImportError: no AVX"),
-        ("<Nanny>: it died", ": they ended at once, perhaps for want of memory"),
+        ("<Nanny>: it died", ": they ended at once, perhaps out of memory"),
     ],
 )
-def test_only_a_worker_that_could_not_start_says_why(said, reason):
+def test_the_reason_is_that_of_a_worker_that_could_not_start(said, reason):
     def start():
         raise RuntimeError(said)
 
@@ -96,12 +96,12 @@ def test_only_a_worker_that_could_not_start_says_why(said, reason):
 
 @pytest.fixture
 def its_code(project):
-    """A function to add a line to what builds `project`'s network."""
+    """A function that adds a line to the end of `build` in `project`'s model.py."""
     model = project.folder / "stages/training/model.py"
 
     def add(line: str) -> None:
         arguments = "(shapes, outputs, hyperparameters)"
-        before = f"_build_{model.read_text().count('def build')}"  # it may be called again
+        before = f"_build_{model.read_text().count('def build')}"  # `add` may be called again
         lines = [
             f"{before} = build",
             f"def build{arguments}:",
@@ -113,8 +113,8 @@ def its_code(project):
     return add
 
 
-def test_workers_of_this_machine_have_no_memory_limit_and_obey_nobody_else(tmp_path, monkeypatch):
-    """The ports are open to all users of the machine."""
+def test_workers_of_this_machine_have_no_memory_limit_and_refuse_other_users(tmp_path, monkeypatch):
+    """All users of the machine can reach their ports."""
     monkeypatch.chdir(tmp_path)
     with connect(2) as client:
         client.wait_for_workers(2, timeout=60)
@@ -125,7 +125,7 @@ def test_workers_of_this_machine_have_no_memory_limit_and_obey_nobody_else(tmp_p
 
 
 def refuses_anyone(address: str) -> None:
-    """Assert that who has no certificate cannot connect."""
+    """Assert that a connection without a certificate is refused."""
     anyone = ssl.create_default_context()
     anyone.check_hostname, anyone.verify_mode = False, ssl.CERT_NONE
     there = address.removeprefix("tls://").rsplit(":", 1)
@@ -136,15 +136,15 @@ def refuses_anyone(address: str) -> None:
         anyone.wrap_socket(connection).recv(1)
 
 
-def test_a_large_checkpoint_goes_with_a_task_without_a_word(client):
-    """Dask warns of tasks of more than 10 MB."""
+def test_a_large_checkpoint_in_a_task_makes_no_warning(client):
+    """By default, Dask warns about tasks of more than 10 MB."""
     with warnings.catch_warnings(action="error"):
         assert client.submit(len, np.zeros(2**22)).result(60) == 2**22
 
 
 @pytest.fixture
 def another_keras(tmp_path) -> dict[str, str]:
-    """An environment in which Keras says that it has version 9.9."""
+    """An environment in which Keras appears to have version 9.9."""
     about = tmp_path / "packages/keras-9.9.dist-info/METADATA"
     about.parent.mkdir(parents=True)
     about.write_text("Metadata-Version: 2.1\nName: keras\nVersion: 9.9\n")
@@ -153,7 +153,7 @@ def another_keras(tmp_path) -> dict[str, str]:
 
 @pytest.fixture
 def another_python(tmp_path) -> dict[str, str]:
-    """An environment in which Dask says that Python has version 3.9."""
+    """An environment in which Dask reports Python 3.9."""
     (tmp_path / "packages").mkdir()
     (tmp_path / "packages/sitecustomize.py").write_text(
         "import sys, types, distributed.versions\ndistributed.versions.sys = "
@@ -204,17 +204,17 @@ def test_late_workers_with_other_versions_are_sent_away_and_the_search_goes_on(
 
 @pytest.mark.parametrize("error", ["ImportError", "OSError"])
 def test_a_worker_that_cannot_train_is_no_failed_trial(here, project, its_code, error):
-    """It is tried again, here without success, and ends the stage in one line that keeps what was there."""
+    """The task is retried, here in vain; then the stage ends with one line, and existing outputs are kept."""
     before = project.outputs()
     its_code(f"raise {error}('no')")
-    line = rf"^worker tcp://\S+: {error}: no, after 3 tries; mend or stop the worker; finished epochs"
+    line = rf"^worker tcp://\S+: {error}: no, after 3 tries; fix or stop the worker; finished epochs"
     with pytest.raises(UserError, match=line + " are kept, .+$"):
         here("tune")
     assert project.outputs() == before
 
 
 def test_a_network_that_finds_no_memory_is_a_failed_trial(here, its_code):
-    """Else a search with one that is too large would never end."""
+    """Otherwise, a search with a network that is too large would never end."""
     its_code("raise MemoryError('no')")
     line = r"^all trials \(\d\) failed; the first: out of memory in 3 tries \(MemoryError: no\)$"
     with pytest.raises(UserError, match=line):
@@ -222,7 +222,7 @@ def test_a_network_that_finds_no_memory_is_a_failed_trial(here, its_code):
 
 
 def seconds_of_epochs(project) -> list[float]:
-    """Those of the one stored training: they tell one run of an epoch from another."""
+    """The times of the epochs of the only stored training, which show whether an epoch was run again."""
     store = Store(project.folder / "data/trials")
     (key,) = store.keys()
     checkpoint = store.load(key, arrays=False)
@@ -231,9 +231,9 @@ def seconds_of_epochs(project) -> list[float]:
 
 @pytest.fixture
 def long_training(project):
-    """The project with one training of 400 epochs to search, which has a checkpoint ten times a second.
+    """The project with a single training of 400 epochs to search, with a checkpoint ten times a second.
 
-    It is the baseline's trial, and the only other one.
+    The baseline's trial and the only other trial share this training.
     """
     project.empty_store()
     project.update_params(
@@ -284,7 +284,7 @@ def test_a_search_that_is_interrupted_frees_its_workers(long_training, by_hand):
         assert time.monotonic() < deadline
 
 
-def test_what_a_killed_search_left_on_workers_goes_with_the_next_and_what_has_ended_leaves_nothing(
+def test_a_search_removes_what_a_killed_one_left_on_workers_and_leaves_nothing_itself(
     long_training, by_hand, monkeypatch
 ):
     long_training.update_params({"tune": {"max_epochs": 10_000}})
@@ -328,7 +328,7 @@ def test_a_scheduler_that_dies_is_one_line_and_keeps_what_is_finished(here, proj
     assert ", 0 of them" not in here("tune")
 
 
-def test_a_mistake_is_said_at_once_also_where_workers_are_waited_for(project, by_hand, monkeypatch):
+def test_a_mistake_is_reported_before_workers_are_waited_for(project, by_hand, monkeypatch):
     address, _, _ = by_hand
     project.update_params({"tune": {"objective": "val_f1"}})
     monkeypatch.chdir(project.folder)
@@ -338,11 +338,11 @@ def test_a_mistake_is_said_at_once_also_where_workers_are_waited_for(project, by
         pytest.raises(UserError, match=r"tune\.objective in params.yaml is val_f1"),
     ):
         stages.tune.main()
-    assert time.monotonic() - began < 20  # a third of what it would wait
+    assert time.monotonic() - began < 20  # a third of the time that it would wait
 
 
 def test_a_trial_that_fails_is_recorded_and_the_others_go_on(here, project, its_code):
-    """The first trains, the second's loss overflows, the third and the baseline, which it is, raise."""
+    """The first trains, the loss of the second overflows; the third, which is the baseline too, raises."""
     overflow = "network.compile(keras.optimizers.SGD(1e30), loss=network.loss)"
     its_code(f"if hyperparameters.units == 32: {overflow}")
     its_code("if hyperparameters.units == 512: raise ValueError('too\\nwide')")
@@ -372,7 +372,7 @@ def test_a_scheduler_that_cannot_be_reached_is_one_line(project, monkeypatch, ad
     before = project.outputs()
     monkeypatch.chdir(project.folder)
     monkeypatch.setattr("stages.compute.cluster.CONNECT_TIMEOUT", 2)
-    with socket.create_server(("127.0.0.1", 0)) as silent:  # it takes connections and says nothing
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts connections and never answers
         address = address.replace("silent", f"tcp://127.0.0.1:{silent.getsockname()[1]}")
         line = f"^DASK_SCHEDULER_ADDRESS is {address}, but no scheduler answers there within 2 s.*$"
         with dask.config.set({"scheduler-address": address}), pytest.raises(UserError, match=line):

@@ -1,4 +1,4 @@
-"""Which files decide what a training comes to, in a small repository of its own."""
+"""Which files determine the result of a training, in a small repository made for these tests."""
 
 import pytest
 
@@ -10,21 +10,21 @@ FILES = {
     "stages/__init__.py": "",
     "stages/base/__init__.py": "",
     "stages/base/gain.py": "GAIN = 1",
-    "stages/base/other.py": "no Python, and nobody imports it",
+    "stages/base/other.py": "not Python, and not imported",
     "stages/training/__init__.py": "",
     "stages/compute/__init__.py": "",
     "stages/compute/worker.py": "def later():\n    from stages.base import gain",
-    "stages/training/table.csv": "what a module reads",
-    "stages/training/model.py~": "what an editor leaves",
-    "stages/training/.model.py": "the same",
-    "stages/training/__pycache__/model.pyc": "what Python leaves",
+    "stages/training/table.csv": "data that a module reads",
+    "stages/training/model.py~": "an editor's backup",
+    "stages/training/.model.py": "an editor's hidden file",
+    "stages/training/__pycache__/model.pyc": "bytecode",
 }
 DECIDE = {*(name for name in FILES if name.startswith("stages/") and "model" not in name)}
 
 
 @pytest.fixture
 def repository(tmp_path, monkeypatch):
-    """A folder with `FILES`, which this process takes for the repository."""
+    """A folder with `FILES`, which stands in for the repository."""
     monkeypatch.setattr(code, "ROOT", tmp_path)
     for name, content in FILES.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -32,7 +32,7 @@ def repository(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_what_decides_a_training_are_its_folder_and_what_that_imports(repository):
+def test_the_code_of_a_training_is_its_folder_and_what_the_worker_imports(repository):
     files = {name: FILES[name].encode() for name in DECIDE - {"stages/base/other.py"}}
     assert code.training_code() == files
     assert code.digest(files) == code.digest(dict(sorted(files.items(), reverse=True)))
@@ -45,7 +45,7 @@ def test_what_decides_a_training_are_its_folder_and_what_that_imports(repository
         (
             "dvc.yaml",
             "stages: {tune: {deps: [stages/training, stages/compute, stages/base/gain]}}",
-            r"stages/base/\w+\.py decides what a training comes to, but tune in dvc\.yaml does not depend .+",
+            r"stages/base/\w+\.py determines the result of a training, but tune in dvc\.yaml does not .+",
         ),
         ("stages/training/table.py", "def (", r"stages/training/table\.py is not valid Python: .+, line 1"),
         (
@@ -63,8 +63,8 @@ def test_a_repository_from_which_nothing_can_be_trained_is_one_line(repository, 
         code.training_code()
 
 
-def test_another_threads_imports_do_not_end_the_look_at_imports(repository, monkeypatch):
-    """Python's `modulefinder` clears caches in a loop over a table that each import may add to."""
+def test_imports_in_another_thread_do_not_break_the_search_for_files(repository, monkeypatch):
+    """Python's `modulefinder` iterates over a cache to which an import in another thread may add."""
     interrupted = []
 
     def import_hook(finder, *arguments, **options):

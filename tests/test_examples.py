@@ -134,19 +134,20 @@ def test_an_experiment_and_its_report_where_labels_are_numbers(example, whole):
 
 
 def test_a_change_of_its_data_is_seen_and_what_is_wrong_is_named(example):
-    """A value that is missing, or a file that is no image."""
+    """A value that is missing, or a file that is not an image."""
     (path,) = (example.folder / "examples" / example.name).glob("data.*")
     before, prepared = example.files("data/prepared"), example.metrics("prepare")
     if example.name == "images":
         with zipfile.ZipFile(path, "a") as archive:
             archive.writestr("train/coat/broken.png", b"")
-        error = r"data/raw/clothes/\w+/train/coat/broken\.png is no image \(.*\); remove it from the folder"
+        broken = r"data/raw/clothes/\w+/train/coat/broken\.png"
+        error = rf"{broken} is not an image \(.*\); remove it from the folder"
     else:
         lines = path.read_text().splitlines()
         path.write_text("\n".join([lines[0], "," + lines[1].partition(",")[2], *lines[2:]]) + "\n")
         rows = sum(prepared[f"{part}_examples"] for part in ("train", "validation", "test"))
         what = f"{path.name}: column {lines[0].partition(',')[0]} has no value in 1 of {rows} rows"
-        error = f"examples/{example.name}/{what}; mend the file, or leave out the column or those rows"
+        error = f"examples/{example.name}/{what}; fix the file, or leave out the column or those rows"
     assert f"modified:           {path.relative_to(example.folder)}" in example.dvc("status", "prepare")
     done = example.stage("prepare", check=False)
     assert done.returncode == 1

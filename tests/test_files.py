@@ -23,7 +23,7 @@ def test_a_writer_that_fails_leaves_what_was_there(tmp_path):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("[1, 2]", r"is damaged \(a list in place of names and values\); delete it and run `dvc repro`"),
+        ("[1, 2]", r"is damaged \(a list in place of a JSON object\); delete it and run `dvc repro`"),
         ("{", r"is damaged \(.+\); delete it and run `dvc repro`"),
         (None, "is missing; `dvc repro` makes it"),
     ],
@@ -37,7 +37,7 @@ def test_a_file_that_cannot_be_used_is_one_line(tmp_path, content, said):
 
 
 def test_a_disk_that_is_full_is_one_line_and_leaves_what_was_there(tmp_path):
-    """The limit of a file's size stands in for a full disk: root may write anywhere else."""
+    """A limit on file size stands in for a full disk: root, who may run the tests, can write anywhere."""
     write_json(tmp_path / "metrics.json", {"units": 512})
     for write in (
         "write_json(path, {'a': 'x' * 10**6})",
@@ -58,7 +58,7 @@ def test_a_disk_that_is_full_is_one_line_and_leaves_what_was_there(tmp_path):
     assert json.loads((tmp_path / "metrics.json").read_text()) == {"units": 512}
 
 
-def test_who_reads_the_first_lines_only_sees_no_traceback():
+def test_a_reader_of_the_first_lines_only_sees_no_traceback():
     code = "from stages.base import console; console.run(lambda: print('line\\n' * 100_000))"
     pipe = ["bash", "-c", 'set -o pipefail; "$@" | head -1', "bash", sys.executable, "-c", code]
     done = subprocess.run(pipe, capture_output=True, text=True)

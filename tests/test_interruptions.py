@@ -1,4 +1,4 @@
-"""The search killed, interrupted, and with workers that die: it goes on to the same result."""
+"""A search that is killed, interrupted or loses workers resumes and has the same result."""
 
 import os
 import re
@@ -19,9 +19,10 @@ from stages.search.tuning import TRIALS
 
 
 def test_killed_interrupted_and_with_a_dead_worker_the_search_goes_on_to_the_same_result(project):
-    """With three workers at first, which is another number than that of the cores.
+    """It begins with three workers, not one per core.
 
-    Dask's settings for a cluster with certificates do not matter here, nor does Keras's for another backend.
+    Dask's settings for a cluster with certificates have no effect here, nor has a setting for another backend
+    of Keras.
     """
     expected, params = project.outputs(), (project.folder / "params.yaml").read_text()
     project.empty_store()
@@ -54,7 +55,7 @@ def test_killed_interrupted_and_with_a_dead_worker_the_search_goes_on_to_the_sam
     assert "\ninterrupted; `dvc repro` goes on from here\n" in output
     assert "Traceback" not in output
     wait_until_gone(workers)
-    assert 1 <= len(pd.read_csv(trials)) < expected[TRIALS].count("\n") - 1  # those that were done
+    assert 1 <= len(pd.read_csv(trials)) < expected[TRIALS].count("\n") - 1  # the trials that were done
     project.dvc("plots", "show", TRIALS)
     output = project.run(*repro).stdout
     assert not output.endswith(", 0 of them from data/trials\n")
@@ -63,7 +64,7 @@ def test_killed_interrupted_and_with_a_dead_worker_the_search_goes_on_to_the_sam
 
 @pytest.mark.weekly
 def test_workers_that_die_again_and_again_change_nothing(here, project):
-    """Dask gives a task up that four workers died of."""
+    """Three may die, since Dask gives up a task only when four workers have died while running it."""
     budget = {"strategy": "random", "random": {"max_trials": 4}, "max_epochs": 40, "early_stopping": None}
     here("tune", {"runtime": {"workers": 1}, "tune": budget})
     expected = project.outputs()
@@ -86,7 +87,7 @@ def test_workers_that_die_again_and_again_change_nothing(here, project):
 
 
 def kill_at(project, units: int) -> None:
-    """Have the network of that many units kill its process."""
+    """Have building a network with that many units kill the process."""
     model = project.folder / "stages/training/model.py"
     arguments = "(shapes, outputs, hyperparameters)"
     lines = [
@@ -107,7 +108,7 @@ def test_a_network_that_kills_its_worker_is_a_failed_trial_and_the_others_go_on(
     tune = {"strategy": "grid", "max_epochs": 2, "space": space}
     project.update_params({"tune": tune, "baseline": {"units": 16}})
     done = project.stage("tune")
-    assert re.search(r"the worker died \d times while training it, as for want of memory", done.stdout), (
+    assert re.search(r"the worker died \d times while training it, perhaps out of memory", done.stdout), (
         done.stdout
     )
     trials = pd.read_csv(project.folder / "metrics/plots/trials.csv")[1:].set_index("units")
@@ -116,7 +117,7 @@ def test_a_network_that_kills_its_worker_is_a_failed_trial_and_the_others_go_on(
 
 
 def test_ctrl_c_while_workers_start_is_one_line(project):
-    """The process that they are forked from imports TensorFlow for seconds, and a terminal tells it too."""
+    """A terminal also sends SIGINT to the fork server, which takes seconds to import TensorFlow."""
     project.empty_store()
     for seconds in (0.3, 2):
         stage = start(project, "python", "-m", "stages.baseline")
@@ -130,18 +131,18 @@ def test_ctrl_c_while_workers_start_is_one_line(project):
 
 
 def test_a_package_that_only_the_network_needs_is_named(project):
-    """Workers of this machine have the packages of this machine: no other would have it."""
+    """All workers of this machine have the same packages, so trying another would not help."""
     path = project.folder / "stages/training/model.py"
     path.write_text(f"import not_installed\n{path.read_text()}")
     done = project.stage("baseline", check=False)
-    said = "ModuleNotFoundError: No module named 'not_installed'; install it, or mend the file"
+    said = "ModuleNotFoundError: No module named 'not_installed'; install it, or fix the file"
     assert (done.returncode, done.stdout.splitlines()[1:]) == (
         1,
         [f"error: stages/training/model.py, line 1: {said}"],
     )
 
 
-NO_MEMORY = r"(baseline: .+|no worker can start) .*for want of memory|there are no workers \(.+\)"
+NO_MEMORY = r"(baseline: .+|no worker can start)\b.*out of memory|there are no workers \(.+\)"
 
 
 @pytest.mark.weekly
@@ -168,9 +169,9 @@ def test_a_machine_that_cannot_start_workers_is_one_line(project, before, said):
 
 @pytest.mark.weekly
 def test_a_repository_in_any_folder_keeps_its_store_in_itself(reproduced, tmp_path):
-    """Also where its name has what separates URLs, and that of the temporary folder is long.
+    """Even if its name has a URL's separators, and the name of the temporary folder is long.
 
-    Slurm, Nix, Bazel and others have such: Unix sockets allow 107 bytes.
+    Slurm, Nix, Bazel and others have such long names, but the path of a Unix socket has at most 107 bytes.
     """
     project = reproduced.copy(tmp_path / "a::b")
     project.empty_store()
@@ -180,7 +181,7 @@ def test_a_repository_in_any_folder_keeps_its_store_in_itself(reproduced, tmp_pa
     assert len(list((project.folder / "data/trials").glob("*.npz"))) == 5
 
 
-def test_the_only_worker_that_goes_before_the_first_training_is_no_traceback(project, by_hand, monkeypatch):
+def test_losing_the_only_worker_before_the_first_training_is_one_line(project, by_hand, monkeypatch):
     project.empty_store()
     before = project.outputs()
     monkeypatch.setattr("stages.compute.workers.TIMEOUT", 2)
@@ -203,7 +204,7 @@ def test_the_only_worker_that_goes_before_the_first_training_is_no_traceback(pro
 
 @pytest.mark.weekly
 def test_a_worker_that_cannot_import_tensorflow_is_one_line(project, tmp_path):
-    """A process that dies at it, as with a wrong kind of processor, and one that raises."""
+    """The import raises, or ends the process, as on an unsupported CPU."""
     packages = tmp_path / "packages/tensorflow"
     packages.mkdir(parents=True)
     for code, said in (

@@ -1,4 +1,4 @@
-"""The network and the score of this repository: a fork with others replaces these tests."""
+"""The network and the score of this repository; a fork with its own replaces these tests."""
 
 import runpy
 from pathlib import Path
@@ -14,7 +14,7 @@ from stages.training import evaluation, network
 
 ROOT = Path(__file__).parent.parent
 BASELINE = load(ROOT / "params.yaml").baseline
-# Imports in the tests' process find those of tests/project
+# By path, since imports in the tests' process find the files of tests/project
 MODEL, SCORE = (
     SimpleNamespace(**runpy.run_path(str(ROOT / f"stages/training/{name}.py"))) for name in ("model", "score")
 )
@@ -44,7 +44,7 @@ def test_it_learns(digits):
     assert state.history[evaluation.SCORE][-1] > 0.8
 
 
-def test_dropout_is_drawn_while_training(digits):
+def test_dropout_is_active_in_training(digits):
     histories = [
         train({**BASELINE, "dropout": dropout}, digits[0], epochs=1, seed=1).history for dropout in (0.0, 0.2)
     ]
@@ -73,7 +73,7 @@ SOFTMAX = np.float32([[0.2, 0.5, 0.3], [0.6, 0.3, 0.1]])
         "several that look like a softmax",
     ],
 )
-def test_the_score_is_the_share_that_is_right_of_each_example(labels, outputs, right):
+def test_the_score_is_the_share_of_right_labels_of_each_example(labels, outputs, right):
     assert SCORE.score(np.int32(labels), np.float32(outputs)).tolist() == right
     assert SCORE.NAME == "accuracy"
 
@@ -88,7 +88,7 @@ def test_the_score_is_the_share_that_is_right_of_each_example(labels, outputs, r
     ],
     ids=["numbers", "-1 and 1", "logits", "counts"],
 )
-def test_what_is_no_accuracy_is_none(labels, outputs):
+def test_labels_and_outputs_that_are_no_classes_are_refused(labels, outputs):
     with pytest.raises(ValueError, match="accuracy is of labels 0, 1 and outputs from 0 to 1; for others"):
         SCORE.score(np.array(labels), np.float32(outputs))
 

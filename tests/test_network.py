@@ -1,4 +1,4 @@
-"""Clusters whose machines share nothing but a network: TLS, a cut cable."""
+"""Clusters whose machines share only a network: with TLS, and with a cut cable."""
 
 import os
 import re
@@ -32,7 +32,7 @@ def commands(section: str) -> str:
 
 
 def certificates(home: Path) -> dict[str, str]:
-    """Make certificates as docs/cluster.md says, in their own home; return the variables that name them."""
+    """Make certificates in `home` as in docs/cluster.md; return the variables that name them."""
     home.mkdir()
     script, environment = f"set -e\n{commands('TLS')}\nexec env -0", {**ENVIRONMENT, "HOME": str(home)}
     done = subprocess.run(["sh", "-c", script], env=environment, check=True, capture_output=True, text=True)
@@ -41,9 +41,9 @@ def certificates(home: Path) -> dict[str, str]:
 
 
 def test_a_cluster_with_tls_in_other_folders_writes_the_same_bytes(project, tmp_path):
-    """Its only worker vanishes, and another one comes later than Dask would wait for.
+    """Its only worker vanishes, and another one joins later than Dask would wait by default.
 
-    Each has more than 200 MB in memory, at which Dask is told here to pause workers.
+    Each uses more than 200 MB of memory, at which Dask is configured here to pause workers.
     """
     expected = project.outputs()
     project.empty_store()
@@ -104,7 +104,7 @@ def ip(*arguments: str) -> None:
 
 @pytest.fixture
 def machines():
-    """Network namespaces, by name; a switch in `here`, whose address is 10.77.0.1, connects them."""
+    """Network namespaces by name; a switch in `here`, at 10.77.0.1, connects them."""
     names = {name: f"{name}-{os.getpid()}" for name in ("here", "one", "two")}
     here, made = names["here"], []
     try:
@@ -142,7 +142,7 @@ def machines():
 
 
 def test_a_machine_whose_cable_is_cut_and_one_that_comes_late_change_nothing(project, machines, tmp_path):
-    """All that the first was doing is done by the second, once the connections to the first count as dead."""
+    """Once the connections to the first machine time out, the second does its tasks."""
     expected = project.outputs()
     project.empty_store()
     here, one, two = (("ip", "netns", "exec", machine) for machine in machines.values())

@@ -359,22 +359,22 @@ def test_the_baseline_has_a_hyperparameter_where_it_is_active(path, baseline):
         (
             {"layers": 1},
             {"layers": LAYERS, "width": {**WIDTH, "when": {"layer": [2]}}},
-            "tune.space.width.when has layer, but use one that stands above it: layers",
+            "tune.space.width.when has layer, but use one listed above it: layers",
         ),
         (
             {"layers": 1},
             {"width": {**WIDTH, "when": {"layers": [2]}}, "layers": LAYERS},
-            "tune.space.width.when has layers, but none stands above it",
+            "tune.space.width.when has layers, but none is listed above it",
         ),
         (
             {"width": 8},
             {"width": {**WIDTH, "when": {"width": [8]}}},
-            "tune.space.width.when has width, but none stands above it",
+            "tune.space.width.when has width, but none is listed above it",
         ),
         (
             {"layers": 1, "batch": 2},
             {"layers": {**LAYERS, "when": {"batch": [2]}}},
-            "tune.space.layers.when has batch, but none stands above it",
+            "tune.space.layers.when has batch, but none is listed above it",
         ),
         (
             {"layers": 1, "width": 8},

@@ -383,8 +383,8 @@ def test_what_decides_a_training_is_in_the_key_and_a_dependency_of_the_stages(pr
     with pytest.raises(UserError, match=r"imports from a folder without __init__\.py; add an empty one$"):
         code.training_code()
     (project.folder / "own/__init__.py").touch()
-    line = r"^own/\S+.py decides what a training comes to, but baseline in dvc.yaml does not depend"
-    with pytest.raises(UserError, match=line + " on it; move it .+$"):
+    line = r"^own/\S+.py determines the result of a training, but baseline in dvc.yaml does not"
+    with pytest.raises(UserError, match=line + " depend on it; move it .+$"):
         code.training_code()
     file.write_text("def build(:\n")
     with pytest.raises(UserError, match=rf"^stages/training/{imports}.py is not valid Python: .+, line 1$"):

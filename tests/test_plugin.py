@@ -1,4 +1,4 @@
-"""What a worker does with a stage's tasks, in the tests' own process: a stand-in is Dask's worker."""
+"""What a worker does with a stage's tasks, in the tests' own process, with a stand-in for Dask's worker."""
 
 import asyncio
 import pickle
@@ -13,7 +13,7 @@ import pytest
 from distributed import Reschedule
 
 from stages.compute import plugin
-from stages.compute.plugin import StagePlugin, call, unregister_abandoned, versions
+from stages.compute.plugin import StagePlugin, call, remove_orphans, versions
 
 TASKS = b"""
 class UserError(Exception):
@@ -39,7 +39,7 @@ Status = Enum("Status", ["running", "paused"])
 
 
 class Worker:
-    """Dask's worker, as far as the plugin knows it."""
+    """The part of Dask's worker that the plugin uses."""
 
     address = "tcp://worker"
 
@@ -80,7 +80,7 @@ def join(worker):
     return join
 
 
-def test_a_worker_says_its_device_and_trains(worker, join):
+def test_a_worker_reports_its_device_and_trains(worker, join):
     stage = join()
     assert (worker.status, worker.memory_manager.memory_pause_fraction) == (Status.running, False)
     assert not stage.session
@@ -90,7 +90,7 @@ def test_a_worker_says_its_device_and_trains(worker, join):
     assert (stage.arguments, worker.left) == (b"", [])
 
 
-def test_two_codes_on_one_worker_take_turns(worker, join):
+def test_stages_with_different_code_take_turns_on_a_worker(worker, join):
     join()
     join(name="stages-two", code={"tasks_of_a_test.py": TASKS.replace(b'job["key"]}', b"2}")}, digest="2")
     for name, result in (("stages-one", "a"), ("stages-two", 2), ("stages-one", "a")):
@@ -98,7 +98,7 @@ def test_two_codes_on_one_worker_take_turns(worker, join):
 
 
 def test_a_worker_trains_one_network_at_a_time(worker, join):
-    """Also where it has several threads, and for two stages."""
+    """Even with several threads, and for two stages."""
     join()
     join(name="stages-two")
     call("stages-one", None, "about", {})
@@ -111,14 +111,14 @@ def test_a_worker_trains_one_network_at_a_time(worker, join):
 
 
 def leaves(worker, reason: str, device: str | None = None) -> None:
-    """Assert that the worker does nothing, says why, and leaves."""
+    """Assert that the worker runs no task, logs the reason and leaves."""
     with pytest.raises(Reschedule):
         call("stages-one", device, "about", {})
     assert worker.events == [("stages-one", {"worker": "tcp://worker", "reason": reason})]
     assert worker.left == [reason]
 
 
-def test_the_versions_are_those_of_all_that_computes():
+def test_the_versions_are_those_of_all_packages_that_compute():
     packages = "tensorflow", "keras", "numpy", "scipy", "scikit-learn"  # as in docs/architecture.md
     found = versions()
     assert found.keys() == {"Python", *packages, "TF_ENABLE_ONEDNN_OPTS"}
@@ -147,8 +147,8 @@ def test_a_worker_with_another_device_leaves(worker, join):
     leaves(worker, "device CPU where the others have GPU", "GPU")
 
 
-def test_a_mistake_in_the_code_is_told_and_the_worker_stays(worker, join):
-    """Else it would empty a cluster, whose workers all have the same code."""
+def test_a_mistake_in_the_code_is_reported_and_the_worker_stays(worker, join):
+    """Otherwise, all workers would leave, since they have the same code."""
     join(code={"tasks_of_a_test.py": b"raise NameError('Denze')"}, digest="3")
     mistake = "tasks_of_a_test.py, line 1: NameError: Denze"
     assert call("stages-one", None, "about", {}) == {"mistake": mistake}
@@ -198,17 +198,17 @@ def test_only_plugins_whose_client_is_gone_are_removed():
         clients={"Client-a": None},
         unregister_worker_plugin=unregister,
     )
-    asyncio.run(unregister_abandoned(scheduler))
+    asyncio.run(remove_orphans(scheduler))
     assert ended == ["stages-Client-b-1"]
 
 
 @pytest.mark.parametrize(
-    ("said", "means"), [("0", "0"), ("False", "0"), ("1", "1"), ("true", "1"), (None, "not set")]
+    ("value", "means"), [("0", "0"), ("False", "0"), ("1", "1"), ("true", "1"), (None, "not set")]
 )
-def test_the_setting_of_onednn_is_told_by_what_it_means(monkeypatch, said, means):
+def test_equivalent_settings_of_onednn_are_the_same(monkeypatch, value, means):
     monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS", raising=False)
-    if said is not None:
-        monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", said)
+    if value is not None:
+        monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", value)
     found = versions()
     assert found["TF_ENABLE_ONEDNN_OPTS"] == means
     assert found["Python"] == f"{sys.version_info[0]}.{sys.version_info[1]}"

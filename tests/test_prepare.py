@@ -48,7 +48,7 @@ def test_labels_that_are_numbers_are_split_too():
 @pytest.mark.parametrize("labels", ["classes", "numbers"])
 @pytest.mark.parametrize("seed", range(3))
 def test_a_group_is_in_one_part(labels, seed):
-    """The share is one of groups, which are of 1 to 9 examples."""
+    """The share is one of groups, not of examples: a group has 1 to 9."""
     groups = np.repeat(np.arange(200), np.arange(200) % 9 + 1)
     n = len(groups)
     of_labels = np.arange(n, dtype=np.int32) % 2 if labels == "classes" else np.linspace(0, 1, n)
@@ -108,7 +108,7 @@ def test_the_seed_draws_the_split():
 
 
 def test_parts_are_written_one_after_the_other_and_come_back_to_the_bit(tmp_path, monkeypatch):
-    """Also if they are larger than what is copied at once; what is written to them stays in this process."""
+    """Even if they are copied in several chunks. Changes to a loaded array stay in this process."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(splits, "_CHUNK", 100)
     data = examples()
@@ -141,7 +141,7 @@ def test_a_class_that_a_part_would_lack_is_named():
     split(data, 0.5, seed=0)
 
 
-def test_an_unknown_data_set_is_named_with_those_that_there_are(tmp_path):
+def test_an_unknown_data_set_is_named_with_the_known_ones(tmp_path):
     names = ", ".join(catalog.DATASETS)
     with pytest.raises(UserError, match=f"prepare.dataset is no such, but should be one of {names}"):
         catalog.load("no such", tmp_path)
@@ -213,7 +213,7 @@ MASKS = Split(numbers().inputs, np.arange(4 * 2 * 2).reshape(4, 2, 2) % 3)
         (MASKS.labels % 2, "2 x 2 of 2 classes"),
     ],
 )
-def test_what_an_example_is_stands_in_the_last_line(labels, said):
+def test_the_last_line_says_what_an_example_is(labels, said):
     data = Split(np.zeros((4, 8, 8), np.float32), np.array(labels))
     assert prepare.described(data) == f"8 x 8 inputs; labels are {said}"
 
@@ -226,8 +226,8 @@ def test_two_classes_of_words_may_have_names_and_so_may_several_labels(monkeypat
         assert catalog.load("own", tmp_path).class_names == names
 
 
-def test_how_many_outputs_a_network_needs_is_told_by_the_labels():
-    """Classes, numbers, yes or no of several things, classes of pixels, two of them, numbers of pixels."""
+def test_the_labels_determine_the_number_of_outputs():
+    """Classes, numbers, multi-label data, three and two classes of pixels, a number for each pixel."""
     images = np.zeros((4, 2, 2))
     labels = [[0, 1, 2, 1], [0.5] * 4, np.ones((4, 5), int), MASKS.labels, MASKS.labels % 2, images]
     assert [Split(images, np.array(each)).outputs for each in labels] == [3, 1, 5, 3, 2, 2]
@@ -235,14 +235,14 @@ def test_how_many_outputs_a_network_needs_is_told_by_the_labels():
 
 def test_a_function_that_returns_no_data_set_is_one_line(monkeypatch, tmp_path):
     monkeypatch.setitem(catalog.DATASETS, "own", lambda raw: None)
-    line = r"^own: its function in stages/datasets returns NoneType, no Dataset$"
+    line = r"^own: its function in stages/datasets returns NoneType, not a Dataset$"
     with pytest.raises(UserError, match=line):
         catalog.load("own", tmp_path)
 
 
 @pytest.mark.parametrize("kind", GOOD)
 def test_good_data_have_no_problems(kind, monkeypatch, tmp_path):
-    """Also with a validation part of their own, and without weights and groups in the test part."""
+    """Even with a fixed validation part, and with no weights and groups in the test part."""
     data = GOOD[kind]
     for validation in (None, replace(data, groups=None)):
         dataset = Dataset(data, Split(data.inputs, data.labels), {}, validation=validation)
@@ -260,12 +260,12 @@ def test_good_data_have_no_problems(kind, monkeypatch, tmp_path):
         ),
         (
             {"train": Split(numbers().inputs, pd.Series(numbers().labels, index=[4, 5, 6, 7]))},
-            "the train part has labels of type Series, not a NumPy array (such as .to_numpy() makes)",
+            "the train part has labels of type Series, not a NumPy array (.to_numpy() returns one)",
         ),
         ({"test": numbers(())}, "the test part has 0 inputs, but 0 labels"),
         (
             {"test": numbers((1,))},
-            "the test part has one example, but needs 2, to tell how far other examples",
+            "the test part has one example, but a standard error needs 2",
         ),
         (
             {"train": Split({"price/m": numbers().inputs}, numbers().labels)},
@@ -377,7 +377,7 @@ def test_good_data_have_no_problems(kind, monkeypatch, tmp_path):
         ),
         (
             {"test": replace(GROUPED, groups=np.ones(4, np.uint8))},
-            "the test part has one group, but needs 2, to tell how far other groups would differ",
+            "the test part has one group, but a standard error needs 2",
         ),
         (
             {"train": MASKS, "test": replace(MASKS, labels=MASKS.labels + 1)},
@@ -395,7 +395,7 @@ def test_what_cannot_be_trained_on_is_one_line(dataset, problem, monkeypatch, tm
     with pytest.raises(UserError) as error:
         catalog.load("own", tmp_path)
     assert str(error.value).startswith(f"own: {problem}")
-    assert str(error.value).endswith("; mend the data, or its function in stages/datasets")
+    assert str(error.value).endswith("; fix the data, or its function in stages/datasets")
     assert "\n" not in str(error.value)
 
 
@@ -508,7 +508,7 @@ def test_weights_of_two_types_keep_their_values(prepared):
     np.testing.assert_allclose(splits.load(splits.TRAINING).weights, ALL.weights[:12])
 
 
-def test_without_one_a_share_is_drawn_of_whole_groups_which_are_written(prepared):
+def test_without_a_validation_part_a_share_of_whole_groups_is_drawn_and_written(prepared):
     prepared(Dataset(ALL, replace(ALL, groups=None), {}))
     read, about = splits.load(splits.TRAINING), splits.about()
     assert (about["train"], about["validation"], about["own_validation"]) == (12, 4, False)
@@ -517,7 +517,7 @@ def test_without_one_a_share_is_drawn_of_whole_groups_which_are_written(prepared
     np.testing.assert_array_equal(read.inputs["age"] // 0.5, read.groups)
 
 
-def test_files_of_another_data_set_that_was_prepared_before_go(prepared):
+def test_files_of_the_previously_prepared_data_set_are_deleted(prepared):
     prepared(Dataset(ALL, replace(ALL, groups=None), {}))
     prepared(Dataset(*2 * [Split(np.arange(16.0), np.linspace(0, 1, 16))], {}))
     for folder in (splits.TRAINING, splits.TEST):
@@ -593,7 +593,7 @@ def test_a_table_is_standardised_by_its_train_part(tmp_path):
         ),
         (TABLE.replace({"a": {1.0: np.inf}}), TABLE, "kind", "column a has infinite numbers"),
         (TABLE.assign(c=1j), TABLE.assign(c=1j), "kind", "column c has complex numbers"),
-        (pd.concat([TABLE, TABLE["a"]], axis=1), TABLE, "kind", "column a is there twice"),
+        (pd.concat([TABLE, TABLE["a"]], axis=1), TABLE, "kind", "column a appears twice"),
         (TABLE.assign(**{"1": 0}).rename(columns={"1": 1}), TABLE, "kind", "column 1 is not in both parts"),
         (
             TABLE,
@@ -611,22 +611,22 @@ def test_a_table_is_standardised_by_its_train_part(tmp_path):
 )
 def test_columns_that_differ_or_lack_values_are_named(train, test, label, problem):
     with pytest.raises(
-        UserError, match=f"^data.csv: {problem}; mend the file, or leave out the column or those rows$"
+        UserError, match=f"^data.csv: {problem}; fix the file, or leave out the column or those rows$"
     ):
         from_tables(train, test, label, Path("data.csv"))
 
 
-def test_a_column_of_one_value_is_not_divided_by_what_rounding_leaves():
+def test_a_constant_column_is_not_divided_by_its_rounding_error():
     table = pd.DataFrame({"a": 0.1, "label": np.arange(1000) % 2.0})
     assert table["a"].std(ddof=0) > 0
     data = from_tables(table, table.assign(a=0.2), "label", classes=True)
     assert data.test.inputs[0] == pytest.approx(0.1, rel=1e-6)
 
 
-def test_a_text_of_the_test_part_only_is_no_input(capsys):
+def test_a_text_only_in_the_test_part_is_no_input(capsys):
     data = from_tables(TABLE, TABLE.replace({"b": {"x": "z"}}), "kind")
     assert [about["text"] for about in data.columns if about["column"] == "b"] == ["x", "y"]
-    assert "note: column b has z in the test part only; no input stands for it" in capsys.readouterr().err
+    assert "note: column b has z in the test part only; no input represents it" in capsys.readouterr().err
 
 
 def test_dates_are_texts_and_categories_without_rows_are_no_classes():
@@ -641,7 +641,7 @@ def test_dates_are_texts_and_categories_without_rows_are_no_classes():
     ]
 
 
-def test_numbers_are_classes_if_they_are_said_to_be(capsys):
+def test_numbers_are_classes_on_request(capsys):
     table = pd.DataFrame({"a": [1.0, 3.0, 5.0, 7.0], "label": [3, 8, 8, 3]})
     data = from_tables(table[:3], table[3:], "label", classes=True)
     assert (data.train.labels.tolist(), data.test.labels.tolist()) == ([0, 1, 1], [0])
@@ -661,7 +661,7 @@ def test_numbers_are_classes_if_they_are_said_to_be(capsys):
 
 @pytest.fixture
 def folders(tmp_path):
-    """The folders of both parts: a red image and a grey one of each class, and a blue one of the second."""
+    """The folders of both parts: a red and a grey image for each class, and a blue one for the second."""
     from PIL import Image
 
     for part in ("train", "test"):
@@ -718,16 +718,16 @@ def test_a_folder_in_one_part_only_and_a_file_that_is_no_image_are_named(folders
 
     (folders[1] / "dog/a.png").write_bytes(b"no image")
     with pytest.raises(
-        UserError, match=r"^\S+/test/dog/a.png is no image \(.+\); remove it from the folder$"
+        UserError, match=r"^\S+/test/dog/a.png is not an image \(.+\); remove it from the folder$"
     ):
         from_folders(*folders, size=(2, 3))
     (folders[1] / "dog/a.png").unlink()
     (folders[1] / "dog/a.png").mkdir()
-    with pytest.raises(UserError, match=r"^\S+/test/dog/a.png is no image \(.+directory.+\); remove it"):
+    with pytest.raises(UserError, match=r"^\S+/test/dog/a.png is not an image \(.+directory.+\); remove it"):
         from_folders(*folders, size=(2, 3))
     (folders[1] / "dog/a.png").rmdir()
     Image.fromarray(np.full((4, 6), 3000, np.uint16)).save(folders[1] / "dog/a.png")
-    with pytest.raises(UserError, match=r"^\S+/test/dog/a.png has more than 8 bits a number; read it by"):
+    with pytest.raises(UserError, match=r"^\S+/test/dog/a.png has more than 8 bits per channel; read it"):
         from_folders(*folders, size=(2, 3))
     for path in (folders[1] / "dog").iterdir():
         path.unlink()

@@ -1,4 +1,4 @@
-"""Trainings that go on from the store, in the tests' own process: a stand-in is Dask's client."""
+"""Trainings that continue from the store, in the tests' own process, with a stand-in for Dask's client."""
 
 import pickle
 from pathlib import Path
@@ -24,7 +24,7 @@ def dask():
 
 @pytest.fixture
 def make(dask, tmp_path, monkeypatch):
-    """A function that makes a runner on data of its own."""
+    """A function that makes a runner on small data."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(code, "training_code", dict)
     monkeypatch.setattr(code, "imported", lambda _: {})
@@ -52,13 +52,13 @@ def reached(epoch: int, size: int = 3) -> Checkpoint:
 
 
 def test_the_longest_training_starts_first_and_what_is_stored_is_not_done_again(make, dask):
-    def run(asked: dict[Training, int]) -> Runner:
+    def run(epochs_of: dict[Training, int]) -> Runner:
         started = make().__enter__()
         dask.submitted.clear()
-        for training, epoch in asked.items():
+        for training, epoch in epochs_of.items():
             dask.answers[started.key(training, epoch)] = [vars(reached(epoch))]
-        done = {training: checkpoint.epoch for training, checkpoint, _ in started.run(asked)}
-        assert done == started.epochs == asked
+        done = {training: checkpoint.epoch for training, checkpoint, _ in started.run(epochs_of)}
+        assert done == started.epochs == epochs_of
         return started
 
     other = Training({"units": 32}, 1, "rows")
@@ -75,7 +75,7 @@ def test_the_longest_training_starts_first_and_what_is_stored_is_not_done_again(
 
 
 def test_a_training_goes_on_from_each_checkpoint_until_it_is_done(one, dask):
-    """Those on the way are stored in place of each other; the one that it began with stays."""
+    """Each new checkpoint replaces the one before; the one that the training began with is kept."""
     key = one.key(TRAINING, 9)
     one._store.save(key, reached(2))
     one.stored = {key}
@@ -98,13 +98,13 @@ def test_other_data_and_other_rows_of_the_same_name_are_another_training(make):
 
 
 def corrupt(path: Path) -> None:
-    """Damage the arrays, which come after the JSON."""
+    """Damage the arrays, but not the JSON."""
     path.write_bytes(path.read_bytes().replace(np.ones(3).tobytes(), np.zeros(3).tobytes()))
 
 
 @pytest.mark.parametrize("damage", [Path.unlink, corrupt])
 def test_a_checkpoint_that_is_gone_or_damaged_in_its_arrays_is_made_again(one, dask, monkeypatch, damage):
-    """Only its JSON is read before the training starts."""
+    """Before the training starts, only the JSON of its checkpoint is read."""
     key, load = one.key(TRAINING, 9), one._load
     one._store.save(key, reached(5))
     one.stored = {key}
@@ -123,15 +123,15 @@ def test_a_checkpoint_that_is_gone_or_damaged_in_its_arrays_is_made_again(one, d
     assert one._store.load(key).epoch == 9
 
 
-def test_a_large_checkpoint_travels_less_often(one, monkeypatch):
+def test_a_large_checkpoint_is_sent_less_often(one, monkeypatch):
     job = {"key": "key", "epochs": 9, "start": 0}
     assert one._with_checkpoint(job)["seconds"] == runner.SECONDS
-    one._store.save("key", reached(2, size=998))  # 1,000 numbers of eight bytes, with those of the optimizer
+    one._store.save("key", reached(2, size=998))  # 1,000 numbers of 8 bytes, 2 of them the optimizer's
     monkeypatch.setattr(runner, "BYTES_PER_SECOND", 100)
     assert one._with_checkpoint(job)["seconds"] == 80
 
 
-def test_a_test_goes_on_from_the_epoch_asked_for_or_an_earlier_one(one):
+def test_with_a_test_no_later_checkpoint_is_loaded(one):
     for epoch in (2, 4):
         one._store.save("key", reached(epoch), keep=2)
     assert one._load("key", 3).epoch == 4

@@ -44,7 +44,7 @@ def store(folder):
     return Store(folder)
 
 
-def test_a_state_comes_back_to_the_bit(store):
+def test_a_checkpoint_is_read_back_to_the_bit(store):
     assert store.load(KEY) is None
     store.save(KEY, checkpoint())
     assert_same(store.load(KEY), checkpoint())
@@ -63,13 +63,13 @@ def test_a_damaged_entry_is_ignored_and_made_again(store, folder):
         assert store.load(KEY) is None
     for position in range(0, len(whole), 7):
         path.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
-        read = store.load(KEY)  # a bit of what zip says of a file's age, say, decides nothing
+        read = store.load(KEY)  # some bits do not matter, such as those of a file's date in the archive
         assert read is None or assert_same(read, checkpoint()) is None
     store.save(KEY, checkpoint())
     assert_same(store.load(KEY), checkpoint())
 
 
-def test_a_shorter_training_does_not_throw_out_a_longer_one(store, folder):
+def test_saving_a_shorter_training_keeps_a_longer_one(store, folder):
     for epoch in (10, 4, 5, 6):
         store.save(KEY, checkpoint(epoch), keep=4)
     assert sorted(int(path.stem.partition("-")[2]) for path in folder.iterdir()) == [4, 6, 10]
@@ -88,8 +88,8 @@ def killed_at(place, name, store) -> None:
 
 
 @pytest.mark.parametrize("moment", [(os, "fsync"), (pathlib.Path, "replace")], ids=["fsync", "replace"])
-def test_killed_before_the_rename_leaves_what_was_there(store, folder, moment):
-    """A process that dies after the write, before or after the file is on disk, and before it is named."""
+def test_a_process_killed_before_the_rename_leaves_the_store_as_it_was(store, folder, moment):
+    """A process that dies after writing, before the file is on disk or before it is renamed."""
     store.save(KEY, checkpoint(epoch=2))
     process = FORK.Process(target=killed_at, args=(*moment, store))
     process.start()
@@ -117,11 +117,11 @@ def test_two_searches_at_once_do_not_disturb_each_other(folder):
         assert pool.map(write_and_read, [folder] * 2) == [100, 100]
 
 
-def test_the_size_is_bounded_and_what_was_used_last_stays(store, folder):
+def test_the_size_is_bounded_and_the_most_recently_used_are_kept(store, folder):
     for number in range(4):
         store.save(KEYS[number], checkpoint(size=1000))
         os.utime(folder / f"{KEYS[number]}-2.npz", (number, number))
-    assert store.load(KEYS[0])  # which makes it the last that was used
+    assert store.load(KEYS[0])  # which makes it the most recently used
     size = (folder / f"{KEYS[0]}-2.npz").stat().st_size
     for kept in (2.5 * size, 2 * size):
         store.prune(kept)
@@ -139,7 +139,7 @@ def test_a_folder_that_cannot_be_used_is_one_line(tmp_path, file, kind):
         Store(tmp_path / "file" / file)
 
 
-def test_what_else_is_in_the_folder_is_left_alone(store, folder):
+def test_other_files_in_the_folder_are_left_alone(store, folder):
     mine = {folder / name for name in ("mine-2.npz", f"{KEY}-mine.npz", f"{KEY}-2.txt")}
     for path in mine:
         path.touch()

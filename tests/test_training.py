@@ -1,4 +1,4 @@
-"""`train` is a pure function: what it returns depends on its arguments alone, to the bit."""
+"""A training is a pure function: the bits of its result depend only on its arguments."""
 
 import gc
 import hashlib
@@ -39,7 +39,7 @@ def build(data, seed, state=None):
 
 
 def use_optimizer(monkeypatch, make):
-    """Have the network compiled with the optimizer that `make` returns."""
+    """Compile the network with the optimizer that `make` returns."""
     original = model.build
 
     def build(*arguments):
@@ -51,7 +51,7 @@ def use_optimizer(monkeypatch, make):
 
 
 def digest(state) -> str:
-    """A hash of all that is in a state but the seconds."""
+    """A hash of a checkpoint without its seconds."""
     content = hashlib.sha256(json.dumps([state.epoch, state.history, state.stopped]).encode())
     for array in state.weights + state.optimizer:
         content.update(array.tobytes())
@@ -59,7 +59,7 @@ def digest(state) -> str:
 
 
 @pytest.mark.parametrize(("seed", "batch_size"), [(0, 32), (1, 50), (12345, 50)])
-def test_going_on_from_a_state_is_training_in_one_go(digits, seed, batch_size):
+def test_training_in_two_parts_is_training_in_one_go(digits, seed, batch_size):
     data, validation = digits
     hyperparameters = {**HYPERPARAMETERS, "batch_size": batch_size}
     settings = {"seed": seed, "validation": validation}
@@ -72,7 +72,7 @@ def test_going_on_from_a_state_is_training_in_one_go(digits, seed, batch_size):
 
 
 def test_another_process_and_other_work_before_change_nothing(digits, tmp_path):
-    """Also where the environment and keras.json ask for other arithmetic, another backend and precision."""
+    """Even if the environment and keras.json set other arithmetic, another backend and another precision."""
     (tmp_path / "keras.json").write_text(
         '{"backend": "jax", "floatx": "float64", "image_data_format": "channels_first"}'
     )
@@ -124,20 +124,20 @@ def test_another_seed_is_another_training(digits):
 
 
 def test_it_learns_what_keras_learns(digits):
-    """The same network under `model.fit` ends within the spread that seeds make."""
+    """The accuracy after `model.fit` differs by less than that of different seeds."""
     data, validation = digits
     ours, keras_own, made = [], [], build(data, 0)
     for seed in range(3):
         state = train(HYPERPARAMETERS, data, epochs=5, seed=seed, validation=validation)
         ours.append(state.history[NAME][-1])
         start = train(HYPERPARAMETERS, data, epochs=0, seed=seed)
-        network.restore(made, start)  # one network, which Keras traces once
+        network.restore(made, start)  # the same network, so that Keras traces it once
         keras_own.append(made.fit(data.inputs, data.labels, epochs=5, verbose=0).history["accuracy"][-1])
     spread = np.std(keras_own, ddof=1) + np.std(ours, ddof=1)
     assert abs(np.mean(ours) - np.mean(keras_own)) < 2 * spread
 
 
-def test_the_saved_model_is_keras_own_and_gives_the_accuracy(digits, tmp_path):
+def test_the_saved_model_is_loaded_by_keras_and_has_the_same_accuracy(digits, tmp_path):
     data, validation = digits
     state = train(HYPERPARAMETERS, data, epochs=2, seed=1, validation=validation)
     content, unusable = keras_file(build(data, 1, state))
@@ -156,8 +156,8 @@ def test_the_saved_model_is_keras_own_and_gives_the_accuracy(digits, tmp_path):
     assert int(loaded.optimizer.iterations) == 2 * 45
 
 
-def test_any_keras_model_will_do(digits, monkeypatch):
-    """Batch normalisation has untrained state, the optimizer is another, two layers draw random numbers."""
+def test_any_keras_model_is_trained(digits, monkeypatch):
+    """One with batch normalisation, whose state is not trained, two dropouts and another optimizer."""
 
     def build(shapes, outputs, hyperparameters):
         made = keras.Sequential(
@@ -183,7 +183,7 @@ def test_any_keras_model_will_do(digits, monkeypatch):
     assert whole.history[SCORE][-1] > 0.8
 
 
-def test_what_only_fit_heeds_is_refused(monkeypatch):
+def test_a_train_step_of_its_own_is_refused(monkeypatch):
     class Own(keras.Sequential):
         def train_step(self, data):
             return {}
@@ -198,12 +198,12 @@ def test_what_only_fit_heeds_is_refused(monkeypatch):
         return network.build(BARE, trainings.digits()[0], seed=1)
 
     assert build_as(keras.Sequential).count_params() == 650
-    with pytest.raises(UserError, match=r"has a train_step of its own; only `model.fit` would heed that$"):
+    with pytest.raises(UserError, match=r"has its own train_step, which only `model.fit` would call$"):
         build_as(Own)
 
 
 class GlobalNoise(keras.layers.Layer):
-    """Draws from Keras's one generator, whose state is in no checkpoint."""
+    """Draws from Keras's global generator, whose state is in no checkpoint."""
 
     def call(self, inputs):
         return inputs + 0.1 * keras.random.normal(keras.ops.shape(inputs))
@@ -238,7 +238,7 @@ def network_with(layer, dtype="float32"):
 
 
 class PythonNoise(keras.layers.Layer):
-    """Draws in Python, which TensorFlow calls."""
+    """Draws in a Python function that TensorFlow calls."""
 
     def call(self, inputs):
         noise = tf.numpy_function(lambda: np.float32(np.random.normal()), [], tf.float32)
@@ -246,7 +246,7 @@ class PythonNoise(keras.layers.Layer):
 
 
 class Sampled(keras.layers.Layer):
-    """Draws candidates, as a loss of sampled classes does."""
+    """Draws candidates, as a sampled softmax does."""
 
     def call(self, inputs):
         zeros = tf.zeros((1, 1), tf.int64)
@@ -260,7 +260,7 @@ class Clock(keras.layers.Layer):
 
 
 @pytest.mark.parametrize("layer", [GlobalNoise, TensorFlowNoise, PythonNoise, Sampled, Clock])
-def test_a_state_that_would_not_survive_a_pause_is_refused(digits, monkeypatch, layer):
+def test_a_state_that_a_pause_would_lose_is_refused(digits, monkeypatch, layer):
     monkeypatch.setattr(model, "build", network_with(layer))
     line = r"^stages/training/model.py: the network has a state of its own \(\S+\); make it a variable of"
     with pytest.raises(UserError, match=line + " a layer, .+$"):
@@ -284,7 +284,7 @@ def test_a_state_of_a_layer_survives_a_pause(digits, monkeypatch, layer):
     assert digest(train(BARE, digits[0], epochs=2, checkpoint=part, **settings)) == digest(whole)
 
 
-def test_what_a_layer_draws_is_of_the_seed_the_epoch_and_the_layer_alone(monkeypatch):
+def test_random_numbers_of_a_layer_depend_on_the_seed_the_epoch_and_the_layer(monkeypatch):
     """Two layers that each drop a half keep a quarter; with the same draws, they would keep a half."""
 
     def build(shapes, outputs, hyperparameters):
@@ -295,14 +295,14 @@ def test_what_a_layer_draws_is_of_the_seed_the_epoch_and_the_layer_alone(monkeyp
 
     monkeypatch.setattr(model, "build", build)
     monkeypatch.setattr(evaluation, "score", lambda labels, outputs: (outputs != 0).mean(1))
-    alike = np.tile(np.linspace(1, 2, 64, dtype=np.float32), (320, 1))  # so that no order shows
+    alike = np.tile(np.linspace(1, 2, 64, dtype=np.float32), (320, 1))  # so that their order does not matter
     histories = [train(BARE, Split(alike, alike), epochs=2, seed=seed).history for seed in (1, 2)]
     assert len({loss for history in histories for loss in history["loss"]}) == 4
     for history in histories:
         assert history[NAME] == pytest.approx([0.25] * 2, abs=0.02)
 
 
-def test_a_network_that_is_restored_draws_the_same_whatever_it_drew_before(digits, monkeypatch):
+def test_a_restored_network_draws_the_same_whatever_it_drew_before(digits, monkeypatch):
     monkeypatch.setattr(model, "build", network_with(OwnNoise))
     made = network.build(BARE, digits[0], 1)
     start, outputs = network.checkpoint(made), []
@@ -314,7 +314,7 @@ def test_a_network_that_is_restored_draws_the_same_whatever_it_drew_before(digit
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float64", "mixed_bfloat16"])
-def test_other_types_of_numbers_go_on_from_the_store(digits, monkeypatch, tmp_path, dtype):
+def test_trainings_with_other_dtypes_continue_from_the_store(digits, monkeypatch, tmp_path, dtype):
     monkeypatch.setattr(model, "build", network_with(keras.layers.BatchNormalization, dtype))
     settings = {"seed": 1}
     whole = train(BARE, digits[0], epochs=2, **settings)
@@ -332,10 +332,10 @@ def test_a_training_ends_when_a_loss_is_not_finite(digits, monkeypatch):
     assert train(HYPERPARAMETERS, digits[0], epochs=5, seed=1, checkpoint=state).epoch == 1
 
 
-@pytest.mark.filterwarnings("ignore:invalid value")  # of the standard error
+@pytest.mark.filterwarnings("ignore:invalid value")  # in the standard error
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_a_training_ends_when_a_score_is_not_finite(digits, monkeypatch, value):
-    """Of the validation examples, after the second epoch."""
+    """Here the score of the validation examples, after the second epoch."""
     values = iter([0.5, value])
     monkeypatch.setattr(
         evaluation, "score", lambda labels, outputs: next(values) if len(labels) == 360 else 0.7
@@ -347,7 +347,7 @@ def test_a_training_ends_when_a_score_is_not_finite(digits, monkeypatch, value):
 
 
 def test_tensorflow_keeps_nothing_of_a_training(digits):
-    """Each kept graph would be three megabytes, for ever."""
+    """A graph that is kept would take three megabytes for ever."""
     few = {**HYPERPARAMETERS, "batch_size": 500}
     train(few, digits[0], epochs=1, seed=1)
     gc.collect()
@@ -358,9 +358,9 @@ def test_tensorflow_keeps_nothing_of_a_training(digits):
     assert len([each for each in gc.get_objects() if isinstance(each, tf.Graph)]) <= before
 
 
-@pytest.mark.skipif(DEVICE == "GPU", reason="a GPU has a copy of its own")
-def test_data_is_not_copied_where_tensorflow_can_use_it_and_else_it_is(tmp_path):
-    """An array that begins elsewhere than TensorFlow's vectors would end the process."""
+@pytest.mark.skipif(DEVICE == "GPU", reason="on a GPU, data is always copied")
+def test_data_is_copied_only_where_tensorflow_cannot_use_its_memory(tmp_path):
+    """An array that is not aligned as TensorFlow needs would abort the process."""
     array = np.arange(64, dtype=np.float32)
     np.save(tmp_path / "array.npy", array)
     mapped = np.load(tmp_path / "array.npy", mmap_mode="c")
@@ -395,10 +395,10 @@ OPTIMIZERS = [
 @pytest.mark.parametrize(
     ("name", "accumulate"), [*((name, None) for name in OPTIMIZERS), ("SGD", 3), ("LossScaleOptimizer", 3)]
 )
-def test_every_optimizer_goes_on_from_a_checkpoint(digits, monkeypatch, name, accumulate):
-    """To the bit, also with gradients accumulated over 3 batches of an epoch's 10: some are left at its end.
+def test_every_optimizer_continues_from_a_checkpoint(digits, monkeypatch, name, accumulate):
+    """To the bit, even if gradients are accumulated over 3 batches, which do not divide an epoch's 10.
 
-    One `Trainer`, traced once: what it kept from another training, in no checkpoint, would show in the last.
+    The same `Trainer` is used again: any state that it kept outside the checkpoints would change the result.
     """
 
     def make():
@@ -421,8 +421,8 @@ def test_every_optimizer_goes_on_from_a_checkpoint(digits, monkeypatch, name, ac
     assert not all(map(np.array_equal, part.weights, whole.weights))
 
 
-def test_a_loss_that_the_optimizer_scales_comes_to_the_same_weights(digits, monkeypatch):
-    """By a power of two, which rounds nothing; the loss in the history is the one that is not scaled."""
+def test_a_loss_that_the_optimizer_scales_leads_to_the_same_weights(digits, monkeypatch):
+    """The scale is a power of two, which rounds nothing; the loss in the history is not scaled."""
 
     def scaled():
         return keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1), initial_scale=2.0**10)
@@ -483,7 +483,7 @@ def of_numbers(shapes, outputs, hyperparameters):
 
 
 def test_another_score_is_in_the_history(digits, monkeypatch):
-    """Numbers to predict, scored by their negative absolute error."""
+    """Here a regression, scored by the negative absolute error."""
     monkeypatch.setattr(model, "build", of_numbers)
     monkeypatch.setattr(evaluation, "score", lambda labels, outputs: -np.abs(labels - outputs[:, 0]))
     data, validation = (Split(split.inputs, split.labels.astype(np.float32)) for split in digits)
@@ -495,7 +495,7 @@ def test_another_score_is_in_the_history(digits, monkeypatch):
 
 
 def test_a_score_of_the_whole_set_is_that_of_all_outputs_of_an_epoch(digits, monkeypatch):
-    """With its own standard error; labels and outputs come in the same order. The network does not learn."""
+    """And has a standard error. Labels and outputs are in the same order; the network does not learn."""
 
     def build(*arguments):
         made = of_numbers(*arguments)
@@ -520,8 +520,8 @@ def test_a_score_of_the_whole_set_is_that_of_all_outputs_of_an_epoch(digits, mon
         assert history[f"{SCORE}_error"] == pytest.approx([error], rel=1e-3)
 
 
-def test_weights_count_in_the_loss_of_an_epoch_as_in_fit(digits):
-    """Also where the last batch is smaller; to the sum of Keras's own losses of the batches."""
+def test_weights_affect_the_loss_of_an_epoch_as_in_fit(digits):
+    """Even if the last batch is smaller; compared with `model.fit`."""
     data = Split(digits[0].inputs, digits[0].labels, np.linspace(0, 3, len(digits[0].labels)))
     made, expected = (build(data, 1) for _ in range(2))
     rows = np.random.default_rng([1, 0, 0]).permutation(len(data.labels))
@@ -543,7 +543,7 @@ def test_weights_count_in_the_loss_of_an_epoch_as_in_fit(digits):
 
 
 def test_a_pause_does_not_reset_patience(digits, monkeypatch):
-    """With a learning rate that is too high, so that the loss soon rises."""
+    """The learning rate is too high, so that the loss soon rises."""
     use_optimizer(monkeypatch, lambda: keras.optimizers.Adam(0.3))
     data, validation = digits
     settings = {
@@ -561,7 +561,7 @@ def test_a_pause_does_not_reset_patience(digits, monkeypatch):
 
 
 @pytest.mark.parametrize(("error", "shown"), [(ImportError, "noise"), (KeyboardInterrupt, "")])
-def test_what_tensorflow_says_as_it_starts_is_shown_only_if_it_fails(capfd, error, shown):
+def test_tensorflows_messages_are_shown_only_if_its_import_fails(capfd, error, shown):
     def start():
         with quiet():
             os.write(2, b"noise")

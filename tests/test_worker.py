@@ -1,4 +1,4 @@
-"""What a worker does with a job, in the tests' own process."""
+"""How a worker runs a job, in the tests' own process."""
 
 import json
 import math
@@ -19,7 +19,7 @@ from stages.training.backend import keras
 
 @pytest.fixture
 def data(tmp_path) -> Split:
-    """The training part, as `prepare` leaves it, and its folder."""
+    """The training part, as `prepare` writes it."""
     digits = trainings.digits()[0]
     splits.save(tmp_path / "training", (digits, np.arange(200)))
     return splits.load(tmp_path / "training")
@@ -46,7 +46,7 @@ def job(**changes) -> dict:
 
 
 def test_rows_that_changed_after_the_client_read_them_are_not_trained_on(data, session, tmp_path):
-    """They would be stored under the name of the others, and found under it for ever."""
+    """The training would be stored under the key of the other rows, and reused."""
     digest = splits.digest(data)
     labels = np.array(data.labels)
     labels[[0, 1]] = labels[[1, 0]]
@@ -55,8 +55,8 @@ def test_rows_that_changed_after_the_client_read_them_are_not_trained_on(data, s
         session(digest=digest)
 
 
-def test_rows_that_change_in_place_during_a_training_are_said(session, tmp_path):
-    """The worker's memory is the file's."""
+def test_rows_that_change_in_place_during_a_training_are_an_error(session, tmp_path):
+    """The worker maps the file into memory."""
     began = session()
     assert "failure" not in worker.train(began, job())
     labels = np.load(tmp_path / "training/labels.npy", mmap_mode="r+")
@@ -77,7 +77,7 @@ def test_a_training_is_the_same_in_one_go_and_in_parts_on_several_workers(sessio
 
 
 def test_after_its_seconds_a_training_ends_with_the_epoch(session):
-    """And goes on from there with the next task, to the same."""
+    """The next task continues from there, with the same result."""
     at_work, reached, parts = session(), None, 0
     while not reached or reached["epoch"] < 3:
         reached = worker.train(at_work, job(epochs=3, checkpoint=reached, seconds=0))
@@ -87,16 +87,16 @@ def test_after_its_seconds_a_training_ends_with_the_epoch(session):
 
 
 def wide(units: int) -> dict:
-    """A job for a network with so many units."""
+    """A job for a network with this number of units."""
     return job(epochs=1, hyperparameters={**HYPERPARAMETERS, "units": units})
 
 
 def kept(at_work: Session) -> list[int]:
-    """The units of the networks that are kept."""
+    """The units of the networks that the session keeps."""
     return [json.loads(name)[0]["units"] for name in at_work.trainers]
 
 
-def test_networks_are_kept_by_their_bytes_and_the_last_used_stay(session, monkeypatch):
+def test_kept_networks_are_bounded_in_bytes_and_are_the_most_recently_used(session, monkeypatch):
     at_work = session()
     for units in (8, 9, 10, 11):
         worker.train(at_work, wide(units))
@@ -115,7 +115,7 @@ def test_networks_are_kept_by_their_bytes_and_the_last_used_stay(session, monkey
 
 @pytest.fixture
 def traced(monkeypatch) -> list[int]:
-    """As many numbers as there were trainers made."""
+    """A list with an item for each `Trainer` created."""
     made = []
     original = worker.Trainer
 
@@ -132,7 +132,7 @@ def assert_same(reached: dict, expected: dict) -> None:
         np.testing.assert_equal(reached[what], expected[what])
 
 
-def test_a_promoted_training_is_not_traced_again_and_comes_to_the_same(session, traced):
+def test_a_promoted_training_is_not_traced_again_and_has_the_same_result(session, traced):
     at_work = session()
     start = worker.train(at_work, job(epochs=1))
     promoted = worker.train(at_work, job(epochs=3, checkpoint=start))
@@ -140,8 +140,8 @@ def test_a_promoted_training_is_not_traced_again_and_comes_to_the_same(session, 
     assert_same(promoted, worker.train(session(), job(epochs=3)))
 
 
-def test_another_seed_is_not_traced_again_and_comes_to_the_same(session, traced):
-    """Nor one that another worker began."""
+def test_another_seed_is_not_traced_again_and_has_the_same_result(session, traced):
+    """Nor is a training that another worker began."""
     alone = [worker.train(session(), job(seed=seed)) for seed in (1, 2, 3)]
     begun = worker.train(session(), job(seed=3, epochs=1))
     traced.clear()
@@ -153,7 +153,7 @@ def test_another_seed_is_not_traced_again_and_comes_to_the_same(session, traced)
 
 
 def test_a_network_with_random_constants_is_traced_for_each_seed(session, traced, monkeypatch):
-    """They are no variables, so that a trained network of another seed would compute with its own."""
+    """They are not variables, so a network of another seed would keep its own when it is restored."""
 
     def build(shapes, outputs, hyperparameters):
         made = trainings.build(shapes, outputs, hyperparameters)
@@ -173,8 +173,8 @@ def test_a_network_with_random_constants_is_traced_for_each_seed(session, traced
 
 
 @pytest.mark.parametrize("what", ["layer", "generator"])
-def test_what_a_network_has_from_an_earlier_one_is_found(session, monkeypatch, what):
-    """A layer outside build() would keep what the last training taught it."""
+def test_a_network_that_shares_state_with_an_earlier_one_is_refused(session, monkeypatch, what):
+    """A layer created outside `build` would keep the weights of the last training."""
     layer, generator = keras.layers.Dense(10, "softmax"), np.random.default_rng(0)
 
     def build(shapes, outputs, hyperparameters):
@@ -206,7 +206,7 @@ def test_a_network_that_cannot_be_built_is_a_failure_in_one_line(session, monkey
 
 
 @pytest.mark.parametrize("error", [MemoryError, OSError, ImportError, UserError])
-def test_what_no_network_is_to_blame_for_is_no_failure(session, monkeypatch, error):
+def test_an_error_that_is_not_the_networks_fault_is_no_failure(session, monkeypatch, error):
     def build(*_):
         raise error("no")
 
@@ -215,8 +215,8 @@ def test_what_no_network_is_to_blame_for_is_no_failure(session, monkeypatch, err
         worker.train(session(), job())
 
 
-def test_the_batch_size_is_the_trainings_own(session):
-    """By Adam's first variable, its iterations: two epochs of 150 examples."""
+def test_each_training_has_its_own_batch_size(session):
+    """Adam's first variable counts the steps, here of two epochs of 150 examples."""
     for size, steps in ((50, 6), (64, 6), (149, 4), (1000, 2)):
         hyperparameters = {**HYPERPARAMETERS, "batch_size": size}
         reached = worker.train(session(), job(key=str(size), hyperparameters=hyperparameters))
@@ -224,7 +224,7 @@ def test_the_batch_size_is_the_trainings_own(session):
 
 
 def scheduled(shapes, outputs, hyperparameters, *, steps_per_epoch, epochs):
-    """A network whose learning rate ends at 0, after all epochs."""
+    """A network whose learning rate falls to 0 at the end of all epochs."""
     made = trainings.build(shapes, outputs, hyperparameters)
     schedule = keras.optimizers.schedules.PolynomialDecay(0.1, steps_per_epoch * epochs, 0.0)
     made.compile(keras.optimizers.SGD(schedule), loss=made.loss)
@@ -232,7 +232,7 @@ def scheduled(shapes, outputs, hyperparameters, *, steps_per_epoch, epochs):
 
 
 def test_a_schedule_knows_the_steps_and_epochs_of_the_whole_training(session, monkeypatch):
-    """Of 5 batches, the last smaller, and 4 epochs: after them the network stays as it is."""
+    """It has 4 epochs of 5 batches, the last of them smaller; a fifth epoch changes no weights."""
     asked = []
 
     def build(shapes, outputs, hyperparameters, *, steps_per_epoch, epochs):
@@ -256,7 +256,7 @@ def test_a_network_without_a_schedule_does_not_depend_on_the_epochs(session):
     assert not session().about["takes_epochs"]
 
 
-def test_a_network_that_does_not_fit_the_data_is_the_users_to_mend(session, monkeypatch):
+def test_a_network_that_does_not_fit_the_data_is_a_user_error(session, monkeypatch):
     """It would fail in every trial."""
 
     def build(shapes, outputs, hyperparameters):
@@ -277,7 +277,7 @@ def test_a_network_that_does_not_fit_the_data_is_the_users_to_mend(session, monk
         worker.train(session(), job())
 
 
-def test_other_hyperparameters_than_the_network_reads_are_the_users_to_mend(session):
+def test_other_hyperparameters_than_the_network_reads_are_a_user_error(session):
     for hyperparameters in ({**HYPERPARAMETERS, "depth": 2}, {"batch_size": 32}):
         with pytest.raises(
             UserError, match=r"^stages/training/model.py (never reads|asks for) the hyperparam"

@@ -1,4 +1,4 @@
-"""What the client makes of what workers answer, in the tests' own process: a stand-in is Dask's client."""
+"""How a stage handles the workers' results, in the tests' own process, with a stand-in for Dask's client."""
 
 import pickle
 import time
@@ -30,23 +30,23 @@ def failed(error: Exception) -> Future:
     return future
 
 
-def test_a_training_of_which_workers_died_as_often_as_dask_allows_has_failed(one):
-    said = {"failure": "the worker died 4 times while training it, as for want of memory"}
+def test_a_training_that_killed_as_many_workers_as_dask_allows_has_failed(one):
+    said = {"failure": "the worker died 4 times while training it, perhaps out of memory"}
     assert one._result(failed(distributed.KilledWorker("task", None, 3))) == said
 
 
 def test_a_network_that_is_too_large_has_failed(one):
-    """Not the stage, which would end the same way whenever it is run again."""
+    """It must not end the stage, which would then end the same way on every run."""
     said = {"failure": "out of memory in 3 tries (MemoryError: 9 GB)"}
     assert one._result(failed(MemoryError("MemoryError: 9 GB"))) == said
 
 
 def test_a_mistake_and_what_a_worker_cannot_do_end_the_stage_in_one_line(one):
     mistake = Future()
-    mistake.set_result({"mistake": "mend it"})
-    with pytest.raises(UserError, match=r"^mend it$"):
+    mistake.set_result({"mistake": "fix it"})
+    with pytest.raises(UserError, match=r"^fix it$"):
         one._result(mistake)
-    line = r"^worker a: OSError: no, after 3 tries; mend or stop the worker; .+$"
+    line = r"^worker a: OSError: no, after 3 tries; fix or stop the worker; .+$"
     with pytest.raises(UserError, match=line):
         one._result(failed(RuntimeError("worker a: OSError: no")))
 
@@ -60,12 +60,12 @@ def test_each_worker_has_one_task_at_a_time_in_the_order_of_the_jobs(one, dask, 
         assert result == {"of": job["key"]}
         submitted.append("".join(each["key"] for each in dask.submitted))
         if job["key"] == "a":
-            jobs.appendleft({"key": "d"})  # what goes on comes first
+            jobs.appendleft({"key": "d"})  # an unfinished training continues before others start
     assert submitted == (["ab", "abd", "abdc", "abdc"] if workers == 2 else ["a", "ad", "adb", "adbc"])
 
 
-def test_a_gpu_is_what_all_train_on_if_a_worker_has_one(dask):
-    """And once it is known, a worker that comes later changes nothing: the store's keys have it."""
+def test_all_train_on_gpus_if_a_worker_has_one(dask):
+    """The device is part of the keys in the store, so workers that join later do not change it."""
     dask.threads = dict.fromkeys("abc", 1)
     dask.abouts = [ABOUT, {"device": "GPU", "takes_epochs": False}, ABOUT]
     one = Workers(dask, {}, "a.module", {}).__enter__()
@@ -85,14 +85,14 @@ def test_a_worker_that_does_not_answer_holds_up_the_others_for_a_minute_only(das
     assert one.about == ABOUT
 
 
-def test_why_workers_leave_is_said_once(one, dask, capsys):
+def test_the_reason_why_workers_leave_is_printed_once(one, dask, capsys):
     for worker in "ab":
         dask.topics[one._name](("time", {"worker": worker, "reason": "keras 9.9"}))
     assert capsys.readouterr().err == "worker a was sent away: keras 9.9\n"
 
 
 class LostOnce(Future):
-    """A task that is done; its result does not come at first."""
+    """A finished task whose result is lost at the first try."""
 
     lost = False
 
@@ -120,19 +120,19 @@ def test_without_workers_the_wait_is_a_minute_unless_the_only_ones_cannot_be_use
     ):
         one._check()
     one._last_seen += 30
-    one._report_rejection("a", "keras 9.9")
+    one._report("a", "keras 9.9")
     with pytest.raises(UserError, match=r"^there are no workers \(a: keras 9.9\); start one with .+$"):
         one._check()
     one._last_seen, dask.threads = time.monotonic() - workers.TIMEOUT + 20, {"b": 1}
-    one._check()  # b is not ready, and may become it, but not for ever
+    one._check()  # b may still become ready, but not for ever
     one._last_seen -= 30
     one._reasons.clear()
-    with pytest.raises(UserError, match=r"^there are no workers \(those that are there do not answer\); .+$"):
+    with pytest.raises(UserError, match=r"^there are no workers \(the connected ones do not answer\); .+$"):
         one._check()
     dask.threads = {}
-    assert one.about == ABOUT  # of one that was there
+    assert one.about == ABOUT  # of a worker that has gone
     one._last_seen = time.monotonic()
-    one._check()  # another may come
+    one._check()  # another may join
     one._last_seen, dask.threads = 0, {"c": 1}
     one._check()
     assert time.monotonic() - one._last_seen < 10
@@ -143,7 +143,7 @@ def test_without_workers_the_wait_is_a_minute_unless_the_only_ones_cannot_be_use
 
 def test_once_a_worker_was_ready_another_is_waited_for_though_some_cannot_be_used(one):
     assert one.about == ABOUT
-    one._report_rejection("a", "keras 9.9")
+    one._report("a", "keras 9.9")
     one._last_seen = time.monotonic() - workers.TIMEOUT + 20
     one._check()
     one._last_seen -= 30
@@ -151,7 +151,7 @@ def test_once_a_worker_was_ready_another_is_waited_for_though_some_cannot_be_use
         one._check()
 
 
-def test_what_no_message_can_hold_is_refused(dask, monkeypatch):
+def test_data_too_large_for_a_message_is_refused(dask, monkeypatch):
     line = r"^data/prepared has 0\.0 GB, but .+ unset it to train on this machine$"
     session = {"data": bytes(200)}
     size = len(pickle.dumps(session))
@@ -168,7 +168,7 @@ def test_workers_with_another_python_are_retired(one, dask, capsys):
     hosts = {worker: {"host": {"python": python}} for worker, python in pythons.items()}
     dask.get_versions = lambda: {"workers": hosts, "scheduler": hosts["a"]}
     dask.retire_workers = lambda workers, close_workers: retired.extend(workers)
-    one._reject_other_pythons()
+    one._retire_other_pythons()
     assert retired == ["b"]
     assert capsys.readouterr().err == f"worker b was sent away: Python 3.1 where the client has {ours}\n"
 
@@ -176,9 +176,9 @@ def test_workers_with_another_python_are_retired(one, dask, capsys):
 def test_a_scheduler_with_another_python_is_one_line(one, dask):
     ours = one.versions["Python"]
     dask.get_versions = lambda: {"workers": {}, "scheduler": {"host": {"python": "3.1.9.final.0"}}}
-    line = rf"^the scheduler has Python 3.1 where the client has {ours}; start it anew$"
+    line = rf"^the scheduler has Python 3.1 where the client has {ours}; restart it$"
     with pytest.raises(UserError, match=line):
-        one._reject_other_pythons()
+        one._retire_other_pythons()
 
 
 def test_what_a_worker_finds_at_its_start_ends_the_stage(dask):
@@ -187,7 +187,7 @@ def test_what_a_worker_finds_at_its_start_ends_the_stage(dask):
     with pytest.raises(UserError, match=r"^AttributeError: Denze$"):
         next(one.results("train", deque([{}])))
     dask.submit = lambda *_, **__: failed(distributed.KilledWorker("task", None, 3))
-    line = r"^no worker can start for want of memory; set a smaller runtime.workers, or .+$"
+    line = r"^no worker can start: out of memory; set a smaller runtime.workers, or .+$"
     with pytest.raises(UserError, match=line):
         _ = Workers(dask, {}, "a.module", {}).__enter__().about
 
@@ -201,7 +201,7 @@ def test_a_scheduler_that_dies_before_a_worker_is_ready_is_one_line(dask):
         _ = one.about
 
 
-def test_the_end_leaves_a_client_alone_that_is_closed(one, dask):
+def test_the_plugin_is_not_unregistered_if_the_client_is_closed(one, dask):
     dask.status = "closed"
     one.__exit__()
     assert dask.ended == []

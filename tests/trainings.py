@@ -1,4 +1,4 @@
-"""What tests of trainings share: small real data, a training from beginning to end."""
+"""Helpers for tests of trainings: small real data, and a function that runs a whole training."""
 
 from collections.abc import Mapping
 
@@ -8,12 +8,12 @@ from sklearn.datasets import load_digits
 from stages.base.splits import Split
 from stages.training import network
 from stages.training.checkpoint import Checkpoint
-from stages.training.model import build  # noqa: F401 - that of tests/project
+from stages.training.model import build  # noqa: F401 - from tests/project
 from stages.training.network import Subset
 from stages.training.trainer import Trainer
 
 HYPERPARAMETERS = {"units": 32, "dropout": 0.2, "learning_rate": 0.001, "batch_size": 32}
-BARE = {"batch_size": 32}  # for networks that read no others
+BARE = {"batch_size": 32}  # for networks that read no other hyperparameters
 
 
 def digits() -> tuple[Split, Split]:

@@ -1,1 +1,1 @@
-"""What stages stand on: typed params, one-line errors, files that appear whole or never, arrays on disk."""
+"""The basis of all stages: typed params, one-line errors, files written atomically, arrays on disk."""

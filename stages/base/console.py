@@ -1,4 +1,4 @@
-"""What users see: one line for a mistake, one progress bar for long work.
+"""Output for the user: one line for a mistake, one progress bar for long work.
 
 Every stage script ends in `run(main)`. A `UserError` anywhere below it becomes one line on standard error and
 exit status 1; any other exception is a bug and keeps its traceback.
@@ -16,17 +16,20 @@ from collections.abc import Callable
 
 from tqdm import tqdm
 
-# Errors of a full disk or a folder that may not be written; EFBIG is the limit of `ulimit -f`
+# Error numbers when a file cannot be written; EFBIG: larger than `ulimit -f` allows
 UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 UNWRITABLE |= {errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
 
 
 class UserError(Exception):
-    """A mistake that the user can mend. Its message is one line: key or file, value, what to do."""
+    """A mistake that the user can fix.
+
+    The message is one line: the key or file, its value, and what is allowed or what to do.
+    """
 
 
 def run(main: Callable[[], None]) -> None:
-    """Call `main` and end the process with status 1 and one line on `UserError`, with 130 on Ctrl-C."""
+    """Call `main`; on `UserError`, print one line and exit with status 1; on Ctrl-C, exit with 130."""
     try:
         main()
         sys.stdout.flush()
@@ -34,21 +37,21 @@ def run(main: Callable[[], None]) -> None:
         if _interrupted(error):
             print("interrupted; `dvc repro` goes on from here", file=sys.stderr)
             sys.exit(130)
-        if isinstance(error, BrokenPipeError) and _nobody_reads(sys.stdout):  # as in `... | head`
+        if isinstance(error, BrokenPipeError) and _reader_closed(sys.stdout):  # such as `head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
-        if message := _mistake(error):
+        if message := _user_message(error):
             sys.exit(f"error: {message}")
         raise
 
 
 def _interrupted(error: BaseException | None) -> bool:
-    """Whether `error` is Ctrl-C, or was raised while Ctrl-C was handled."""
+    """Whether `error` is Ctrl-C, or was raised while Ctrl-C was being handled."""
     return isinstance(error, KeyboardInterrupt) or (error is not None and _interrupted(error.__context__))
 
 
-def _mistake(error: BaseException) -> str | None:
-    """One line on `error` and what the user can do about it; None if it is a bug."""
+def _user_message(error: BaseException) -> str | None:
+    """Return one line that tells the user what to do about `error`; None if it is a bug."""
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, MemoryError):
@@ -57,12 +60,13 @@ def _mistake(error: BaseException) -> str | None:
     if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
         return f"too many open files ({error.strerror}); `ulimit -n 1024` and run again"
     if isinstance(error, OSError) and error.errno in UNWRITABLE and error.filename:
-        return unwritable(error.filename, error)
+        advice = "check its permissions and the free space, and run again"
+        return f"{error.filename} cannot be read or written ({error.strerror}); {advice}"
     return None
 
 
-def _nobody_reads(file) -> bool:
-    """Whether `file` is a pipe whose other end was closed."""
+def _reader_closed(file) -> bool:
+    """Whether `file` is a pipe that its reader has closed."""
     poll = select.poll()
     poll.register(file, select.POLLOUT)
     return any(event & select.POLLERR for _, event in poll.poll(0))
@@ -71,52 +75,52 @@ def _nobody_reads(file) -> bool:
 def unwritable(path: object, error: OSError) -> str:
     """Return the message for `path` that could not be written because of `error`."""
     reason = error.strerror or " ".join(str(error).split())
-    mend = "free space there or allow writing, and run again: what was there is kept"
-    return f"{path} cannot be written ({reason}); {mend}"
+    advice = "free space there or allow writing, and run again; existing files are kept"
+    return f"{path} cannot be written ({reason}); {advice}"
 
 
 def one_line(error: BaseException) -> str:
     """Return the kind and the message of `error` in one line of at most 200 characters."""
     message, node, _ = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).partition("\n\t [[{{node")  # without colours
-    if node:  # TensorFlow lists the graph's nodes; its last line is the cause
+    if node:  # a trace of TensorFlow's graph; the cause is in the last line before it
         message = message.splitlines()[-1].rpartition("}} ")[2]
     return " ".join(f"{type(error).__name__}: {message}".split())[:200]
 
 
 def decimals(scale: float) -> str:
-    """Return the format of numbers to compare with `scale`, such as a margin: it shows two digits of it."""
+    """Return a format specifier that shows `scale`, such as a margin, with two significant digits."""
     return f".{max(0, 1 - math.floor(math.log10(scale))) if scale > 1e-12 else 4}f"
 
 
 def count(number: int, what: str) -> str:
-    """Return `1 epoch` or `5 epochs` for the word `epoch`."""
+    """Return a number with its noun: for `epoch`, `1 epoch` or `5 epochs`."""
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def result(line: str) -> None:
-    """Print a stage's result; a terminal's lines break between words."""
-    print(_broken(line, sys.stdout), flush=True)
+    """Print a stage's result, wrapped between words on a terminal."""
+    print(_wrapped(line, sys.stdout), flush=True)
 
 
-def _broken(line: str, file) -> str:
-    """`line`, with line breaks between words if `file` is a terminal."""
+def _wrapped(line: str, file) -> str:
+    """Return `line`, wrapped to the width of the terminal if `file` is one."""
     columns = shutil.get_terminal_size().columns if file.isatty() else len(line) + 1
     return textwrap.fill(line, columns, break_long_words=False, break_on_hyphens=False)
 
 
 def advance(bar: tqdm, steps: int) -> None:
-    """Advance `bar`, which redraws its clock even if `steps` is 0."""
+    """Advance `bar` by `steps`, and redraw it even if they are 0, so that its clock runs."""
     bar.update(steps)
     bar.refresh()
 
 
 def say(line: str) -> None:
     """Write a line to standard error, above the progress bar if there is one."""
-    tqdm.write(_broken(line, sys.stderr), file=sys.stderr)
+    tqdm.write(_wrapped(line, sys.stderr), file=sys.stderr)
 
 
 def progress_bar(title: str, total: int, unit: str = " epochs", **options) -> tqdm:
-    """Return a tqdm progress bar that is drawn only on a terminal, and cleared at its end."""
+    """Return a tqdm progress bar that is drawn only on a terminal, and cleared when it is done."""
     form = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{unit} [{elapsed}<{remaining}{postfix}]"
     shown = {"disable": None, "leave": False, "dynamic_ncols": True}
     return tqdm(desc=title, total=total, unit=unit, bar_format=form, **shown, **options)

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all: under a temporary name first, then renamed."""
+"""Files that appear whole or not at all: each is written under a temporary name, then renamed."""
 
 import json
 import os
@@ -15,34 +15,34 @@ from stages.base.console import UNWRITABLE, UserError, unwritable
 if TYPE_CHECKING:
     import pandas as pd
 
-WRITING = ".writing-"  # prefix of the temporary folders
-_ABANDONED = 3600  # seconds; an older one was left by a process that was killed
+WRITING = ".writing-"  # prefix of the names of temporary folders
+_ABANDONED = 3600  # seconds; an older temporary folder was left by a process that was killed
 
 
 def shared_root() -> Path:
-    """Return the repository's top folder; in DVC's temporary copy for an experiment, the original's."""
+    """Return the top folder of the repository, or of the original if this is DVC's copy for an experiment."""
     here = Path.cwd()
     copies = (folder for folder in here.parents if folder.parts[-3:] == (".dvc", "tmp", "exps"))
     return next((folder.parents[2] for folder in copies), here)
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Delete temporary folders in `folder` that were left behind by killed processes."""
+    """Delete the temporary folders that killed processes left in `folder`."""
     for path in folder.glob(f"{WRITING}*"):
-        with suppress(OSError):  # another process may delete it at the same time
+        with suppress(OSError):  # another process may delete it first
             if time.time() - path.stat().st_mtime > _ABANDONED:
                 shutil.rmtree(path)
 
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path to write to; rename it to `path` at the end of the block.
+    """Yield a temporary path to write to; rename it to `path` if the block succeeds.
 
-    The folder of `path` is created if missing. The temporary file has the name of `path`, for writers that
-    depend on the suffix. If the block raises, `path` is untouched and the temporary file is deleted.
+    The folder of `path` is created if it is missing. The temporary path has the same file name, for writers
+    that depend on the suffix. If the block raises, the temporary file is removed.
 
     Raises:
-        UserError: the disk is full, or `path` may not be written.
+        UserError: the disk is full, or there is no permission to write `path`.
     """
     path = Path(path)
     try:
@@ -54,14 +54,14 @@ def replacing(path: str | Path) -> Iterator[Path]:
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
             temporary.replace(path)
-    except OSError as error:  # NumPy raises one without a number if it could not write the whole array
+    except OSError as error:  # NumPy's has no number when it could not write all of an array
         if error.errno in UNWRITABLE or (type(error) is OSError and error.errno is None):
             raise UserError(unwritable(path, error)) from None
         raise
 
 
 def write_json(path: str | Path, content: dict) -> None:
-    """Write `content` as indented JSON, keys in the order given; ValueError if a number is not finite."""
+    """Write `content` as indented JSON, in the order of its keys; ValueError if a number is not finite."""
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
 
@@ -71,7 +71,7 @@ def read_json(path: Path) -> dict:
     try:
         content = json.loads(path.read_text())
         if not isinstance(content, dict):
-            raise ValueError(f"a {type(content).__name__} in place of names and values")
+            raise ValueError(f"a {type(content).__name__} in place of a JSON object")
         return content
     except FileNotFoundError:
         raise UserError(f"{path} is missing; `dvc repro` makes it") from None
@@ -80,6 +80,6 @@ def read_json(path: Path) -> dict:
 
 
 def write_csv(path: str | Path, table: "pd.DataFrame") -> None:
-    """Write `table` as CSV without index; floats in the shortest form that reads back to the same bits."""
+    """Write `table` as CSV without its index; floats are as short as reading back the same bits allows."""
     with replacing(path) as temporary:
         table.to_csv(temporary, index=False, lineterminator="\n")

@@ -1,4 +1,4 @@
-"""Checks that the packages which can change a figure have the versions that pyproject.toml pins."""
+"""Check the versions of the packages that can change a result against those pinned in pyproject.toml."""
 
 import tomllib
 from importlib.metadata import PackageNotFoundError, version
@@ -8,13 +8,16 @@ from stages.base.console import UserError
 
 
 def check(*groups: str) -> None:
-    """Raise UserError unless the packages of these dependency groups have the versions in pyproject.toml."""
+    """Raise UserError unless all packages of these dependency groups have the versions in pyproject.toml.
+
+    dvc.lock records these versions too.
+    """
     try:
         pinned = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["dependency-groups"]
         requirements = [requirement for group in groups for requirement in pinned[group]]
     except (FileNotFoundError, KeyError, tomllib.TOMLDecodeError) as error:
-        mistake = f"lacks a dependency group ({error})"
-        raise UserError(f"pyproject.toml {mistake}; `git checkout pyproject.toml`") from None
+        problem = f"lacks a dependency group ({error})"
+        raise UserError(f"pyproject.toml {problem}; `git checkout pyproject.toml`") from None
     for requirement in requirements:
         package, _, expected = requirement.partition("==")
         name = package.partition("[")[0]
@@ -23,5 +26,5 @@ def check(*groups: str) -> None:
         except PackageNotFoundError:
             installed = "not installed"
         if installed != expected:
-            way_out = "`pip install -r requirements.txt`, or change the pin"
-            raise UserError(f"{name} is {installed}, but pyproject.toml pins {expected}; {way_out}")
+            advice = "`pip install -r requirements.txt`, or change the pin"
+            raise UserError(f"{name} is {installed}, but pyproject.toml pins {expected}; {advice}")

@@ -1,8 +1,8 @@
-"""params.yaml as typed, validated objects; this is the only reader of the file.
+"""params.yaml as typed, validated objects; no other module reads the file.
 
-Each section is a class below, each key a field with its type and bounds. Unknown keys are errors, so that a
-typo does not go unnoticed. `load` reports mistakes before any work starts: first a line for each key that is
-unknown, missing or out of bounds; if there are none, the first contradiction between keys.
+Each section is a class below, each key a field with its type and bounds. Unknown keys are refused, so a typo
+is never ignored. `load` reports mistakes before any work starts: one line for each key that is unknown,
+missing or out of bounds or, if there is none, one line for the first inconsistency between keys.
 """
 
 import re
@@ -12,19 +12,20 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
-from ruamel.yaml import YAML, YAMLError  # DVC's reader, so that both read the same
+from ruamel.yaml import YAML, YAMLError  # DVC's parser, so that both read the same values
 
 from stages.base.console import UserError
 from stages.base.section import LARGEST, PositiveInt, Section, shown
 
-# Columns of metrics/plots/trials.csv beside hyperparameters; those of scores begin with val_
+# Columns of metrics/plots/trials.csv besides the hyperparameters and the scores, which begin with val_
 TRIAL_COLUMNS = {"trial", "budget", "epochs", "standard_error", "best_epoch", "seconds_per_epoch"}
 TRIAL_COLUMNS |= {"parameters", "choice", "limit", "objective", "failure"}
 Int = Annotated[int, Field(ge=-LARGEST, le=LARGEST)]
 Epochs = Annotated[int, Field(ge=1, le=10_000)]
 
 
-def _plain(value: object) -> object:
+def _plain_value(value: object) -> object:
+    """Return `value` if it is a finite number, text or a boolean; refuse YAML 1.1's `yes`, `on` and so on."""
     if not isinstance(value, int | float | str) or value != value or value in (float("inf"), -float("inf")):
         raise ValueError("should be a number, text, true or false")
     if str(value).lower() in ("yes", "no", "on", "off"):
@@ -32,18 +33,18 @@ def _plain(value: object) -> object:
     return value
 
 
-Value = Annotated[int | float | str | bool, BeforeValidator(_plain)]
+Value = Annotated[int | float | str | bool, BeforeValidator(_plain_value)]
 
 
 class Prepare(Section):
-    """Which data set of stages/datasets/catalog.py, and the share of its training images for validation."""
+    """A data set of stages/datasets/catalog.py, and the share of its train part to use for validation."""
 
     dataset: str
     validation_split: Annotated[float, Field(gt=0, lt=1)]
 
 
 class Train(Section):
-    """The final trainings, `replicates` of each network with own seeds."""
+    """The final trainings: of each network `replicates`, each with its own seed."""
 
     epochs: Epochs
     replicates: Annotated[int, Field(ge=5, le=1000)]  # with fewer, the interval is too narrow: docs/review.md
@@ -52,34 +53,34 @@ class Train(Section):
 class Conditional(Section):
     """Base of all kinds of hyperparameters in the space.
 
-    `when` names hyperparameters further up in the space, with some of their values. This one is active, so
-    that the network has it and the search varies it, only while each of those has one of these values.
+    `when` maps hyperparameters listed above this one to the values for which this one is active. Where it is
+    inactive, the network does not have it and the search does not vary it.
     """
 
     when: dict[str, Annotated[list[Value], Field(min_length=1)]] = Field(default_factory=dict)
 
     @property
     def ends(self) -> tuple[object, object]:
-        """The first and the last value; the least and the greatest of a range."""
+        """Its first and last value; for a range, the minimum and the maximum."""
         values = getattr(self, "values", (False, True))
         return getattr(self, "min", values[0]), getattr(self, "max", values[-1])
 
     def active(self, hyperparameters: Mapping[str, object]) -> bool:
-        """Whether a network with these hyperparameters has this one."""
+        """Whether this hyperparameter is active, given the values of the others."""
         return all(hyperparameters.get(name) in values for name, values in self.when.items())
 
     def holds(self, value: object) -> bool:
-        """Whether `value` has the type of this hyperparameter; an integer may stand for a float."""
+        """Whether `value` has the right type, as the baseline's must; an integer is also a float."""
         types = {type(value), type(self.ends[0])}
         return len(types) == 1 or (types == {int, float} and not isinstance(self, IntRange))
 
     def has(self, value: object) -> bool:
-        """Whether `value` is in the space."""
+        """Whether `value` is one of its values."""
         return self.holds(value)
 
 
 class Range(Conditional):
-    """Base of `int` and `float`: bounds included; with `sampling: log`, `step` is a factor."""
+    """Base of `int` and `float`, both bounds included; with `sampling: log`, `step` is a factor."""
 
     sampling: Literal["linear", "log"] = "linear"
 
@@ -164,10 +165,9 @@ class Random(Section):
 
 
 class Bayesian(Section):
-    """Arguments of KerasTuner's `BayesianOptimizationOracle`; `num_initial_points: null` is 3 a dimension.
+    """Arguments of KerasTuner's `BayesianOptimizationOracle`; `num_initial_points: null` is 3 per dimension.
 
-    `trials_at_once` trials are drawn together, before their results are known: the more, the less they learn
-    from each other.
+    `trials_at_once` trials run side by side; the more there are, the fewer results each choice is based on.
     """
 
     max_trials: PositiveInt
@@ -178,22 +178,22 @@ class Bayesian(Section):
 
 
 class Grid(Section):
-    """Arguments of KerasTuner's `GridSearchOracle`. `max_trials: null` is the whole grid."""
+    """Arguments of KerasTuner's `GridSearchOracle`; `max_trials: null` is the whole grid."""
 
     max_trials: PositiveInt | None
 
 
 class Sklearn(Bayesian):
-    """KerasTuner's `SklearnTuner` over its `BayesianOptimizationOracle`: `cv` stratified folds a trial."""
+    """KerasTuner's `SklearnTuner` with its `BayesianOptimizationOracle`: `cv` stratified folds per trial."""
 
     cv: Annotated[int, Field(ge=2, le=1000)]
 
 
 class Tune(Section):
-    """The search: its strategy, what it maximises or minimises, which trial it chooses, budget and space.
+    """The search: strategy, objective, rule for choosing a trial, budget and space.
 
-    `tolerance` is how far below the best trial's validation score a smaller network's may be, for the
-    selection of that name.
+    With `selection: tolerance`, the smallest network is chosen whose validation score is at most `tolerance`
+    below that of the best trial.
     """
 
     strategy: Literal["hyperband", "random", "bayesian", "grid", "sklearn"]
@@ -212,10 +212,10 @@ class Tune(Section):
 
 
 class Retrain(Section):
-    """Whose hyperparameters retrain uses: the search's, or the baseline's as a control; and for how long.
+    """The hyperparameters that retrain uses, the search's or, as a control, the baseline's; and the epochs.
 
-    `epochs: best` is the epoch at which the search scored the chosen trial; null is `train.epochs`, as always
-    with the baseline's.
+    `epochs: best` is the epoch at which the search scored the chosen trial; null is `train.epochs`. With the
+    baseline's hyperparameters, it is always `train.epochs`.
     """
 
     from_: Annotated[Literal["tune", "baseline"], Field(alias="from")]
@@ -229,10 +229,11 @@ class Compare(Section):
 
 
 class Runtime(Section):
-    """How trainings run. Nothing here changes a result, so it is in no stage's params in dvc.yaml.
+    """How trainings run. Nothing here changes a result, so no stage in dvc.yaml depends on it.
 
-    `workers: null` is one process per core. `store` is the folder where trainings are kept, at most
-    `store_gigabytes` (1e9 bytes) of them: in the repository, or an absolute path, such as of a shared disk.
+    `workers: null` is one process per core. `store` is the folder where trainings are kept, relative to the
+    repository or an absolute path, such as on a shared disk. Above `store_gigabytes` (1e9 bytes), the least
+    recently used are deleted.
     """
 
     workers: Annotated[int, Field(ge=1, le=1024)] | None
@@ -265,7 +266,7 @@ class Params(Section):
     runtime: Runtime
 
     def seeds(self, purpose: Literal["search", "final"], count: int) -> list[int]:
-        """Return the seeds of `count` trainings; no two purposes, and no two values of `seed`, share one."""
+        """Return the seeds of `count` trainings; different purposes and different `seed` share no seed."""
         path = self.seed, ("search", "final").index(purpose)
         return [int(np.random.SeedSequence([*path, i]).generate_state(1)[0]) for i in range(count)]
 
@@ -273,8 +274,8 @@ class Params(Section):
     def _names_are_free(self):
         for name in sorted({*self.baseline, *self.tune.space}):
             if name in TRIAL_COLUMNS or name.startswith("val_"):
-                what = "is a column of metrics/plots/trials.csv; give the hyperparameter another name"
-                raise ValueError(f"baseline.{name} {what}")
+                problem = "is a column of metrics/plots/trials.csv; give the hyperparameter another name"
+                raise ValueError(f"baseline.{name} {problem}")
         return self
 
     @model_validator(mode="after")
@@ -294,7 +295,7 @@ class Params(Section):
         for name, dimension in self.tune.space.items():
             if unknown := [parent for parent in dimension.when if parent not in above]:
                 names = ", ".join(above)
-                advice = f"use one that stands above it: {names}" if names else "none stands above it"
+                advice = f"use one listed above it: {names}" if names else "none is listed above it"
                 raise ValueError(f"tune.space.{name}.when has {shown(unknown[0])}, but {advice}")
             for parent, values in dimension.when.items():
                 if never := [value for value in values if not self.tune.space[parent].has(value)]:
@@ -318,17 +319,18 @@ def load(path: str | Path = "params.yaml") -> Params:
     """Read and validate `path`.
 
     Raises:
-        UserError: it is missing, empty or not valid YAML, or keys are missing, unknown or out of bounds.
+        UserError: the file is missing, empty or not YAML; or keys are missing, unknown or out of bounds,
+            with one line for each.
     """
     try:
         content = YAML(typ="safe", pure=True).load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        way_out = f"run from the top folder of the repository, or `git checkout {path}`"
-        raise UserError(f"{path} is missing; {way_out}") from None
+        advice = f"run from the top folder of the repository, or `git checkout {path}`"
+        raise UserError(f"{path} is missing; {advice}") from None
     except UnicodeDecodeError as error:
         problem = f"{error.reason} at byte {error.start}"
         raise UserError(f"{path} is not UTF-8 text ({problem}); save it as UTF-8") from None
-    except (YAMLError, ValueError, KeyError, RecursionError) as error:  # the last three: of malformed values
+    except (YAMLError, ValueError, KeyError, RecursionError) as error:  # bad date or !!bool, too deep
         mark = getattr(error, "problem_mark", None)
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         problem = getattr(error, "problem", None) or str(error)
@@ -340,18 +342,19 @@ def load(path: str | Path = "params.yaml") -> Params:
     try:
         return Params.model_validate(content)
     except ValidationError as error:
-        said: dict[str, list[str]] = {}  # a key that may have several types has a message for each
+        problems: dict[str, list[str]] = {}  # for a key of several types, pydantic has one error per type
         for mistake in error.errors():
-            what, *allowed = _line(dict(mistake), content).split(", but ", 1)
-            said.setdefault(what, []).extend(allowed)
-        lines = [f"{path}: {', but '.join(filter(None, (what, ' or '.join(said[what]))))}" for what in said]
+            problem, *allowed = _error_line(dict(mistake), content).split(", but ", 1)
+            problems.setdefault(problem, []).extend(allowed)
+        texts = (", but ".join(filter(None, (key, " or ".join(problems[key])))) for key in problems)
+        lines = [f"{path}: {text}" for text in texts]
         raise UserError("\nerror: ".join(lines)) from None
 
 
-def _line(mistake: dict, content: Any) -> str:
-    """One of pydantic's errors as one line: the key as in the file, its value, what it should be."""
+def _error_line(mistake: dict, content: Any) -> str:
+    """Return an error of pydantic's as one line: the key as in the file, its value, what it should be."""
     key = []
-    for part in mistake["loc"]:  # without the parts that pydantic adds for unions: they are not in the file
+    for part in mistake["loc"]:  # pydantic adds parts for unions, which are not in the file: skip them
         try:
             content = content[part]
             key.append(shown(part))
@@ -362,16 +365,17 @@ def _line(mistake: dict, content: Any) -> str:
     if mistake["type"] == "missing":
         return f"{where} is missing; add it"
     if mistake["type"] == "extra_forbidden":
-        return f"unknown key {where}; use {mistake['input']}"  # see Section
+        return f"unknown key {where}; use {mistake['input']}"  # see Section._known_keys
     if where.startswith("tune.space.") and where.count(".") == 2 and not isinstance(content, dict):
         form, value = "{type: int, min: 16, max: 512} or the like", shown(content)
         one = f"-S tune.strategy=grid -S {where}.min={value} -S {where}.max={value} -S tune.tolerance=1"
         return f"{where} is {value}, but should be {form}; for one value: `dvc exp run {one}`"
-    return f"{where} is {shown(mistake['input'])}, but {_says(mistake)}" if where else _says(mistake)
+    expected = _expectation(mistake)
+    return f"{where} is {shown(mistake['input'])}, but {expected}" if where else expected
 
 
-def _says(mistake: dict) -> str:
-    """Pydantic's message in the words of this project."""
+def _expectation(mistake: dict) -> str:
+    """Return what pydantic expected, in this project's words."""
     if mistake["type"] == "union_tag_not_found":
         return "should have a type: 'int', 'float', 'choice' or 'boolean'"
     if mistake["type"] == "union_tag_invalid":

@@ -1,4 +1,4 @@
-"""The base of all sections of params.yaml, and the bounds of its integers."""
+"""The base class of all sections of params.yaml, the bound of its integers, and values as text."""
 
 from collections.abc import Mapping
 from typing import Annotated
@@ -11,14 +11,14 @@ PositiveInt = Annotated[int, Field(ge=1, le=LARGEST)]
 
 
 class Section(BaseModel):
-    """Base of sections: immutable; known keys, finite numbers and exact types (`"512"` is no integer)."""
+    """Base of all sections: immutable, finite numbers, no unknown keys, no conversion (`"512"` is no int)."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
     def _known_keys(cls, content):
-        """Replace the value of each unknown key by the known keys, which the error message lists."""
+        """Replace the value of each unknown key by the list of known keys, for the error message."""
         if not isinstance(content, dict):
             return content
         known = [field.alias or name for name, field in cls.model_fields.items()]
@@ -34,6 +34,6 @@ def shown(value: object) -> str:
 
 
 def listed(hyperparameters: Mapping[str, object]) -> str:
-    """Return hyperparameters in words: `units 512, dropout 0.2`."""
+    """Return hyperparameters as readable text: `units 512, dropout 0.2`."""
     texts = (f"{value:.4g}" if isinstance(value, float) else value for value in hyperparameters.values())
     return ", ".join(f"{name} {text}" for name, text in zip(hyperparameters, texts, strict=True))

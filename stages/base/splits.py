@@ -1,7 +1,8 @@
-"""The prepared data on disk: a folder of NumPy files for each part, memory-mapped and without pickle.
+"""The prepared data on disk: a folder for each part, with NumPy files that are memory-mapped, without pickle.
 
-`prepare` writes two parts: data/prepared/training, with the train examples first and the validation examples
-last, and data/prepared/test. Trainings on both train and validation examples so need no copy of them.
+`prepare` writes two parts: data/prepared/training, with the train examples followed by the validation
+examples, and data/prepared/test. The final trainings use both train and validation examples; since these are
+in the same arrays, no process has to copy them.
 """
 
 import hashlib
@@ -18,8 +19,8 @@ from stages.base.files import read_json, replacing, write_json
 
 PREPARED = Path("data/prepared")
 TRAINING, TEST = PREPARED / "training", PREPARED / "test"
-_ABOUT = "about.json"  # in TRAINING, see `about`
-_CHUNK = 2**24  # bytes that are copied at a time
+_ABOUT = "about.json"  # in TRAINING: see `about`
+_CHUNK = 2**24  # bytes to copy at a time
 Shapes = tuple[int, ...] | dict[str, tuple[int, ...]]
 
 
@@ -29,11 +30,11 @@ class Split:
 
     Attributes:
         inputs: (n, ...), or several such arrays by the names of the network's inputs; any numeric types.
-        labels: (n,) or (n, ...), integers or floats; integers of shape (n,) are classes, from 0.
-        weights: (n,), how much each example counts in the training loss; None: all count the same.
-        groups: (n,) integers, such as patients. Examples of a group may resemble each other, so they stay
-            together wherever the data is split, and standard errors and intervals are over groups. No group
-            is in two parts. None: each example is independent of the others.
+        labels: (n,) or (n, ...), integers or floats; integers (n,) are classes, numbered from 0.
+        weights: (n,), the weight of each example in the training loss; None: all weights are equal.
+        groups: (n,) integers. Examples of the same group may resemble each other, so every split keeps a
+            group together, and standard errors and intervals treat groups as the independent samples. No
+            group is in two parts.
     """
 
     inputs: np.ndarray | dict[str, np.ndarray]
@@ -43,14 +44,14 @@ class Split:
 
     @classmethod
     def of(cls, arrays: Mapping[str, np.ndarray]) -> "Split":
-        """Return a split from its `arrays`."""
+        """Return the split that has these `arrays`."""
         several = {name.partition(".")[2]: arrays[name] for name in arrays if name.startswith("inputs.")}
         others = {name: arrays.get(name) for name in ("weights", "groups")}
         return cls(several or arrays["inputs"], arrays["labels"], **others)
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:
-        """All arrays by name; with several inputs, that of the input `image` is named `inputs.image`."""
+        """Its arrays by name; with several inputs, the array of the input `image` is `inputs.image`."""
         if isinstance(self.inputs, dict):
             arrays = {f"inputs.{name}": array for name, array in self.inputs.items()}
         else:
@@ -60,24 +61,23 @@ class Split:
 
     @property
     def shapes(self) -> Shapes:
-        """The shape of one example's input, or of its inputs by name."""
+        """The shape of one example's input; with several inputs, their shapes by name."""
         if isinstance(self.inputs, dict):
             return {name: array.shape[1:] for name, array in self.inputs.items()}
         return self.inputs.shape[1:]
 
     @property
     def classes(self) -> int | None:
-        """The number of classes; None if the labels are not classes."""
+        """The number of classes; None if the labels are not one class per example."""
         if self.labels.ndim > 1 or self.labels.dtype.kind == "f":
             return None
         return int(self.labels.max()) + 1
 
     @cached_property
     def outputs(self) -> int:
-        """The number of classes; for labels that are numbers, the size of their last axis, 1 for (n,).
+        """The number of classes or, for float or multi-label data, the length of a label's last axis.
 
-        Integer labels with more axes are classes too, such as one for each pixel or word. Multi-hot labels,
-        see `several_labels`, count as numbers.
+        Other integer labels are classes too if an example has several, such as one for each pixel or word.
         """
         if self.several_labels or self.labels.dtype.kind == "f":
             return self.labels.shape[-1] if self.labels.ndim > 1 else 1
@@ -85,30 +85,31 @@ class Split:
 
     @property
     def several_labels(self) -> bool:
-        """Whether labels are multi-hot, (n, k): 1 where a label applies to the example, else 0."""
+        """Whether this is multi-label data: an example has a row of 0 and 1, one for each possible label."""
         return self.labels.ndim == 2 and self.labels.dtype.kind != "f" and int(self.labels.max()) <= 1
 
 
 def save(folder: Path, *parts: tuple[Split, np.ndarray]) -> None:
-    """Write the given rows of each split into `folder`, one split after the other; a NumPy file per array."""
+    """Write a NumPy file for each array into `folder`: the given rows of the splits, one after the other."""
     for name, array in parts[0][0].arrays.items():
         arrays = [(split.arrays[name], rows) for split, rows in parts]
-        dtype = np.result_type(*(part.dtype for part, _ in arrays))  # weights and groups may differ
+        # The dtypes of weights and groups may differ between parts
+        dtype = np.result_type(*(part.dtype for part, _ in arrays))
         step = max(1, _CHUNK // max(1, array[:1].nbytes))
         header = np.lib.format.header_data_from_array_1_0(array[:0].astype(dtype))
         shape = sum(len(rows) for _, rows in arrays), *array.shape[1:]
         with replacing(folder / f"{name}.npy") as temporary, temporary.open("wb") as file:
             np.lib.format.write_array_header_1_0(file, {**header, "shape": shape})
             for part, rows in arrays:
-                for start in range(0, len(rows), step):  # in chunks: a copy of all would double the memory
+                for start in range(0, len(rows), step):  # copying all at once would double the memory
                     file.write(part[rows[start : start + step]].astype(dtype, copy=False).tobytes())
-    for path in folder.glob("*.npy"):  # of an earlier data set
+    for path in folder.glob("*.npy"):  # left from another data set
         if path.stem not in parts[0][0].arrays:
             path.unlink()
 
 
 def load(folder: Path) -> Split:
-    """Return the part in `folder`, memory-mapped copy-on-write: changes of the arrays never reach the files.
+    """Return the part in `folder`, memory-mapped copy-on-write: changes to its arrays stay in this process.
 
     Raises:
         UserError: a file is missing or damaged.
@@ -129,16 +130,16 @@ def write_about(train: int, validation: int, own_validation: bool, class_names: 
 
 
 def about() -> dict:
-    """Return a description of `TRAINING`.
+    """Return the description of `TRAINING`.
 
-    `train` and `validation` are its numbers of examples, in this order; `own_validation` tells whether the
-    data set came with a validation part; `class_names` lists the names of the classes and may be empty.
+    `train` and `validation` are its numbers of examples, in this order; `own_validation` is whether the data
+    set comes with a validation part; `class_names` has the names of its classes, or is empty.
     """
     return read_json(TRAINING / _ABOUT)
 
 
 def digest(split: Split) -> str:
-    """Return a hash of the arrays of `split`."""
+    """Return a SHA-256 hash of the names, shapes, types and contents of the arrays of `split`."""
     content = hashlib.sha256()
     for name, array in split.arrays.items():
         content.update(json.dumps([name, array.shape, str(array.dtype)]).encode())

@@ -1,1 +1,1 @@
-"""Trainings, many at once, each only once: a Dask cluster, what its workers need, the store of trainings."""
+"""Trainings run in parallel on Dask workers, and the store that makes sure none is run twice."""

@@ -1,4 +1,4 @@
-"""On the client: the files that decide a training's result. They are part of its key, and sent to workers."""
+"""On the client: the source files that determine the result of a training, to hash and to send to workers."""
 
 import hashlib
 import re
@@ -12,14 +12,15 @@ from stages.base.console import UserError
 
 ROOT = Path(stages.__path__[0]).parent
 TRAINING, WORKER = "stages/training", "stages.compute.worker"
-_IGNORED = re.compile(r"__pycache__|\..*|.*~")  # caches and editors' backups
+_IGNORED = re.compile(r"__pycache__|\..*|.*~")  # files of Python and editors
 
 
 def training_code() -> dict[str, bytes]:
-    """Return the files of stages/training and the repository's files that a worker imports, by path.
+    """Return the files of stages/training, and all files of the repository that worker.py imports, by path.
 
     Raises:
-        UserError: one of them is not valid Python, or dvc.yaml lacks it for a stage that trains.
+        UserError: a file is not valid Python, or a stage in dvc.yaml depends on stages/training but not on
+            one of the other files.
     """
     paths = (path for path in (ROOT / TRAINING).rglob("*") if path.is_file())
     whole = [path for path in paths if not any(map(_IGNORED.fullmatch, path.relative_to(ROOT).parts))]
@@ -35,17 +36,17 @@ def training_code() -> dict[str, bytes]:
         for path in code if TRAINING in deps else ():
             if path != "stages/__init__.py" and not any(Path(path).is_relative_to(dep) for dep in deps):
                 raise UserError(
-                    f"{path} decides what a training comes to, but {stage} in dvc.yaml does not depend on "
-                    f"it; move it into {TRAINING}, or add it to the deps of the stages that train"
+                    f"{path} determines the result of a training, but {stage} in dvc.yaml does not depend "
+                    f"on it; move it into {TRAINING}, or add it to the deps of the stages that train"
                 )
     return code
 
 
 def imported(module: str) -> dict[str, bytes]:
-    """Return the repository's files that `module` imports, directly or not, in functions too; by path.
+    """Return the files of the repository that `module` imports, also indirectly or in a function, by path.
 
     Raises:
-        UserError: one of them is in a folder that is not a package.
+        UserError: a file is in a folder that is not a package.
     """
     finder = ModuleFinder(path=[str(ROOT)])
     try:
@@ -55,11 +56,11 @@ def imported(module: str) -> dict[str, bytes]:
     except RuntimeError as error:
         if "changed size" not in str(error):
             raise
-        return imported(module)  # `modulefinder` iterates over sys.modules, which a thread of Dask's changed
+        return imported(module)  # it iterates over a cache of Python's, to which Dask's threads may add
     paths = [getattr(each, "__file__", None) for each in finder.modules.values()]
     return {Path(path).relative_to(ROOT).as_posix(): Path(path).read_bytes() for path in paths if path}
 
 
 def digest(code: dict[str, bytes]) -> str:
-    """Return a hash of the paths and contents of `code`."""
+    """Return a SHA-256 hash of the paths and contents of `code`."""
     return hashlib.sha256(repr(sorted(code.items())).encode()).hexdigest()

@@ -1,8 +1,8 @@
-"""On the client: runs trainings on Dask workers, each from its last checkpoint in the store.
+"""On the client: run trainings on Dask's workers, each from its latest stored checkpoint, and count epochs.
 
-A task is some seconds of one training. It is sent with the checkpoint to start from and returns the one that
-it reached, which is stored and sent with the next task. So a worker needs neither the store nor a shared
-disk, and one that dies costs only some seconds of work, which Dask has another worker repeat.
+A task is some seconds of one training. It brings a worker the checkpoint to continue from and returns the
+next one, which the client stores and sends with the next task. So a worker needs neither the store nor a
+shared disk. If it dies, only these seconds are lost, and Dask runs the task again on another worker.
 """
 
 from collections import deque
@@ -23,18 +23,18 @@ from stages.compute.store import Store
 from stages.compute.workers import KEPT, Workers
 from stages.training.checkpoint import Checkpoint
 
-SECONDS = 10  # of training between two checkpoints; more if they are large:
-BYTES_PER_SECOND = 2**21  # of checkpoints to send per second of training, one way
+SECONDS = 10  # of training between two checkpoints, or longer if they are large
+BYTES_PER_SECOND = 2**21  # at most, of checkpoints that are sent, each way
 
 
 @dataclass(frozen=True)
 class Training:
-    """One training to run.
+    """A training to run.
 
     Attributes:
-        hyperparameters: the network's, by name.
+        hyperparameters: the active hyperparameters, by name.
         seed: of the initial weights, shuffling and dropout.
-        subset: the name of the rows to train on and to score on, see `Runner`.
+        subset: the name of its rows, to train on and to score on; see `Runner`.
     """
 
     hyperparameters: Mapping[str, object]
@@ -46,20 +46,21 @@ class Training:
 
 
 class Runner:
-    """Runs trainings on the prepared data, on `client`'s workers. A context manager, as `Workers` is.
+    """Runs trainings on the prepared data, on `client`'s workers; a context manager, which frees the workers.
 
     Args:
-        subsets: (rows to train on, rows to score on) of the training part by name; the latter may be empty.
+        subsets: (rows to train on, rows to score on) of the training part, by name; there may be no rows to
+            score on.
         early_stopping: `monitor` and `patience`.
-        max_epochs: how many epochs a training has if nothing stops it; None: those that `run` asks for.
-        tests: the name of a module whose function `test` is called at the end of each training. A training
-            then ends at exactly the epoch asked for, even if the store has a later one.
+        max_epochs: the epochs of a training that nothing stops; None: the epochs passed to `run`.
+        tests: a module with a function `test`, which is called at the end of each training. With it, a
+            training ends at exactly the epoch passed to `run`, even if the store has a later one.
 
     Attributes:
-        progress: called with a number of epochs whenever so many are done, trained or found in the store.
-        epochs: how many epochs each training has, from this run or an earlier one.
-        epochs_reused: how many of all these were in the store.
-        stored: the keys of the trainings that were in the store at the start.
+        progress: a function that is called with the number of newly finished epochs, trained or stored.
+        epochs: the number of epochs that each training has reached, including stored ones.
+        epochs_reused: how many of all these epochs were stored before.
+        stored: the keys of the trainings that were stored before.
 
     Raises:
         UserError: the data is missing, the store cannot be read, or there are no workers.
@@ -90,7 +91,7 @@ class Runner:
             for name, rows in subsets.items()
         }
         data: dict = {name: str(folder.absolute()) for name, folder in folders.items()}
-        if not client.cluster:  # remote workers may share no disk with this machine
+        if not client.cluster:  # its workers may share no disk with this machine
             for name, part in parts.items():
                 data[name] = {key: np.asarray(array) for key, array in part.arrays.items()}
         session = {
@@ -113,7 +114,7 @@ class Runner:
 
     @cached_property
     def _decides(self) -> dict[str, object]:
-        """What decides the result of all trainings alike; waits for the workers."""
+        """The part of a key that all trainings have in common; waits for the workers."""
         about = self._workers.about
         self._takes_epochs = about["takes_epochs"]
         environment = {**self._workers.versions, "device": about["device"]}
@@ -121,7 +122,7 @@ class Runner:
         return {"code": code.digest(self._code), "environment": environment, **how}
 
     def key(self, training: Training, epochs: int) -> str:
-        """Return the key of `training` in the store: a hash of all that decides its result."""
+        """Return the key of `training` in the store: a hash of everything that determines its result."""
         decides = self._decides
         return store.key(
             hyperparameters=dict(training.hyperparameters),
@@ -132,25 +133,25 @@ class Runner:
         )
 
     def ask(self, task: str, **job: object) -> dict:
-        """Run `task` with `job` on one worker and return its result; UserError as for `run`."""
+        """Run `task` once, on any worker, and return its result; UserError as for `run`."""
         [(_, result)] = self._workers.results(task, deque([job]))
         if "failure" in result:
             raise UserError(f"{task}: {result['failure']}; {KEPT}")
         return result
 
-    def run(self, asked: Mapping[Training, int]) -> Iterator[tuple[Training, Checkpoint | str, dict]]:
-        """Run each training to the epoch asked for, the longest first; yield each when it is done.
+    def run(self, epochs_of: Mapping[Training, int]) -> Iterator[tuple[Training, Checkpoint | str, dict]]:
+        """Run each training to its epoch in `epochs_of`, the longest first; yield each when it is done.
 
         Yields:
-            The training; its checkpoint without arrays, which may be of a later epoch, or why it failed, in
-            one line; and what the function `test` of `tests` returned, or {}.
+            The training; its checkpoint, without arrays and possibly of a later epoch, or one line that says
+            why it failed; and the result of `tests.test`, {} without `tests`.
 
         Raises:
-            UserError: there are no workers any more or they cannot train, or the store cannot be used.
+            UserError: all workers are lost or cannot train, or the store cannot be read or written.
         """
         trainings: dict[str, Training] = {}
         jobs: deque[dict] = deque()
-        for training, epochs in sorted(asked.items(), key=lambda item: -item[1]):
+        for training, epochs in sorted(epochs_of.items(), key=lambda item: -item[1]):
             key = self.key(training, epochs)
             self.epochs.setdefault(training, 0)
             stored = self._load(key, epochs, arrays=False)
@@ -180,21 +181,20 @@ class Runner:
                 jobs.appendleft(job)
 
     def _with_checkpoint(self, job: dict) -> dict:
-        """Return `job` with the checkpoint to start from and the seconds to train for."""
+        """Return `job` with the checkpoint to continue from, and for how many seconds."""
         checkpoint = self._load(job["key"], job["epochs"])
-        # Since `run` has looked, the file may have been deleted or damaged
-        job["start"] = min(job["start"], checkpoint.epoch if checkpoint else 0)
+        job["start"] = min(job["start"], checkpoint.epoch if checkpoint else 0)  # it may be gone or damaged
         size = sum(array.nbytes for array in checkpoint.weights + checkpoint.optimizer) if checkpoint else 0
         seconds = max(SECONDS, size / BYTES_PER_SECOND)
         return {**job, "checkpoint": checkpoint and vars(checkpoint), "seconds": seconds}
 
     def _count(self, training: Training, epoch: int) -> int:
-        """Count the epochs of a training that has reached `epoch`; return how many of them are new."""
+        """Record that a training has reached `epoch`; return how many epochs are new."""
         new = max(0, epoch - self.epochs[training])
         self.epochs[training] += new
         self.progress(new)
         return new
 
     def _load(self, key: str, epochs: int, *, arrays: bool = True) -> Checkpoint | None:
-        """Return the longest stored checkpoint of a training; with `tests`, of at most `epochs` epochs."""
+        """Return the latest checkpoint of `key`; with `tests`, the latest of at most `epochs` epochs."""
         return self._store.load(key, epochs if self._tests else None, arrays=arrays)

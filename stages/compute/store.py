@@ -1,11 +1,11 @@
-"""On the client: the store of trainings, so that nothing is trained twice.
+"""On the client: the store of trainings, so that no epoch is trained twice.
 
-A training is stored under its key, a hash of all that decides its result, with the last checkpoint that it
-reached. Training continues from there. So a killed search resumes, a promoted trial continues, and another
-strategy reuses earlier trainings, all without code of their own. Deleting a file changes no result.
+A training is stored under its key, a hash of everything that determines its result, with the checkpoints that
+it has reached. Training continues from there. So, without special code, a killed search resumes, a promoted
+trial continues and another strategy reuses trainings. Deleting any file costs time and changes no result.
 
-A checkpoint is one file, KEY-EPOCH.npz, written atomically: a NumPy archive of its arrays and of one more
-array that holds everything else as JSON. Zip's checksums reveal a damaged file, which is ignored.
+A checkpoint is one file, KEY-EPOCH.npz, written whole or not at all: a NumPy archive of its arrays and of one
+more, which holds everything else as JSON. A damaged file fails Zip's checksums; it is ignored and made again.
 """
 
 import contextlib
@@ -26,20 +26,20 @@ from stages.training.checkpoint import Checkpoint
 
 _ARRAYS = ("weights", "optimizer")
 _KEY = "[0-9a-f]" * 64  # other files in the folder are left alone
-# What NumPy and zipfile raise for a damaged file
+# What NumPy and zipfile raise for a file that is damaged
 _DAMAGE = (ValueError, KeyError, EOFError, TypeError, RuntimeError, BadZipFile, zlib.error, TokenError)
 
 
 def key(**decides: object) -> str:
-    """Return the key of the training that `decides` describes; its values must be serialisable as JSON."""
+    """Return the SHA-256 hash of `decides`, the values that determine a training, as JSON."""
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
 
 class Store:
-    """Checkpoints in `folder`, which is created if missing. Several processes may use one store.
+    """The checkpoints in `folder`, which is created if missing; several processes may use it at once.
 
     Raises:
-        UserError: the folder cannot be used; by `save`: a file cannot be written.
+        UserError: the folder cannot be used or, in `save`, a file cannot be written.
     """
 
     def __init__(self, folder: Path):
@@ -52,9 +52,9 @@ class Store:
             raise UserError(line) from None
 
     def load(self, key: str, epochs: int | None = None, *, arrays: bool = True) -> Checkpoint | None:
-        """Return the longest readable checkpoint of `key`, of at most `epochs` epochs; None if there is none.
+        """Return the latest readable checkpoint of `key`, of at most `epochs` epochs; None if there is none.
 
-        Without `arrays` only the JSON is read, and the checkpoint has no arrays.
+        Without `arrays`, only the JSON is read, and the checkpoint has no weights and optimizer state.
         """
         stored = {epoch: path for _, epoch, path in self._checkpoints(key)}
         for epoch in sorted(stored, reverse=True):
@@ -63,7 +63,7 @@ class Store:
         return None
 
     def save(self, key: str, checkpoint: Checkpoint, *, keep: int = 0) -> None:
-        """Store `checkpoint` under `key`; delete the earlier ones after epoch `keep`."""
+        """Store `checkpoint` under `key`; delete the checkpoints after epoch `keep` and before its own."""
         lists = {name: getattr(checkpoint, name) for name in _ARRAYS}
         arrays = {f"{name}{i}": array for name in lists for i, array in enumerate(lists[name])}
         about = json.dumps(vars(checkpoint) | {name: len(lists[name]) for name in lists}).encode()
@@ -78,7 +78,7 @@ class Store:
         return {key for key, _, _ in self._checkpoints()}
 
     def prune(self, size: float) -> None:
-        """Delete the least recently used checkpoints until the others take at most `size` bytes."""
+        """Delete the least recently used checkpoints until the rest takes at most `size` bytes."""
         remove_abandoned(self._folder)
         used = {}
         for _, _, path in self._checkpoints():
@@ -90,7 +90,7 @@ class Store:
                 path.unlink(missing_ok=True)
 
     def _checkpoints(self, key: str = _KEY) -> Iterator[tuple[str, int, Path]]:
-        """Yield key, epoch and path of each stored checkpoint, or of those of one key."""
+        """Yield the key, the epoch and the file of each checkpoint, or of each checkpoint of `key`."""
         for path in self._folder.glob(f"{key}-*.npz"):
             stem, _, epoch = path.stem.partition("-")
             if epoch.isdigit():
@@ -98,7 +98,7 @@ class Store:
 
 
 def _read(path: Path, arrays: bool) -> Checkpoint | None:
-    """The checkpoint in `path`; None if it cannot be read or was deleted by another process."""
+    """Return the checkpoint in `path`; None if it is damaged, cannot be read or has been deleted."""
     try:
         with np.load(path, allow_pickle=False) as archive:
             about = json.loads(archive["json"].tobytes())
@@ -108,5 +108,5 @@ def _read(path: Path, arrays: bool) -> Checkpoint | None:
     except (OSError, *_DAMAGE):
         return None
     with contextlib.suppress(OSError):
-        os.utime(path)  # for `prune`
+        os.utime(path)  # `prune` goes by the time of last use
     return checkpoint

@@ -1,4 +1,4 @@
-"""On the client: the workers of one run of a stage. Each worker gets one task at a time."""
+"""On the client: the workers of one run of a stage, each of which gets one task at a time."""
 
 import pickle
 import queue
@@ -20,31 +20,33 @@ from stages.base import console
 from stages.base.console import UserError
 from stages.compute import cluster, code, plugin
 
-TIMEOUT = 60  # seconds to wait for a worker when all were lost; twice as long for the first
+TIMEOUT = 60  # seconds to wait for a worker after all were lost; twice as long for the first worker
 POLL = 0.2  # seconds between two checks for an idle worker
-RETRIES = 2  # of a task that raised, such as for lack of memory or because of a broken package
-LARGEST_MESSAGE = 4.2e9  # bytes; a message of Dask has 2**32 at most
-LONGEST_MESSAGE = 300  # seconds that the transfer of a result may take
+RETRIES = 2  # of a task that failed because of its worker, such as for lack of memory or a broken package
+LARGEST_MESSAGE = 4.2e9  # bytes; a message of Dask holds at most 2**32
+LONGEST_MESSAGE = 300  # seconds to wait for the result of a finished task
 KEPT = "finished epochs are kept, run again to go on"
 
 cloudpickle.register_pickle_by_value(plugin)
-# A copy that is pickled by value: Dask's scheduler, which lacks this repository's code, unpickles it too
+# A copy that is pickled by value: the scheduler unpickles it too, and has no code of this repository
 _call = cloudpickle.loads(cloudpickle.dumps(plugin.call))
 
 
 class Workers:
-    """All workers of a Dask client, including those that join later. A context manager that frees their data.
+    """All workers of a Dask client, including those that join later; a context manager.
+
+    At its end, the workers drop the code and the data.
 
     Args:
-        client: Dask's.
-        files: the code that workers run, content by path.
-        tasks: the name of the module among `files` that has a class `Session` and the tasks, which are
-            functions (session, job).
-        session: the arguments of `Session`; each worker creates one session.
+        client: Dask's client.
+        files: the code for the workers, by path.
+        tasks: the module in `files` that has a class `Session`, and functions of a session and a job: the
+            tasks.
+        session: the arguments of `Session`, which each worker creates once.
 
     Attributes:
-        versions: `plugin.versions` of this process; workers with others are rejected.
-        waiting: called about once a second while no result arrives.
+        versions: `plugin.versions` of this process, which all workers must match.
+        waiting: a function that is called about once a second while waiting for a result.
 
     Raises:
         UserError: the arguments are too large to be sent.
@@ -62,22 +64,22 @@ class Workers:
             )
         digest = code.digest(files)
         stage = self._name, self.versions, files, digest, tasks, arguments
-        self._plugin = plugin.StagePlugin(*stage, local=bool(client.cluster))
-        self._first_tasks: dict[Future, dict] = {}  # "about", one for each worker
-        self._reasons: dict[str, str] = {}  # for which workers were rejected
-        self._last_seen = time.monotonic() + TIMEOUT  # when a worker was ready; the first gets more time
+        self._plugin = plugin.StagePlugin(*stage, same_packages=bool(client.cluster))
+        self._first_tasks: dict[Future, dict] = {}  # task "about", one for each worker
+        self._reasons: dict[str, str] = {}  # why workers were sent away
+        self._last_seen = time.monotonic() + TIMEOUT  # when a worker was last ready; the first has longer
 
     def __enter__(self) -> "Workers":
-        """Send code and data to all workers; Dask sends them to workers that join later."""
-        self._client.subscribe_topic(self._name, lambda event: self._report_rejection(**event[1]))
+        """Send code and data to all workers, also to those that join later."""
+        self._client.subscribe_topic(self._name, lambda event: self._report(**event[1]))
         try:
-            with _loss_in_one_line():
-                self._reject_other_pythons()
-                self._client.run_on_scheduler(plugin.unregister_abandoned)
-                # OSError if a worker dies meanwhile; the other workers have the plugin, new ones will get it
+            with _loss_as_user_error():
+                self._retire_other_pythons()
+                self._client.run_on_scheduler(plugin.remove_orphans)
+                # A worker may die while the plugin is registered; all other workers, and later ones, get it
                 with suppress(OSError):
                     self._client.register_plugin(self._plugin)
-                # The workers import the code while the client goes on
+                # The workers import the code while the client continues
                 count = max(1, len(self._client.nthreads()))
                 self._first_tasks = {self._submit(None, "about", {}): {} for _ in range(count)}
         except BaseException:
@@ -87,14 +89,13 @@ class Workers:
 
     def __exit__(self, *_) -> None:
         if self._client.status == "running":
-            with suppress(Exception):  # an earlier error matters more than one of the cleanup
+            with suppress(Exception):  # must not hide an error of the block
                 self._client.unregister_worker_plugin(self._name)
 
-    def _reject_other_pythons(self) -> None:
-        """Retire workers whose Python cannot unpickle the plugin that would check them.
+    def _retire_other_pythons(self) -> None:
+        """Retire workers with another Python version, which could not unpickle the plugin and its check.
 
-        Raises:
-            UserError: the scheduler has such a Python.
+        A later worker with such a version cannot join. UserError if the scheduler has one.
         """
         versions: Any = self._client.get_versions()
         ours = self.versions["Python"]
@@ -104,48 +105,49 @@ class Workers:
                 continue
             reason = f"Python {theirs} where the client has {ours}"
             if worker == "scheduler":
-                raise UserError(f"the scheduler has {reason}; start it anew")
-            self._report_rejection(worker, reason)
+                raise UserError(f"the scheduler has {reason}; restart it")
+            self._report(worker, reason)
             self._client.retire_workers([worker], close_workers=True)
 
-    def _report_rejection(self, worker: str, reason: str) -> None:
-        """Print why a worker was rejected, each reason once: a nanny may restart the worker many times."""
+    def _report(self, worker: str, reason: str) -> None:
+        """Print why a worker was sent away, once for each reason: it may be restarted again and again."""
         if reason not in self._reasons:
             console.say(f"worker {worker} was sent away: {reason}")
             self._reasons[reason] = f"{worker}: {reason}"
 
     @cached_property
     def about(self) -> dict:
-        """What `Session.about` is on the workers: on one with a GPU, if there is any.
+        """What `Session.about` must be on all workers; its `device` is "GPU" if any worker has one.
 
-        Raises:
-            UserError: as for `results`.
+        UserError as for `results`.
         """
         answers: list[dict] = []
         try:
             for _, answer in self.results("about", deque()):
                 answers.append(answer)
         except UserError:
-            if not answers:  # else go on with the workers that answered
+            if not answers:  # otherwise, do without the workers that did not answer
                 raise
         if any("failure" in answer for answer in answers):
-            mend = "set a smaller runtime.workers, or use a machine with more memory"
-            raise UserError(f"no worker can start for want of memory; {mend}")
+            advice = "set a smaller runtime.workers, or use a machine with more memory"
+            raise UserError(f"no worker can start: out of memory; {advice}")
         return max(answers, key=lambda answer: answer["device"])
 
     def results(
         self, task: str, jobs: deque[dict], prepare: Callable[[dict], dict] = lambda job: job
     ) -> Iterator[tuple[dict, dict]]:
-        """Run `task` on the workers for each of `jobs`, started in order; yield each job and its result.
+        """Run `task` on the workers for each of `jobs`; yield each job with its result when it is done.
 
-        The caller may append to `jobs` between two results. A worker has no other task queued: when a worker
-        dies, Dask blames all tasks that it had.
+        Jobs start in the order of the queue, to which the caller may add more between two results. A job is
+        submitted only when a worker is free: if it waited in a worker's queue, Dask would count the worker's
+        death against it too.
 
         Args:
-            prepare: called with a job just before it is sent; returns what is sent.
+            prepare: a function that is called with a job just before it starts; what it returns is sent.
 
         Raises:
-            UserError: there are no workers any more, they cannot run the task, or the user made a mistake.
+            UserError: all workers are lost, a task failed on each try, or a worker found a mistake of the
+                user.
         """
         running = self._first_tasks if task == "about" else {}
         device = None if task == "about" else self.about["device"]
@@ -153,7 +155,7 @@ class Workers:
         for future in running:
             future.add_done_callback(done.put)
         self._last_seen = max(self._last_seen, time.monotonic())
-        with _loss_in_one_line():
+        with _loss_as_user_error():
             while jobs or running:
                 while jobs and len(running) < max(1, len(self._client.nthreads())):
                     job = jobs.popleft()
@@ -169,7 +171,7 @@ class Workers:
                 self._last_seen = max(self._last_seen, time.monotonic())
                 try:
                     result = self._result(future)
-                except TimeoutError:  # the result was lost with its worker; Dask runs the task again
+                except TimeoutError:  # lost with its worker; Dask runs the task again on another
                     future.add_done_callback(done.put)
                 else:
                     yield running.pop(future), result
@@ -178,22 +180,22 @@ class Workers:
         return self._client.submit(_call, self._name, device, task, job, retries=RETRIES, pure=False)
 
     def _result(self, future: Future) -> dict:
-        """Return the result of a task; TimeoutError if its transfer takes too long."""
+        """Return the result of a task; TimeoutError if it does not arrive."""
         try:
             result = future.result(LONGEST_MESSAGE)
         except distributed.KilledWorker as error:
             died = f"the worker died {error.allowed_failures + 1} times while training it"
-            return {"failure": f"{died}, as for want of memory"}
+            return {"failure": f"{died}, perhaps out of memory"}
         except MemoryError as error:
             return {"failure": f"out of memory in {RETRIES + 1} tries ({error})"}
         except RuntimeError as error:
-            raise UserError(f"{error}, after {RETRIES + 1} tries; mend or stop the worker; {KEPT}") from None
+            raise UserError(f"{error}, after {RETRIES + 1} tries; fix or stop the worker; {KEPT}") from None
         if "mistake" in result:
             raise UserError(result["mistake"])
         return result
 
     def _check(self) -> None:
-        """Raise UserError if there are no workers and none is expected, OSError if there is no scheduler."""
+        """Raise UserError if no worker can be expected any more, OSError if the connection is closed."""
         if self._client.status == "closed":
             raise OSError("the connection is closed")
         threads, one_was_ready = self._client.nthreads(), "about" in vars(self)
@@ -203,15 +205,15 @@ class Workers:
         reason = next(filter(None, [cluster.failure(self._client), *self._reasons.values()]), None)
         hopeless = reason and not threads and not one_was_ready
         if hopeless or time.monotonic() - self._last_seen > TIMEOUT:
-            reason = reason or ("those that are there do not answer" if threads else None)
+            reason = reason or ("the connected ones do not answer" if threads else None)
             address = "" if self._client.cluster else self._client.scheduler.address
-            mend = f"start one with `dask worker {address}`" if address else "run again to go on"
-            raise UserError(f"there are no workers{f' ({reason})' if reason else ''}; {mend}")
+            advice = f"start one with `dask worker {address}`" if address else "run again to go on"
+            raise UserError(f"there are no workers{f' ({reason})' if reason else ''}; {advice}")
 
 
 @contextmanager
-def _loss_in_one_line() -> Iterator[None]:
-    """Turn the errors that Dask raises once the scheduler is gone into a UserError."""
+def _loss_as_user_error() -> Iterator[None]:
+    """Turn the errors that Dask raises when the scheduler is gone into a UserError."""
     try:
         yield
     except (OSError, CancelledError, ClosedClientError) as error:

@@ -1,1 +1,1 @@
-"""Data sets: which there are, where their files come from, and their format."""
+"""Data sets: a catalog of them, the sources of their files, and readers for their formats."""

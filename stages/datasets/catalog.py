@@ -24,7 +24,7 @@ DATASETS: dict[str, Callable[[Path], Dataset]] = {
     **{name: partial(mnist.images, name) for name in mnist.IDX_DATASETS},
     "digits": digits,
 }
-# Errors of reading a damaged file
+# What reading a damaged file raises
 _DAMAGE = (EOFError, ParserError, UnicodeDecodeError, tarfile.TarError, zipfile.BadZipFile, zlib.error)
 
 
@@ -47,8 +47,8 @@ def load(name: str, raw: Path) -> Dataset:
         raise UserError(f"{name}: {mistake}, or fix the data set's function in stages/datasets") from None
     if not isinstance(dataset, Dataset):
         kind = type(dataset).__name__
-        raise UserError(f"{name}: its function in stages/datasets returns {kind}, no Dataset")
+        raise UserError(f"{name}: its function in stages/datasets returns {kind}, not a Dataset")
     dataset = replace(dataset, class_names=[str(class_name) for class_name in dataset.class_names])
     if problem := next(dataset.problems(), None):
-        raise UserError(f"{name}: {problem}; mend the data, or its function in stages/datasets")
+        raise UserError(f"{name}: {problem}; fix the data, or its function in stages/datasets")
     return dataset

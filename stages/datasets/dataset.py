@@ -1,4 +1,4 @@
-"""A data set, and the checks that a network can be trained on it."""
+"""The class of a data set, and the checks that a network can be trained on it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -11,17 +11,16 @@ from stages.base.splits import Split
 
 @dataclass(frozen=True)
 class Dataset:
-    """The parts of a data set, as the network takes them, and its description.
+    """The parts of a data set, in the form that the network takes, and their description.
 
     Attributes:
-        digests: the SHA-256 of its raw files, by name.
-        columns: for a table, the source of each input: its `column`; the `text` that the input stands for, 1
-            where the column has it and else 0 (None: the column's number); and the `mean` and `deviation`
-            by which it was standardised.
-        class_names: the names of the classes in their order; empty: their numbers are the names.
-        validation: the validation examples, such as the latest of a time series; None: a share of `train` is
-            drawn. Either both `train` and `validation` have `weights`, or none of them; `groups` that only
-            one of them has are ignored.
+        digests: the SHA-256 digests of its raw files, by name.
+        columns: for tables, a description of each input: `column`, its column; `text`, the value that a 0/1
+            input stands for, None for a numeric column; `mean` and `deviation`, used to standardise it.
+        class_names: the names of the classes, in the order of their numbers; empty if they have none.
+        validation: a fixed validation part, as for a time series, where later examples must not be trained
+            on; None: `prepare` draws a share of `train`. Either both or neither of `train` and `validation`
+            have `weights`; `groups` that only one of them has are dropped.
     """
 
     train: Split
@@ -32,9 +31,9 @@ class Dataset:
     validation: Split | None = None
 
     def problems(self) -> Iterator[str]:
-        """Yield reasons why a network cannot be trained or tested on it.
+        """Yield the reasons why a network cannot be trained or tested on this data set.
 
-        Each check relies on the earlier ones: only the first reason is reliable.
+        Only the first is reliable: each check assumes that the checks before it found nothing.
         """
         optional = {"validation": self.validation} if self.validation else {}
         parts = {"train": self.train, **optional, "test": self.test}
@@ -49,11 +48,11 @@ class Dataset:
         for one, other in combinations(groups, 2):
             if (shared := np.intersect1d(groups[one], groups[other])).size:
                 yield f"the {one} part and the {other} part share {shared.size} groups, such as {shared[0]}"
-        count, what = len(self.test.labels), "example"
+        count, unit = len(self.test.labels), "example"
         if self.test.groups is not None:
-            count, what = len(np.unique(self.test.groups)), "group"
+            count, unit = len(np.unique(self.test.groups)), "group"
         if count < 2:
-            yield f"the test part has one {what}, but needs 2, to tell how far other {what}s would differ"
+            yield f"the test part has one {unit}, but a standard error needs 2"
         labels, classes = self.train.labels, self.train.classes
         if (labels == labels[0]).all():
             yield "all labels of the train part are the same"
@@ -69,32 +68,33 @@ class Dataset:
         if not classes:
             return
         counts = np.bincount(labels)
-        fewest, needs = (1, "1") if self.validation else (2, "2, one of them for validation")
-        if counts.min() < fewest:
+        minimum, needs = (1, "1") if self.validation else (2, "2, one of them for validation")
+        if counts.min() < minimum:
             few = f"the train part has {counts.min()} examples of class {counts.argmin()}, but needs {needs}"
             yield f"{few} (classes are numbered from 0; numbers to be predicted have to be floats)"
 
 
 def _form(split: Split) -> str:
-    """Shapes and types, which must be the same in all parts."""
+    """Describe what must be the same in all parts: the arrays' names, shapes of an example, and types."""
     arrays = {name: array for name, array in split.arrays.items() if name not in ("weights", "groups")}
     return ", ".join(f"{name} of shape {array.shape[1:]} {array.dtype}" for name, array in arrays.items())
 
 
 def _problems(split: Split) -> Iterator[str]:
+    """Yield the problems of one part; as in `Dataset.problems`, only the first is reliable."""
     labels = split.labels
     for name, array in split.arrays.items():
         if set(name) & {"/", "\0"}:
             yield f"has {name!r}, which no file can be named after"
         if not isinstance(array, np.ndarray):
-            yield f"has {name} of type {type(array).__name__}, not a NumPy array (such as .to_numpy() makes)"
+            yield f"has {name} of type {type(array).__name__}, not a NumPy array (.to_numpy() returns one)"
         if not len(labels) or len(array) != len(labels):
             yield f"has {len(array)} {name}, but {len(labels)} labels"
         usable = array.dtype.kind in ("iu" if name == "groups" else "iuf") and array.dtype.itemsize <= 8
         if not usable or not array.dtype.isnative:
             wanted = "integers or floats of 64 bits at most, in this machine's byte order"
             if name == "groups":
-                wanted = "integers, as numpy.unique(..., return_inverse=True) makes of the names in all parts"
+                wanted = "integers; for names, use numpy.unique(..., return_inverse=True) over all parts"
             yield f"has {name} of type {array.dtype}, not {wanted}"
         if name in ("weights", "groups") and array.ndim != 1:
             yield f"has {name} of shape {array.shape}, not a number for each example"

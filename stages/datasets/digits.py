@@ -1,4 +1,4 @@
-"""Small images that come with scikit-learn: `dvc exp run -S prepare.dataset=digits` takes half a minute."""
+"""Small images from scikit-learn; `dvc exp run -S prepare.dataset=digits` takes half a minute."""
 
 import hashlib
 import importlib.resources
@@ -11,7 +11,7 @@ from stages.datasets.dataset import Dataset
 
 
 def digits(_raw: Path) -> Dataset:
-    """Scikit-learn's 1,797 handwritten 8x8 digits (UCI; Alpaydin and Kaynak, 1998), the last 360 to test."""
+    """Return 1,797 handwritten 8x8 digits (UCI; Alpaydin and Kaynak, 1998), the last 360 for testing."""
     from sklearn.datasets import load_digits
 
     file = importlib.resources.files("sklearn.datasets.data") / "digits.csv.gz"

@@ -1,7 +1,8 @@
-"""Data sets that are images, in a folder for each class: TOP/train/CLASS/*.png and TOP/test/CLASS/*.png.
+"""Image data sets with a folder for each class: TOP/train/CLASS/*.png and TOP/test/CLASS/*.png.
 
-A function of the raw folder returns `from_folders(TOP / "train", TOP / "test", size=(64, 64))`; with its
-entry in `DATASETS` of catalog.py, `python -m stages.prepare` tries it.
+To add one, write a function that takes the folder of raw files and returns
+`from_folders(TOP / "train", TOP / "test", size=(64, 64))`, and name it in `DATASETS` of catalog.py. Then
+`python -m stages.prepare` reads it.
 """
 
 import hashlib
@@ -16,14 +17,14 @@ from stages.datasets.dataset import Dataset
 
 
 def from_folders(train: Path, test: Path, *, size: tuple[int, int], grey: bool = False) -> Dataset:
-    """Return the data set of the images in `train` and `test`, which have a folder for each class.
+    """Return the data set of the images in `train` and `test`, each with a folder for each class.
 
-    Inputs are (height, width, 1) if `grey`, else (height, width, 3), uint8 from 0 to 255; a `Rescaling` layer
-    belongs to the network. Images are resized to `size` (height, width), bilinearly. Classes have the names
-    of their folders, in alphabetical order. Names that begin with a dot are ignored.
+    Inputs are uint8 from 0 to 255, (height, width, 1) if `grey`, else (height, width, 3); to scale them, give
+    the network a `Rescaling` layer. Images are resized bilinearly to `size`, (height, width). Classes are the
+    names of the folders, sorted. Hidden files and folders (their names begin with a dot) are ignored.
 
     Raises:
-        UserError: the folders of the two parts differ, or a file is not an image.
+        UserError: the two parts have different folders, a class has no image, or a file is not an image.
     """
     names, test_names = (
         [path.name for path in sorted(part.iterdir()) if path.is_dir() and path.name[0] != "."]
@@ -47,11 +48,12 @@ def from_folders(train: Path, test: Path, *, size: tuple[int, int], grey: bool =
 
 
 def _image(path: Path, size: tuple[int, int], mode: str) -> np.ndarray:
+    """Return the image in `path` upright, in Pillow's `mode` and resized to `size`, uint8."""
     try:
         with Image.open(path) as image:
-            if image.mode[0] in "IF":  # Pillow would clip its numbers to 8 bits
-                raise UserError(f"{path} has more than 8 bits a number; read it by a function of your own")
-            upright = ImageOps.exif_transpose(image)  # rotated as the camera recorded
+            if image.mode[0] in "IF":  # Pillow would clip them to 8
+                raise UserError(f"{path} has more than 8 bits per channel; read it in your own function")
+            upright = ImageOps.exif_transpose(image)  # the camera's orientation is in EXIF
             return np.asarray(upright.convert(mode).resize(size[::-1], Image.Resampling.BILINEAR))
     except (OSError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path} is no image ({error}); remove it from the folder") from None
+        raise UserError(f"{path} is not an image ({error}); remove it from the folder") from None

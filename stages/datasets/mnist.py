@@ -1,6 +1,6 @@
-"""MNIST and data sets in its format, IDX: `dvc exp run -S prepare.dataset=fashion_mnist`.
+"""MNIST and other data sets in its format, IDX: `dvc exp run -S prepare.dataset=fashion_mnist`.
 
-Another one in this format is an entry in `IDX_DATASETS`.
+To add another one in this format, add an entry to `IDX_DATASETS`.
 """
 
 from pathlib import Path
@@ -43,7 +43,7 @@ IDX_DATASETS = {
 
 
 def images(name: str, raw: Path) -> Dataset:
-    """Return the data set `name` of `IDX_DATASETS`: grey values from 0 to 1, float32, and classes, int32."""
+    """Return the data set `name` of `IDX_DATASETS`: float32 grey values from 0 to 1, and int32 classes."""
     fetch(name, IDX_DATASETS[name], raw)
     arrays = [idx.read(raw / file) for file in idx.FILES]
     train, test = (Split(arrays[i].astype(np.float32) / 255, arrays[i + 1].astype(np.int32)) for i in (0, 2))

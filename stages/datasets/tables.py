@@ -1,7 +1,8 @@
 """Data sets that are tables, such as CSV files.
 
-A function of the raw folder reads two tables and returns `from_tables(train, test, "label", *files)`; with
-its entry in `DATASETS` of catalog.py, `python -m stages.prepare` tries it.
+To add one, write a function that takes the folder of raw files, reads two tables and returns
+`from_tables(train, test, "label", *files)`, and name it in `DATASETS` of catalog.py. Then
+`python -m stages.prepare` reads it.
 """
 
 import hashlib
@@ -15,26 +16,26 @@ from stages.base.console import UserError, say
 from stages.base.splits import Split
 from stages.datasets.dataset import Dataset
 
-MOST_TEXTS = 100  # different texts in a column, since each becomes an input
+MOST_TEXTS = 100  # distinct texts in a column; each becomes an input
 
 
 def from_tables(
     train: pd.DataFrame, test: pd.DataFrame, label: str, *files: Path, classes: bool = False
 ) -> Dataset:
-    """Return the data set of two tables with the same columns; `label` is the column to predict.
+    """Return the data set of two tables with the same columns, read from `files`.
 
-    Labels that are text or booleans become classes, numbered in sorted order; labels that are numbers stay
-    numbers unless `classes` is set. Of the other columns, numbers are inputs, and each text in `train`
-    becomes an input of 0 and 1. All inputs are standardised by the mean and standard deviation of `train`.
-    `files` are those that the tables were read from, to be hashed and named in errors.
+    Column `label` is what to predict. Text and booleans are classes, numbered in sorted order; numbers are
+    predicted as numbers unless `classes` is true. The other columns are inputs. Text is one-hot encoded, with
+    an input for each distinct text of `train`. All inputs are standardised by the mean and standard deviation
+    of `train`.
 
     Raises:
-        UserError: a column is not in both tables, lacks values, mixes text and numbers, or has too many
-            different texts, as ids and dates do.
+        UserError: a column is not in both tables, lacks a value, has text among its numbers, or has too many
+            distinct texts, as an id or a date does.
     """
     if problem := next(_problems(train, test, label), None):
         names = ", ".join(map(str, files)) or "the tables"
-        raise UserError(f"{names}: {problem}; mend the file, or leave out the column or those rows")
+        raise UserError(f"{names}: {problem}; fix the file, or leave out the column or those rows")
     both = pd.concat({"train": train, "test": test})
     others = [name for name in both if name != label]
     columns: list[tuple[str, str | None]] = []
@@ -43,17 +44,17 @@ def from_tables(
         columns += [(name, text) for text in texts]
         if unknown := set(test[name]) - set(train[name]) if None not in texts else set():
             text = min(unknown, key=str)
-            say(f"note: column {name} has {text} in the test part only; no input stands for it")
+            say(f"note: column {name} has {text} in the test part only; no input represents it")
     values = {(name, text): both[name] if text is None else both[name] == text for name, text in columns}
     inputs, labels = pd.concat(values, axis=1).astype(np.float64), both[label]
     mean, deviation = inputs.loc["train"].mean(), inputs.loc["train"].std(ddof=0)
-    deviation = deviation.where(deviation > 1e-9 * mean.abs(), 1.0)  # a constant has 0, but for rounding
+    deviation = deviation.where(deviation > 1e-9 * mean.abs(), 1.0)  # 0, up to rounding, if constant
     inputs = ((inputs - mean) / deviation).astype(np.float32)
     numeric = _is_numeric(labels) and not pd.api.types.is_bool_dtype(labels) and not classes
     if numeric and labels.nunique() == 2:
         both_are = " and ".join(f"{value:g}" for value in sorted(labels.unique()))
-        way_out = "pass classes=True to `from_tables` to treat it as classes"
-        say(f"note: label {label} is only {both_are}, and treated as a number; {way_out}")
+        advice = "pass classes=True to `from_tables` to treat it as classes"
+        say(f"note: label {label} is only {both_are}, and treated as a number; {advice}")
     kinds = labels.astype("category").cat.remove_unused_categories().cat
     labels = labels.astype(np.float32) if numeric else kinds.codes.astype(np.int32)
     train_part = Split(inputs.loc["train"].to_numpy(), labels.loc["train"].to_numpy())
@@ -73,13 +74,13 @@ def _is_numeric(column: pd.Series) -> bool:
 
 
 def _problems(train: pd.DataFrame, test: pd.DataFrame, label: str) -> Iterator[str]:
-    """Yield reasons why no data set can be made of the tables; only the first is reliable."""
+    """Yield the reasons why the tables cannot become a data set; only the first is reliable."""
     for part, table in (("train", train), ("test", test)):
         if not len(table) or len(table.columns) < 2:
             rows, columns = table.shape
             yield f"the {part} table has {rows} rows and {columns} columns; it needs rows, and inputs"
-        if (again := table.columns[table.columns.duplicated()]).size:
-            yield f"column {again[0]} is there twice"
+        if (duplicated := table.columns[table.columns.duplicated()]).size:
+            yield f"column {duplicated[0]} appears twice"
     for name in sorted(set(train) ^ set(test) | {label} - set(train), key=str):
         yield f"column {name} is not in both parts"
     both = pd.concat([train, test])
@@ -90,12 +91,12 @@ def _problems(train: pd.DataFrame, test: pd.DataFrame, label: str) -> Iterator[s
             yield f"column {name} has infinite numbers"
         if pd.api.types.is_complex_dtype(both[name]):
             yield f"column {name} has complex numbers"
-        if name != label and not _is_numeric(both[name]) and (what := _no_inputs(both[name])):
-            yield f"column {name} has {what}"
+        if name != label and not _is_numeric(both[name]) and (problem := _text_problem(both[name])):
+            yield f"column {name} has {problem}"
 
 
-def _no_inputs(column: pd.Series) -> str | None:
-    """Why a column with text cannot become inputs; None if it can."""
+def _text_problem(column: pd.Series) -> str | None:
+    """Return why a column with text cannot become inputs; None if it can."""
     rows, text = len(column), column[pd.to_numeric(column, errors="coerce").isna()]
     if 0 < len(text) < rows / 2:
         return f"text in {len(text)} of {rows} rows ({text.iloc[0]}), else numbers"

@@ -1,1 +1,1 @@
-"""One training as a pure function. This folder and what model.py imports are in a stored training's key."""
+"""One training, as a pure function. A stored training's key depends on all files here and their imports."""

@@ -1,18 +1,18 @@
-"""Plain Adam by TensorFlow's fused kernel, one operation a variable; several times as fast as Keras's own."""
+"""Plain Adam with TensorFlow's fused kernel, several times as fast as Keras's Adam."""
 
 from stages.training.backend import keras, tf
 
 
 class FusedAdam(keras.optimizers.Adam):
-    """Keras's Adam with one kernel for each variable instead of a dozen. It has the same state as Keras's.
+    """Keras's Adam with one operation per variable instead of a dozen; its state is the same as Adam's.
 
-    Variables of half precision are left to Keras, since the kernel's 1 - 0.999 would round to 0 there.
+    Keras updates variables of half precision: in that type, the kernel would round 1 - 0.999 to 0.
     """
 
     def apply(self, grads, trainable_variables=None):
         slots = ([v for v in self.variables if v.name.endswith(name)] for name in ("_momentum", "_velocity"))
         self._slots = {v.value.ref(): pair for v, *pair in zip(trainable_variables, *slots, strict=True)}
-        self._powers = {}  # by dtype, so that they are not computed for each variable
+        self._powers = {}  # computed once, not for each variable
         for dtype in {v.value.dtype for v in trainable_variables} & {tf.float32, tf.float64}:
             step = tf.cast(self.iterations.value + 1, dtype)
             betas = tf.constant(self.beta_1, dtype), tf.constant(self.beta_2, dtype)
@@ -40,7 +40,7 @@ class FusedAdam(keras.optimizers.Adam):
 
 
 def fuse(optimizer: keras.optimizers.Optimizer) -> None:
-    """Make plain Adam use the fused kernel; leave any other optimizer as it is."""
+    """Make a plain Adam use the fused kernel; any other optimizer is left unchanged."""
     plain = type(optimizer) is keras.optimizers.Adam
     if plain and not (optimizer.amsgrad or optimizer.weight_decay or optimizer.gradient_accumulation_steps):
-        optimizer.__class__ = FusedAdam  # in place, which keeps its state and any kind of learning rate
+        optimizer.__class__ = FusedAdam  # keeps its state, and any kind of learning rate

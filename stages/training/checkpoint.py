@@ -1,4 +1,4 @@
-"""The state of a training at the end of an epoch, in plain NumPy and Python."""
+"""The state of a training at the end of an epoch, as NumPy arrays and plain Python values."""
 
 from dataclasses import dataclass
 
@@ -7,17 +7,19 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A training at the end of `epoch`: all that the next epoch depends on.
+    """A training that has reached `epoch`: everything that its next epoch depends on.
 
     Attributes:
-        epoch: epochs trained.
-        weights: the model's variables in its order, without random states.
-        optimizer: the optimizer's variables (iteration, learning rate, slots) in its order.
-        history: for each epoch, the score and `loss` (running means over the epoch, dropout on, as Keras
-            reports them) and, with validation data, `EVALUATED`; `_error` is a standard error.
-        seconds: for each epoch, how long its training took, without evaluation; not reproducible.
-        parameters: how many numbers the network's variables have.
-        stopped: whether training ended here, by early stopping or because a loss was not finite.
+        epoch: the number of epochs trained.
+        weights: the network's variables, in its order, without the states of random generators.
+        optimizer: the optimizer's variables (iteration, learning rate, slots), in its order.
+        history: for each epoch, the score and `loss` on the training rows (during the epoch, dropout on, as
+            Keras reports them) and, with validation rows, the names in `EVALUATED`; `_error` stands for a
+            standard error.
+        seconds: for each epoch, the time of its training steps; only this depends on the machine.
+        parameters: the number of parameters of the network.
+        stopped: whether the training has ended early, by early stopping or because a value in `history` is
+            not finite.
     """
 
     epoch: int
@@ -29,12 +31,12 @@ class Checkpoint:
     stopped: bool = False
 
     def done(self, epochs: int) -> bool:
-        """Whether a training to epoch `epochs` is complete."""
+        """Whether a training to epoch `epochs` is finished."""
         return self.stopped or self.epoch >= epochs
 
     @property
     def failure(self) -> str | None:
-        """Why the training failed: a loss or score that is not finite; None if it did not."""
+        """Why the training failed, which is a value in `history` that is not finite; None if it has not."""
         for name, values in self.history.items():
             if values and not np.isfinite(values[-1]):
                 return f"{name} is {values[-1]} after epoch {self.epoch}"

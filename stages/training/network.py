@@ -15,19 +15,19 @@ from stages.training import evaluation, model
 from stages.training.backend import DEVICE, keras, seed_generator, tf
 from stages.training.checkpoint import Checkpoint
 
-EVALUATION_BATCH, EVALUATION_BYTES = 1000, 2**24  # at most; the size of a batch changes the last bits
-RANDOM_STATE = "seed_generator_state"  # how Keras names the variables of random generators
-_CHECKED = 256  # examples that `check` uses
-_ALIGNED = 64  # bytes; TensorFlow crashes on tensors whose memory is not aligned to them
+EVALUATION_BATCH, EVALUATION_BYTES = 1000, 2**24  # at most; the last bits depend on the batch size
+RANDOM_STATE = "seed_generator_state"  # the name of the variables of Keras's random generators
+_CHECKED = 256  # examples that a network is checked on
+_ALIGNED = 64  # bytes; TensorFlow aborts the process if a tensor's address is not a multiple of it
 _FILE = "stages/training/model.py"
-_POLICY = keras.config.dtype_policy()  # model.py may have set one, which Keras's `clear_session` resets
+_POLICY = keras.config.dtype_policy()  # model.py may have set it; Keras's `clear_session` resets it
 
 
 class Subset(NamedTuple):
     """Some rows of a split.
 
-    `tensors` has the split's `inputs` (n, ...), one tensor or several by name, its `labels` (n, ...) and, if
-    it has them, `weights` (n,); `rows`, (m,) int32, are the rows of this subset.
+    `tensors` has the whole split's `inputs` (n, ...), one tensor or several by name, `labels` (n, ...) and,
+    if it has them, `weights` (n,). `rows`, (m,) int32, are the indices of the subset.
     """
 
     split: Split
@@ -36,35 +36,35 @@ class Subset(NamedTuple):
 
     @classmethod
     def of(cls, split: Split) -> "Subset":
-        """All rows of `split`. On a CPU its arrays are shared if possible, so they must not change."""
+        """All rows of `split`. On a CPU, its arrays are shared where possible, so they must not change."""
         named = {"inputs": split.inputs, "labels": split.labels}
         named |= {} if split.weights is None else {"weights": split.weights.astype(np.float32)}
         tensors = tf.nest.map_structure(_tensor, named)
         return cls(split, tensors, np.arange(len(split.labels), dtype=np.int32))
 
     def at(self, rows: np.ndarray) -> "Subset":
-        """The same split with other rows."""
+        """The given rows of the same split."""
         return self._replace(rows=np.asarray(rows, np.int32))
 
     @property
     def labels(self) -> np.ndarray:
-        """The labels of the rows, (m, ...)."""
+        """The labels of its rows, (m, ...)."""
         return self.split.labels[self.rows]
 
     @property
     def groups(self) -> np.ndarray | None:
-        """The groups of the rows, (m,); None if there are none, or one only, as a fold may have."""
+        """The groups of its rows, (m,); None if there are none or only one, as a fold may have."""
         groups = None if self.split.groups is None else self.split.groups[self.rows]
         return None if groups is None or (groups == groups[0]).all() else groups
 
 
 def gather(tensors: dict[str, Any], rows: tf.Tensor) -> dict[str, Any]:
-    """Return these rows of each tensor."""
+    """Return the given rows of each tensor."""
     return tf.nest.map_structure(lambda tensor: tf.gather(tensor, rows), tensors)
 
 
 def _tensor(array: np.ndarray) -> tf.Tensor:
-    """A tensor that shares the memory of `array`; a copy on a GPU, or if TensorFlow cannot use the memory."""
+    """Return a tensor that shares `array`'s memory; a copy on a GPU or if TensorFlow cannot use that."""
     usable = array.flags.writeable and array.flags.c_contiguous and array.ctypes.data % _ALIGNED == 0
     if DEVICE == "GPU" or not usable:
         return tf.constant(array)
@@ -72,7 +72,7 @@ def _tensor(array: np.ndarray) -> tf.Tensor:
 
 
 class _Hyperparameters:
-    """Hyperparameters as attributes; records which are read."""
+    """Hyperparameters as attributes; it records which of them are read."""
 
     def __init__(self, values: Mapping[str, object]):
         vars(self).update(_values=values, _read=set())
@@ -90,7 +90,7 @@ class _Hyperparameters:
 
 
 def takes_epochs() -> bool:
-    """Whether `build` has a parameter `epochs`, such as for a learning rate schedule."""
+    """Whether `build` of model.py has a parameter `epochs`."""
     return "epochs" in inspect.signature(model.build).parameters
 
 
@@ -105,8 +105,8 @@ def build(
     """Return the compiled Keras model of model.py, built for `data` and initialised from `seed`.
 
     Raises:
-        UserError: it reads a hyperparameter that does not exist or does not read one that does, returns no
-            compiled model, or overrides `train_step`.
+        UserError: `build` reads other hyperparameters than there are, or returns no compiled Keras model, or
+            one with a `train_step` of its own.
     """
     values = _Hyperparameters(hyperparameters)
     optional = {"steps_per_epoch": steps_per_epoch, "epochs": epochs}
@@ -114,7 +114,7 @@ def build(
     keras.backend.clear_session(free_memory=False)
     keras.config.set_dtype_policy(_POLICY)
     keras.utils.set_random_seed(seed)
-    # Keras draws the seeds of layers from Python's global generator, which Dask's threads use as well
+    # Keras draws layers' seeds from Python's global generator, which other threads (Dask's) use too
     with mock.patch.object(seed_generator, "python_random", random.Random(seed)):  # noqa: S311
         network = model.build(data.shapes, data.outputs, values, **taken)
         compiled = all(getattr(network, name, None) for name in ("optimizer", "loss"))
@@ -125,34 +125,34 @@ def build(
             )
         if not network.built:
             network(tf.nest.map_structure(lambda array: tf.constant(array[:1]), data.inputs), training=False)
-    if unread := hyperparameters.keys() - values._read - {"batch_size"}:  # the trainer reads that
+    if unread := hyperparameters.keys() - values._read - {"batch_size"}:  # `Trainer` reads it
         raise UserError(
             f"{_FILE} never reads the hyperparameter {min(unread)}; remove it from baseline and tune.space "
-            "in params.yaml, or say there with `when` for which values of another one it is active"
+            "in params.yaml, or state there with `when` for which values of another one it is active"
         )
     if type(network).train_step is not keras.Model.train_step:
-        raise UserError(f"{_FILE}: the network has a train_step of its own; only `model.fit` would heed that")
+        raise UserError(f"{_FILE}: the network has its own train_step, which only `model.fit` would call")
     optimizer = network.optimizer
     optimizer.build(network.trainable_variables)
     for each in (optimizer, getattr(optimizer, "inner_optimizer", optimizer)):
-        # A sum over one replica is needless, and for its gradient TensorFlow would keep each graph for ever
+        # This sum over one replica does nothing, but TensorFlow keeps each network's graph for its gradient
         each._all_reduce_sum_gradients = lambda gradients_and_variables: gradients_and_variables
     return network
 
 
 def check(network: keras.Model, subset: Subset) -> None:
-    """Raise UserError unless network, loss and score fit the data and each other.
+    """Raise UserError unless network, loss and score can be computed on the data and fit each other.
 
-    They are computed for some examples; if the score cannot be, also for the labels of all.
+    All are tried on some examples; the score, if it cannot be computed on these, on the labels of all.
     """
-    rows = _some(subset)
+    rows = _sample(subset)
     batch, labels, size = gather(subset.tensors, tf.constant(rows)), subset.split.labels[rows], len(rows)
     outputs = network(batch["inputs"], training=False)
     if not tf.is_tensor(outputs) or outputs.shape.rank == 0 or outputs.shape[0] != size:
-        found = outputs.shape if tf.is_tensor(outputs) else type(outputs).__name__
+        returned = outputs.shape if tf.is_tensor(outputs) else type(outputs).__name__
         wanted = f"it should be one array of shape ({size}, ...)"
-        raise UserError(f"{_FILE}: for {size} examples the network returns {found}; {wanted}")
-    if mistake := _mistake(network, outputs):
+        raise UserError(f"{_FILE}: for {size} examples the network returns {returned}; {wanted}")
+    if mistake := _silent_mistake(network, outputs):
         raise UserError(f"{_FILE}: {mistake}")
     both = f"outputs of shape {tuple(outputs.shape)} and labels of shape {labels.shape}"
     try:
@@ -165,21 +165,21 @@ def check(network: keras.Model, subset: Subset) -> None:
         wanted = f"it should be a number for each example, ({size}, ...)"
         raise UserError(f"{_FILE}: the loss of {both} has shape {tuple(losses.shape)}; {wanted}")
     if _broadcasts(network, batch["labels"], outputs, losses):
-        raise UserError(f"{_FILE}: the loss would repeat labels or outputs, which do not fit: {both}")
-    others = tf.roll(outputs, 1, 0)  # for each example, the outputs of another one
+        raise UserError(f"{_FILE}: the loss would broadcast labels or outputs, which do not fit: {both}")
+    others = tf.roll(outputs, 1, 0)  # each is another example's output
     differ = not np.allclose(outputs, others, rtol=0, atol=1e-3)
-    if labels.dtype.kind == "f":  # float32 does not resolve small differences of large numbers
+    if labels.dtype.kind == "f":  # float32 may lose a small difference of large numbers
         others += tf.cast(max(1.0, np.abs(labels).max()), others.dtype)
     if differ and np.allclose(losses, per_example(batch["labels"], others), rtol=0, atol=2e-7):
         raise UserError(f"{_FILE}: the loss is the same whatever the network returns: {both}")
-    several = outputs.shape[:-1] == labels.shape and outputs.shape[-1] > 1  # one for each class
+    several = outputs.shape[:-1] == labels.shape and outputs.shape[-1] > 1  # a number for each class
     highest = 0
     if labels.dtype.kind != "f" and (several or subset.split.classes):
         highest = subset.split.labels.max()
     if highest >= (outputs.shape[-1] if several else 2):
         raise UserError(f"{_FILE}: labels are classes up to {highest}, too many for {both}")
     outputs = tf.cast(outputs, tf.float32).numpy()
-    for tried in (labels, subset.labels):  # a score such as the AUC may need examples of all classes
+    for tried in (labels, subset.labels):  # a score such as an AUC may need an example of each class
         try:
             evaluation.mean(tried, np.resize(outputs, (len(tried), *outputs.shape[1:])))
             return
@@ -190,31 +190,31 @@ def check(network: keras.Model, subset: Subset) -> None:
     raise UserError(f"stages/training/score.py: score cannot be computed from {both} ({reason})")
 
 
-def _mistake(network: keras.Model, outputs: tf.Tensor) -> str | None:
-    """A mistake in the network that Keras would train without a warning; None if there is none."""
+def _silent_mistake(network: keras.Model, outputs: tf.Tensor) -> str | None:
+    """Return a mistake that Keras would train with, without an error; None if there is none."""
     last = network.layers[-1] if network.layers else network
     softmax = getattr(last, "activation", None) is keras.activations.softmax
     if (softmax or isinstance(last, keras.layers.Softmax)) and outputs.shape[-1] == 1:
-        return "a softmax of one output is 1 for each example; take a sigmoid, or an output for each class"
+        return "a softmax of one output is 1 for each example; use a sigmoid, or an output for each class"
     reduction = getattr(keras.losses.get(network.loss), "reduction", None)
     if reduction in ("sum", "none"):
-        return f"the loss has reduction {reduction}; leave that out, for the mean of a batch"
+        return f"the loss has reduction {reduction}; remove that, for the mean over a batch"
     return None
 
 
-def _some(subset: Subset) -> np.ndarray:
-    """At most `_CHECKED` of the subset's rows, evenly spaced."""
+def _sample(subset: Subset) -> np.ndarray:
+    """Return at most `_CHECKED` rows of `subset`, evenly spaced."""
     return subset.rows[np.linspace(0, len(subset.rows) - 1, min(_CHECKED, len(subset.rows))).astype(int)]
 
 
 def _broadcasts(network: keras.Model, labels: tf.Tensor, outputs: tf.Tensor, losses: tf.Tensor) -> bool:
-    """Whether the loss broadcasts labels or outputs because their shapes differ.
+    """Whether the loss broadcasts labels or outputs: it uses a number of one for several of the other.
 
-    A loss defined in model.py may add an axis to the labels on purpose, such as one for quantiles.
+    A loss defined in model.py may add an axis to the labels, such as one for quantiles: that is intended.
     """
     one_more, per_example = labels.shape.rank == outputs.shape.rank - 1, loss_of_each(network)
     compiled = keras.losses.get(network.loss)
-    defined = getattr(compiled, "fn", compiled)  # Keras wraps a function in a class
+    defined = getattr(compiled, "fn", compiled)  # Keras may wrap a function in a class
     module = getattr(defined, "__module__", None) or type(defined).__module__
     own = not module.startswith("keras.")
     if outputs.shape == labels.shape or (one_more and (own or outputs.shape[-1] == 1)):
@@ -224,25 +224,25 @@ def _broadcasts(network: keras.Model, labels: tf.Tensor, outputs: tf.Tensor, los
         shape = tf.broadcast_static_shape(labels.shape, outputs.shape)
         same = per_example(tf.broadcast_to(labels, shape), tf.broadcast_to(outputs, shape))
         return losses.shape == same.shape and bool(np.allclose(losses.numpy(), same.numpy()))
-    except Exception:  # such as of a sparse loss, which rejects a label for each output
+    except Exception:  # such as a loss that needs one class per example
         return False
 
 
-def check_again(network: keras.Model, again: keras.Model, subset: Subset) -> None:
-    """Raise UserError unless two calls of `build` returned equal networks without common variables."""
+def check_repeatable(network: keras.Model, again: keras.Model, subset: Subset) -> None:
+    """Raise UserError unless two calls of `build` return equal networks that share no trainable variable."""
     own = {id(variable) for variable in network.trainable_variables}
     shared = any(id(variable) in own for variable in again.trainable_variables)
     arrays, others = checkpoint(network).weights, checkpoint(again).weights
-    if shared or not all(map(np.array_equal, arrays, others)) or not alike(network, again, subset):
+    if shared or not all(map(np.array_equal, arrays, others)) or not same_outputs(network, again, subset):
         raise UserError(
             f"{_FILE}: build does not return a new, equal network when it is called again; create "
-            "all layers inside it, and draw random numbers with Keras or np.random, which are seeded before"
+            "all layers inside it, and draw random numbers with Keras or np.random, which are seeded first"
         )
 
 
-def alike(network: keras.Model, other: keras.Model, subset: Subset) -> bool:
+def same_outputs(network: keras.Model, other: keras.Model, subset: Subset) -> bool:
     """Whether both networks return the same bits for some examples of `subset`."""
-    inputs = gather(subset.tensors, tf.constant(_some(subset)))["inputs"]
+    inputs = gather(subset.tensors, tf.constant(_sample(subset)))["inputs"]
     outputs, others = (each(inputs, training=False) for each in (network, other))
     return np.array_equal(outputs, others, equal_nan=True)
 
@@ -254,7 +254,7 @@ def checkpoint(
     seconds: Sequence[float] = (),
     stopped: bool = False,
 ) -> Checkpoint:
-    """Return the present state of `network` and its optimizer as the checkpoint of a training at `epoch`."""
+    """Return the current state of `network` and its optimizer as the checkpoint of a training at `epoch`."""
     arrays, slots = (
         [variable.numpy() for variable in variables]
         for variables in (weights(network), network.optimizer.variables)
@@ -264,35 +264,36 @@ def checkpoint(
 
 
 def restore(network: keras.Model, checkpoint: Checkpoint) -> None:
-    """Set `network` and its optimizer to `checkpoint`, and the random states to 0.
+    """Set the variables of `network` and its optimizer to `checkpoint`, and its random states to 0.
 
-    Training sets random states at the start of each epoch. The zeros are for networks that draw random
-    numbers in evaluation, too.
+    `Trainer` sets the random states at the start of each epoch. Here they are reset because a network may
+    draw random numbers during evaluation too.
     """
     for variable in network.variables:
         if variable.name == RANDOM_STATE:
             variable.assign(np.zeros(variable.shape))
     variables = weights(network) + network.optimizer.variables
     for variable, array in zip(variables, checkpoint.weights + checkpoint.optimizer, strict=True):
-        # NumPy's files cannot name types such as bfloat16: their bytes are read as type void
+        # NumPy's files have no type such as bfloat16: its bytes are read back as void
         variable.assign(array.view(variable.value.dtype.as_numpy_dtype) if array.dtype.kind == "V" else array)
 
 
 def restore_trained(network: keras.Model, checkpoint: Checkpoint) -> None:
-    """Set `network` to `checkpoint` as `fit` would leave it: with averaged weights if `use_ema` is set."""
+    """Restore `checkpoint`; as at the end of `fit`, use averaged weights if the optimizer has `use_ema`."""
     restore(network, checkpoint)
     network.optimizer.finalize_variable_values(network.trainable_variables)
 
 
 def weights(network: keras.Model) -> list:
-    """Return the variables of `network` without random states."""
+    """Return the variables of `network` without the states of its random generators."""
     return [variable for variable in network.variables if variable.name != RANDOM_STATE]
 
 
 def evaluator(network: keras.Model) -> Callable[[Subset], tuple[float, float, np.ndarray]]:
-    """Return a function that evaluates `network` on a `Subset`, dropout off.
+    """Return a function that evaluates `network` on a `Subset`, with dropout off.
 
-    It returns the compiled loss, its standard error, and the outputs, (m, ...) float32.
+    It returns the loss that the network was compiled with, the standard error of the loss, and the outputs,
+    (m, ...) float32.
     """
     per_example = loss_of_each(network)
 
@@ -320,20 +321,20 @@ def evaluator(network: keras.Model) -> Callable[[Subset], tuple[float, float, np
 
 
 def _evaluation_batch(inputs: Any) -> int:
-    """How many examples of `inputs` to evaluate at once; layers need a multiple of the inputs' memory."""
+    """Return the batch size for `inputs`; layers need some multiple of the inputs' size as floats."""
     size = sum(4 * math.prod(array.shape[1:]) for array in tf.nest.flatten(inputs))
     return max(1, min(EVALUATION_BATCH, EVALUATION_BYTES // size))
 
 
 def loss_of_each(network: keras.Model) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
-    """Return a function of labels and outputs (n, ...) that returns their losses, not yet averaged."""
+    """Return a function from labels and outputs, (n, ...), to their losses, before the mean over a batch."""
     compiled = keras.losses.get(network.loss)
 
     def of_each(labels, outputs):
-        labels, outputs = tf.cast(labels, tf.float32), tf.cast(outputs, tf.float32)  # as `compile` does
+        labels, outputs = tf.cast(labels, tf.float32), tf.cast(outputs, tf.float32)  # as Keras does
         if hasattr(compiled, "call"):
             return compiled.call(labels, outputs)
-        # A bare function would broadcast (n,) with (n, 1); `compile` adds the axis
+        # A plain function would broadcast (n,) and (n, 1), which Keras's compiled loss does not
         one = outputs.shape[-1] == 1 and labels.shape.rank == outputs.shape.rank - 1
         return compiled(labels[..., None] if one else labels, outputs)
 
@@ -341,7 +342,7 @@ def loss_of_each(network: keras.Model) -> Callable[[tf.Tensor, tf.Tensor], tf.Te
 
 
 def predictor(network: keras.Model) -> Callable[[Any], np.ndarray]:
-    """Return a function of inputs, (n, ...) or several by name, that returns `network`'s outputs (n, ...)."""
+    """Return a function from inputs, (n, ...) or several by name, to `network`'s outputs, (n, ...)."""
     call = tf.function(lambda batch: network(batch, training=False), autograph=False)
 
     def predict(inputs: Any) -> np.ndarray:

@@ -1,6 +1,6 @@
-"""Preloaded by the process that local workers are forked from: imports TensorFlow without starting it.
+"""For the fork server, from which workers of this machine are forked: import TensorFlow, but do not start it.
 
-Errors are not printed here: each worker tries again, and the client reports why it cannot start.
+Errors are hidden here: each worker imports TensorFlow again, and the client reports why it could not.
 """
 
 import sys
@@ -9,11 +9,11 @@ from contextlib import suppress
 from stages.training.quiet import quiet
 
 
-def _silent_without_memory(kind, error, traceback) -> None:
+def _hide_import_errors(kind, error, traceback) -> None:
     if not issubclass(kind, MemoryError | OSError | ImportError | SystemError):
         sys.__excepthook__(kind, error, traceback)
 
 
-sys.excepthook = _silent_without_memory  # also of the workers
+sys.excepthook = _hide_import_errors  # the workers inherit it
 with quiet(), suppress(Exception):
     import tensorflow  # noqa: F401

@@ -1,4 +1,4 @@
-"""What is good: the function that search, interval and verdict go by. A fork with another idea changes it."""
+"""The score that the search, the interval and the verdict use. A fork with another goal changes it."""
 
 import numpy as np
 

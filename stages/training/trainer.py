@@ -1,11 +1,11 @@
 """One training: pure, deterministic, fast.
 
-The result of a training depends on its arguments alone, not on the process, the time or what ran before.
+The result of a training depends only on its arguments, not on the process, the time or what ran before.
 Shuffling and dropout are drawn from the seed and the number of the epoch. So a training that stops after
-epoch 4 and continues from its checkpoint to epoch 10 has the same bits as one that goes straight to epoch 10.
+epoch 4 and continues from its checkpoint to epoch 10 gives the same bits as a training to epoch 10.
 
 An epoch is one TensorFlow function: inputs stay in memory and are gathered by a shuffled index, gradients
-come from `GradientTape` over the Keras model, and plain Adam is applied by TensorFlow's fused kernel.
+come from `GradientTape` over the Keras model, and plain Adam uses TensorFlow's fused kernel.
 """
 
 import math
@@ -25,18 +25,18 @@ from stages.training.evaluation import EVALUATED, LOSS
 from stages.training.network import RANDOM_STATE, Subset, checkpoint, evaluator, gather, loss_of_each, restore
 from stages.training.score import NAME
 
-_SHUFFLE, _LAYERS = 0, 1  # purposes of random streams
-# TensorFlow operations with state outside any checkpoint: random numbers, the time, Python functions
-_STATEFUL = re.compile(
+_SHUFFLE, _LAYERS = 0, 1  # the purposes of random streams
+# TensorFlow operations whose state no checkpoint has: random numbers, the time, calls of Python
+_STATEFUL_OPS = re.compile(
     r"(Random|TruncatedNormal|ParameterizedTruncatedNormal|Multinomial|Stateful(?!Partitioned))\w*"
     r"|\w+CandidateSampler|SampleDistortedBoundingBox\w*|Timestamp|(Eager)?PyFunc\w*"
 )
 
 
 def stops(monitor: str, patience: int, history: Mapping[str, list[float]]) -> bool:
-    """Whether training ends with the last epoch of `history`, as by the defaults of Keras's `EarlyStopping`.
+    """Whether training stops after the last epoch of `history`, as with Keras's `EarlyStopping` by default.
 
-    It looks at the whole history, so a training that is interrupted stops at the same epoch.
+    This depends on the whole history, so that a pause does not reset the patience.
     """
     values = history[monitor]
     best = np.argmin(values) if monitor in ("loss", LOSS) else np.argmax(values)
@@ -44,17 +44,18 @@ def stops(monitor: str, patience: int, history: Mapping[str, list[float]]) -> bo
 
 
 class Trainer:
-    """Trains one network, which is traced once, from any of its checkpoints.
+    """Trains a network from any of its checkpoints; the network is traced only once.
 
     Args:
-        network: a compiled Keras model from inputs to outputs, as `build` returns it.
-        data: to train on; if `batch_size` does not divide its rows, the last batch of an epoch is smaller.
-        validation: the data that `EVALUATED` is computed on after each epoch.
-        early_stopping: `monitor` and `patience` of `stops`; None: all epochs are trained.
+        network: a compiled Keras model from inputs to outputs, such as `build` returns.
+        data: the rows to train on. If `batch_size` does not divide their number, an epoch's last batch is
+            smaller.
+        validation: the rows on which `EVALUATED` is computed after each epoch.
+        early_stopping: `monitor` and `patience`, as for `stops`; None: no early stopping.
 
     Attributes:
         evaluate: `network.evaluator` of the network.
-        seeds: of the trainings that used it; the caller keeps them.
+        seeds: a set in which the caller may record the seeds of the trainings that use this trainer.
     """
 
     def __init__(
@@ -76,15 +77,16 @@ class Trainer:
         self._random_states = [variable for variable in network.variables if variable.name == RANDOM_STATE]
 
     def run(self, start: Checkpoint, epochs: int, seed: int, seconds_at_most: float = math.inf) -> Checkpoint:
-        """Train from `start` to epoch `epochs`; return the checkpoint there, or where training stopped early.
+        """Train from `start` to epoch `epochs`; return the checkpoint there, or where the training stopped.
 
         Args:
             start: a checkpoint of the same training, or `network.checkpoint` of a newly built network.
+            epochs: the epoch to train to.
             seed: of shuffling and dropout.
-            seconds_at_most: once these have passed, training pauses at the end of the epoch.
+            seconds_at_most: the time after which it returns at the end of the current epoch.
 
         Raises:
-            UserError: the network has state outside its variables.
+            UserError: the network has a state that checkpoints do not contain.
         """
         began = time.monotonic()
         restore(self.network, start)
@@ -106,14 +108,14 @@ class Trainer:
         return checkpoint(self.network, epoch, history, seconds, stopped)
 
     def train_epoch(self, seed: int, epoch: int, history: dict[str, list[float]]) -> float:
-        """Train epoch number `epoch`, from 0; append its score and loss to `history`, return its seconds."""
+        """Train epoch `epoch` (from 0), append to `history`, and return the seconds that it took."""
         for i, random_state in enumerate(self._random_states):
             state = np.random.SeedSequence([seed, epoch, _LAYERS, i]).generate_state(1)[0]
             random_state.assign([state, 0])
         order = np.random.default_rng([seed, epoch, _SHUFFLE]).permutation(len(self.data.rows))
         rows = self.data.rows[order]
         arguments = self.data.tensors, tf.constant(rows)
-        if self._traced is None:  # before the clock starts: tracing is not training time
+        if self._traced is None:  # tracing does not count as training time
             self._traced = self._epoch_function.get_concrete_function(*arguments)
             _check_state(self._traced, self.network)
         start = time.perf_counter()
@@ -129,7 +131,7 @@ class Trainer:
 def _epoch_function(network: keras.Model, batch_size: int):
     """Return a TensorFlow function (tensors, order) -> (outputs float32, sum of losses float64).
 
-    `outputs`, (examples, ...), are in the order of `order`, each computed before the update of its step.
+    The outputs, (examples, ...), are in the order of `order`; each step's are from before its update.
     """
     variables, optimizer, losses = network.trainable_variables, network.optimizer, loss_of_each(network)
 
@@ -137,7 +139,7 @@ def _epoch_function(network: keras.Model, batch_size: int):
         inputs, labels, counts = batch["inputs"], batch["labels"], batch.get("weights")
         with tf.GradientTape() as tape:
             outputs = network(inputs, training=True)
-            if counts is not None:  # for all losses of an example, which may have one for each word
+            if counts is not None:  # repeated for each loss of an example, such as each word's
                 rank = losses(labels, outputs).shape.rank
                 counts = tf.reshape(counts, (-1, *[1] * (rank - 1)))
             loss = network.compute_loss(inputs, labels, outputs, counts, training=True)
@@ -150,7 +152,7 @@ def _epoch_function(network: keras.Model, batch_size: int):
     def run_epoch(tensors, order):
         full, rest = divmod(order.shape[0], batch_size)
 
-        def gathered(start, size):  # of static shape, which order[a:b] does not have
+        def gathered(start, size):  # unlike order[a:b], its size is known when tracing
             return gather(tensors, tf.slice(order, [start], [size]))
 
         def body(i, outputs, loss_sum):
@@ -172,12 +174,12 @@ def _epoch_function(network: keras.Model, batch_size: int):
 
 
 def _check_state(traced: tf.types.experimental.ConcreteFunction, network: keras.Model) -> None:
-    """Raise UserError if an epoch depends on state that no checkpoint holds: a pause would change it."""
+    """Raise UserError if an epoch depends on a state that no checkpoint has and a pause would lose."""
     own = {variable.value.ref() for variable in network.variables + network.optimizer.variables}
     foreign = [variable.name for variable in traced.variables if variable.ref() not in own]
     graph = traced.graph.as_graph_def()
     nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
-    foreign += [node.op for node in nodes if _STATEFUL.fullmatch(node.op)]
+    foreign += [node.op for node in nodes if _STATEFUL_OPS.fullmatch(node.op)]
     if foreign:
         raise UserError(
             f"stages/training/model.py: the network has a state of its own ({foreign[0]}); make it a "
