@@ -74,8 +74,8 @@ def compare(settings: Params, tuned: dict[str, object], epochs: int, runner: Run
     examples, of_each = len(splits.load(splits.TEST).labels), difference.right_or_wrong and not same
     if of_each and difference.examples == examples and (answers := margin * examples) < FEW:
         share = f"{answers:.3g} of {examples:,} test examples"
-        mend = "test on more examples, or set a larger margin if you can"
-        say(f"note: compare.margin {margin} is {share}; less than {FEW} settle little: {mend}")
+        advice = "test on more examples, or set a larger margin if you can"
+        say(f"note: compare.margin {margin} is {share}; less than {FEW} settle little: {advice}")
     verdict = inference.verdict(difference, margin)
     compared: dict = {
         "verdict": verdict,

@@ -277,11 +277,11 @@ def doubt(choice: Choice, tune: Tune) -> str | None:
     tolerance = tune.tolerance if tune.objective == SCORE else 0.0  # it refers to that score
     if better <= 3 * (top.standard_error or 0.0) + tolerance:
         return None
-    mend = "take another tune.selection, which goes by tune.objective"
+    advice = "take another tune.selection, one that compares tune.objective"
     if choice.top.budget < choice.trial.budget:
-        mend = "narrow tune.space or raise tune.max_epochs: only those with the full budget are chosen from"
+        advice = "narrow tune.space or raise tune.max_epochs: only trials with the full budget can be chosen"
     trained, score = console.count(top.epochs, "epoch"), shown_score(choice.top, tune)
     return (
         f"warning: trial {choice.top.number}, after {trained}, has {tune.objective} {score}, far better than "
-        f"the one that is chosen; see metrics/plots/trials.csv, and {mend}"
+        f"the one that is chosen; see metrics/plots/trials.csv, and {advice}"
     )
