@@ -89,7 +89,7 @@ def test_the_readme_has_the_figures_of_the_metrics():
     errors = f"with standard errors of {before['standard_error']:.4f} and {best['standard_error']:.4f}"
     assert f"{best['hyperparameters']['units']} units, {best['score']:.4f}, {errors}." in readme
     units = retrain["hyperparameters"]["units"]
-    assert f"{units} units do: they lose no more than {-score['low']:.4f} (95 % interval)" in readme
+    assert f"{units} units are: they lose no more than {-score['low']:.4f} (95 % interval)" in readme
 
 
 @pytest.mark.parametrize("document", ["README.md", "docs/review.md"])
@@ -125,8 +125,8 @@ def test_the_documents_have_the_figures_of_the_metrics():
         reached = rf"{units} units (reach )?{found['score']:.4f} at epoch {found['epoch']}\b"
         assert re.search(reached, experiments)
     score = compared["test_accuracy"]
-    gained = f"units gain {score['difference']:.4f}; with others, by the 95 % interval, they lose up to"
-    assert f"{gained} {-score['low']:.4f} or gain up to {score['high']:.4f}" in experiments
+    gained = f"units gain {score['difference']:.4f}; with other images and seeds, by the 95 % interval,"
+    assert f"{gained} they lose up to {-score['low']:.4f} or gain up to {score['high']:.4f}" in experiments
     deviation = baseline["test_accuracy"]["std"]
     assert f"a standard deviation of {deviation:.4f} in test accuracy" in experiments
     assert f"`parameters.ratio` of {compared['parameters']['ratio']} means" in review
