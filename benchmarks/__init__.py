@@ -1,1 +1,1 @@
-"""How fast the search and one epoch of training are, beside what one would write without this project."""
+"""Benchmarks of speed, memory and statistics, and the experiments that the documents quote."""

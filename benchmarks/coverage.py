@@ -1,8 +1,9 @@
-"""How far to trust the interval and verdict: experiments with a known truth, `python -m benchmarks.coverage`.
+"""Simulate experiments with a known truth, to see how far to trust the interval and the verdict.
 
-First, how often the 95 % interval covers the true difference of two equally good networks. Second, how often
-a network passes that is worse by just the margin, where few answers differ. Third, what the verdict is worth
-for the best of several networks, chosen by the test examples that the verdict is about.
+Run as `python -m benchmarks.coverage`. It prints three tables. First: how often the 95 % interval covers the
+true difference of two equally good networks. Second: how often a network that is worse by exactly the margin
+passes as non-inferior, where few answers differ. Third: how often the verdict is too good for the best of
+several networks, if that was chosen by the same test examples.
 """
 
 from functools import partial
@@ -15,12 +16,12 @@ from stages.comparison.inference import difference_of_scores, verdict
 from stages.training.evaluation import jackknife, of_groups
 
 EXPERIMENTS = 10_000
-# Scores of a whole set, which come from `evaluation.jackknife`: 2 % of 2,000 examples are positive
+# Scores of a whole set, for which `evaluation.jackknife` is used: 2 % of 2,000 examples are positive
 WHOLE = ("AUC, 2 % positives", "F1, 2 % positives")
-# Of 1,000 examples in groups of 10, which share half of the variance: accuracy, and the AUC of the same
+# Scores of 1,000 examples in groups of 10; the examples of a group share half of their variance
 GROUPED = ("accuracy, groups", "accuracy, groups not given", "AUC, groups")
-# Standard deviations of the log-odds of a right answer (of the score where it is no right or wrong) between
-# seeds, between examples that suit one network better, and of what is left; and the number of examples
+# Standard deviations between seeds, between examples that suit one network better, and of the residual; and
+# the number of examples. They are of the log-odds of a right answer or, with a residual, of the score itself.
 CASES = {
     "seeds alike": (0, 0, 0, 1000),
     "seeds differ": (0.3, 0, 0, 1000),
@@ -34,7 +35,7 @@ CASES = {
 
 
 def scores(rng: np.random.Generator, networks: int, seeds: int, case: str, worse: float = 0.0) -> np.ndarray:
-    """Return (networks, seeds, examples): scores of equally good networks, the first better by `worse`."""
+    """Return scores, (networks, seeds, examples); all networks but the first are worse by `worse`."""
     of_seeds, of_examples, residual, examples = CASES[case]
     effects = of_seeds * rng.standard_normal((networks, seeds, 1)) + of_examples * rng.standard_normal(
         (networks, 1, examples)
@@ -57,7 +58,7 @@ def coverage(case: str, seeds: int, experiments: int = EXPERIMENTS) -> float:
 
 
 def whole_scores(rng: np.random.Generator, seeds: int, case: str) -> np.ndarray:
-    """Return (networks, seeds, parts): pseudo-values of two equally good networks, whose seeds differ."""
+    """Return pseudo-values of two equally good networks, (networks, seeds, parts); their seeds differ."""
     labels = np.arange(2000) % 50 == 0
     hidden = rng.standard_normal(2000) + 2 * labels  # how positive an example looks to all networks
     of_network = rng.standard_normal((2, 1, 2000))
@@ -68,15 +69,16 @@ def whole_scores(rng: np.random.Generator, seeds: int, case: str) -> np.ndarray:
 
 
 def grouped_scores(rng: np.random.Generator, seeds: int, case: str) -> np.ndarray:
-    """Return (networks, seeds, n): `evaluation.values` of two equally good networks; examples have groups."""
+    """Return `evaluation.values` of two equally good networks, (networks, seeds, n), for grouped examples."""
     groups = np.repeat(np.arange(100), 10)
 
-    def alike(*shape: int) -> np.ndarray:
+    def correlated(*shape: int) -> np.ndarray:
         of_groups = rng.standard_normal((*shape, 100))[..., groups]
         return np.sqrt(0.5) * (of_groups + rng.standard_normal((*shape, 1000)))
 
     labels = (rng.random(100) < 0.3)[groups]
-    outputs = 2 * labels + alike() + 0.7 * alike(2, 1) + 0.5 * rng.standard_normal((2, seeds, 1000))
+    outputs = 2 * labels + correlated() + 0.7 * correlated(2, 1)
+    outputs = outputs + 0.5 * rng.standard_normal((2, seeds, 1000))
     outputs += rng.normal(0, 0.1, (2, seeds, 1)) * labels
     given = None if "not given" in case else groups
     if "AUC" in case:
@@ -92,41 +94,42 @@ def auc(labels: np.ndarray, outputs: np.ndarray) -> float:
 
 
 def f1(labels: np.ndarray, outputs: np.ndarray) -> float:
-    """Return the harmonic mean of precision and recall, where outputs above 3 say positive."""
-    said = outputs > 3
-    return 2 * (said & labels).sum() / (said.sum() + labels.sum())
+    """Return the harmonic mean of precision and recall, where outputs above 3 are predicted positives."""
+    predicted = outputs > 3
+    return 2 * (predicted & labels).sum() / (predicted.sum() + labels.sum())
 
 
 def passes(answers: int, wins: int, seeds: int = 6, experiments: int = EXPERIMENTS) -> float:
-    """Return how often a network passes that is worse by just the margin, of so many `answers` in 1,000.
+    """Return how often a network passes that is worse by exactly the margin, which is `answers` in 1,000.
 
-    In all trainings, it is right in about `wins` answers where the baseline is wrong, and wrong in about
-    `wins` + `answers` where that is right.
+    With all its seeds, the network is right on about `wins` examples that the baseline has wrong, and wrong
+    on about `wins` + `answers` examples that the baseline has right.
     """
     rng = np.random.default_rng(answers)
-    found = 0
+    passed = 0
     for _ in range(experiments):
         drawn = rng.random(1000)
         lost, won = drawn < (wins + answers) / 1000, drawn > 1 - wins / 1000
         tables = (np.broadcast_to(right, (seeds, 1000)) for right in (~won, ~lost))
-        found += verdict(difference_of_scores(*tables), answers / 1000) == "non_inferior"
-    return found / experiments
+        passed += verdict(difference_of_scores(*tables), answers / 1000) == "non_inferior"
+    return passed / experiments
 
 
 def best_of(networks: int, seeds: int = 6, experiments: int = EXPERIMENTS // 5) -> dict[str, float]:
-    """Return how often the best of `networks` by test score looks better than it is, against one baseline.
+    """Return how often the best of `networks` by test score gets a verdict that is too good.
 
-    `superior` although all are as good as the baseline; `non_inferior` although all are worse by the margin.
+    These are `superior`, although all networks are as good as the baseline, and `non_inferior`, although all
+    are worse by the margin.
     """
     rng = np.random.default_rng(networks)
     case, margin = "a float score, both", 0.3
-    found = {"superior": 0, "non_inferior": 0}
+    counts = {"superior": 0, "non_inferior": 0}
     for _ in range(experiments):
         for name, worse in (("superior", 0.0), ("non_inferior", margin)):
             baseline, *others = scores(rng, 1 + networks, seeds, case, worse)
             interval = difference_of_scores(baseline, max(others, key=np.mean))
-            found[name] += interval.low > 0 if name == "superior" else verdict(interval, margin) == name
-    return {name: count / experiments for name, count in found.items()}
+            counts[name] += interval.low > 0 if name == "superior" else verdict(interval, margin) == name
+    return {name: count / experiments for name, count in counts.items()}
 
 
 def main() -> None:

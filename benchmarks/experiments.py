@@ -1,7 +1,7 @@
-"""Runs the experiments whose figures the documents quote, and keeps their metrics in docs/experiments.json.
+"""Run the experiments whose figures the documents quote, and keep their metrics in docs/experiments.json.
 
-After `dvc repro` and a commit: `python -m benchmarks.experiments [NAME ...]`. Then `pytest
-tests/test_documents.py` names each sentence of the documents that is not of these metrics any more.
+After `dvc repro` and a commit, run `python -m benchmarks.experiments [NAME ...]`. Then `pytest
+tests/test_documents.py` names each sentence of the documents that no longer agrees with these metrics.
 """
 
 import csv
@@ -16,7 +16,7 @@ FILE = Path("docs/experiments.json")
 GRID = ["tune.strategy=grid"]
 EXPERIMENTS = {
     "bayesian": ["tune.strategy=bayesian"],
-    "random": ["tune.strategy=random"],  # of which docs/report is the report
+    "random": ["tune.strategy=random"],  # docs/report is the report of this one
     "longer": ["retrain.epochs=12"],
     "units_48": [*GRID, "tune.space.units.min=48", "tune.space.units.max=48", "tune.tolerance=1"],
     "dropout": [
@@ -37,7 +37,7 @@ def main() -> None:
         options = [part for override in EXPERIMENTS[name] for part in ("-S", override)]
         command = [sys.executable, "-m", "dvc", "exp", "run", "--temp", "--force", "-n", name, *options]
         subprocess.run(command, check=True)
-        revision = f"refs/exps/{head[:2]}/{head[2:]}/{name}"  # another commit may have one of this name
+        revision = f"refs/exps/{head[:2]}/{head[2:]}/{name}"  # not that of another commit
         found = {each: json.loads(run("git", "show", f"{revision}:metrics/{each}.json")) for each in METRICS}
         trials = csv.DictReader(run("git", "show", f"{revision}:metrics/plots/trials.csv").splitlines())
         kept[name] = {"settings": EXPERIMENTS[name], **found, "trials": list(trials)}

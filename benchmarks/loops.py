@@ -1,7 +1,7 @@
-"""One epoch of the tutorial's network in several ways, and the least that its arithmetic takes.
+"""Time epochs of the tutorial's network, trained in one of several ways, or of its arithmetic alone.
 
 Run as `python -m benchmarks.loops WAY UNITS`: prints the seconds of each epoch of 60,000 MNIST-sized images
-as JSON. A process does one way only, because the number of threads is set when TensorFlow starts.
+as JSON. Each process times a single way, because the number of threads is set when TensorFlow starts.
 """
 
 import json
@@ -11,19 +11,19 @@ from collections.abc import Callable
 
 import numpy as np
 
-EPOCHS = 4  # the first traces and warms up
+EPOCHS = 4  # the first one includes tracing and warming up
 BATCH = 32
 IMAGES = 60_000
 RNG = np.random.default_rng(0)
 
 
 def images_and_labels() -> tuple[np.ndarray, np.ndarray]:
-    """Noise: how long the arithmetic takes does not depend on the values."""
+    """Random numbers: the time of the arithmetic does not depend on the values."""
     return RNG.random((IMAGES, 28, 28), dtype=np.float32), RNG.integers(0, 10, IMAGES).astype(np.int32)
 
 
 def fit(units: int, **compile_options: object) -> Callable[[], object]:
-    """`model.fit` as the tutorial writes it, TensorFlow's own threads."""
+    """`model.fit` as the tutorial writes it, with TensorFlow's own threads."""
     import keras
 
     model = keras.Sequential(
@@ -41,7 +41,7 @@ def fit(units: int, **compile_options: object) -> Callable[[], object]:
 
 
 def fit_100(units: int) -> Callable[[], object]:
-    """`model.fit` with 100 steps in one call of TensorFlow."""
+    """`model.fit` with 100 steps in each call of TensorFlow."""
     return fit(units, steps_per_execution=100)
 
 
@@ -65,7 +65,7 @@ def this_project(units: int) -> Callable[[], object]:
 
 
 def by_hand(units: int, *, arithmetic_only: bool = False) -> Callable[[], object]:
-    """The same network written out without Keras, one TensorFlow function an epoch, one thread."""
+    """The same network written out without Keras, one TensorFlow function per epoch, one thread."""
     from stages.training.backend import tf
 
     images, labels = (tf.constant(array) for array in images_and_labels())
@@ -77,7 +77,7 @@ def by_hand(units: int, *, arithmetic_only: bool = False) -> Callable[[], object
 
     def gradients(x, y):
         w1, b1, w2, b2 = weights
-        if arithmetic_only:  # the five matrix products of a step, on what is at hand
+        if arithmetic_only:  # the five matrix products of a step, whatever their values
             hidden, probabilities = tf.matmul(x, w1), tf.zeros((BATCH, 10))
             probabilities += tf.matmul(hidden, w2)
             back = tf.matmul(probabilities, w2, transpose_b=True)
@@ -135,7 +135,7 @@ def by_hand(units: int, *, arithmetic_only: bool = False) -> Callable[[], object
 
 
 def arithmetic(units: int) -> Callable[[], object]:
-    """The matrix products and Adam updates of an epoch alone, one thread: what no program goes below."""
+    """The matrix products and Adam updates of an epoch alone, one thread: a lower bound for all ways."""
     return by_hand(units, arithmetic_only=True)
 
 

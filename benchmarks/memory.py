@@ -1,8 +1,8 @@
-"""What data costs each process in memory of its own: 6,000 images of 128 x 128 x 3 numbers, beside 60.
+"""Measure how much private memory the data costs each process: 6,000 images of 128 x 128 x 3 numbers.
 
-Run as `python -m benchmarks.memory` (Linux). D are the bytes of all data, T those of the training part.
-Memory of its own is what the kernel calls anonymous: without pages of mapped files, which it can drop and all
-processes share. Given is the most that was seen while it ran, above what it takes with 60 images.
+Run as `python -m benchmarks.memory` (Linux). D is the size of all data, T that of the training part. Private
+memory is what the kernel calls anonymous, so it leaves out the pages of mapped files, which processes share
+and the kernel can drop. Each figure is the peak while the process ran, minus the peak with 60 images.
 """
 
 import re
@@ -33,8 +33,8 @@ console.run(prepare.main)
 """
 
 
-def most_memory(command: list[str], folder: Path) -> dict[str, float]:
-    """Run `command`; return the most bytes that it (`client`) and a worker (`worker`) had of their own."""
+def peak_memory(command: list[str], folder: Path) -> dict[str, float]:
+    """Run `command`; return the peak private memory in bytes, its own (`client`) and that of a `worker`."""
     with (folder / "log").open("w") as log:
         process = psutil.Popen(command, cwd=folder, stdout=log, stderr=log)
     most = {"client": 0.0, "worker": 0.0}
@@ -54,7 +54,7 @@ def most_memory(command: list[str], folder: Path) -> dict[str, float]:
 
 
 def measure(images: int) -> dict[str, float]:
-    """Return the bytes that `prepare`, the client and the worker of `baseline` had, with so many images."""
+    """Return the peak private memory in bytes of `prepare` and of the client and worker of `baseline`."""
     with tempfile.TemporaryDirectory(dir=ROOT / "data") as temporary:
         folder = Path(temporary)
         shutil.copytree(ROOT / "stages", folder / "stages", ignore=shutil.ignore_patterns("__pycache__"))
@@ -65,8 +65,8 @@ def measure(images: int) -> dict[str, float]:
         (folder / "params.yaml").write_text(yaml.safe_dump(params))
         test = images // 6
         code = PREPARE.format(shape=SHAPE, train=images - test, test=test)
-        prepare = most_memory([sys.executable, "-c", code], folder)
-        baseline = most_memory([sys.executable, "-m", "stages.baseline"], folder)
+        prepare = peak_memory([sys.executable, "-c", code], folder)
+        baseline = peak_memory([sys.executable, "-m", "stages.baseline"], folder)
         return {"prepare": prepare["client"], "client": baseline["client"], "each worker": baseline["worker"]}
 
 

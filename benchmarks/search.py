@@ -1,7 +1,7 @@
-"""The tutorial's search and this project's, before and after it: the same space, seed, budget and data.
+"""Time the tutorial's search and, before and after it, this project's, with the same settings and data.
 
-After `dvc repro prepare` and `pip install -r benchmarks/requirements.txt`: `python -m benchmarks.search`.
-Every process starts from nothing: Python not yet running, TensorFlow not yet imported, the store empty.
+After `dvc repro prepare` and `pip install -r benchmarks/requirements.txt`, run `python -m benchmarks.search`.
+Each time includes the start of Python and the import of TensorFlow. The store is empty.
 """
 
 import json
@@ -28,7 +28,7 @@ MEASURED_WIDTHS = (48, 256, 512)
 
 
 def tutorial() -> dict:
-    """Run the tutorial's search; its result with the seconds of the whole process."""
+    """Run the tutorial's search; return its result and the seconds of the whole process."""
     start = time.perf_counter()
     command = [sys.executable, "-m", "benchmarks.tutorial", str(ROOT / "data" / "prepared")]
     done = subprocess.run(
@@ -38,7 +38,7 @@ def tutorial() -> dict:
 
 
 def this_project() -> tuple[dict, pd.DataFrame]:
-    """Run this project's search in a copy of it with an empty store; its result and its trials."""
+    """Run this project's search in a copy of it with an empty store; return its result and its trials."""
     with tempfile.TemporaryDirectory(dir=ROOT / "data") as temporary:
         folder = Path(temporary)
         shutil.copytree(ROOT / "stages", folder / "stages", ignore=shutil.ignore_patterns("__pycache__"))
@@ -65,7 +65,10 @@ def this_project() -> tuple[dict, pd.DataFrame]:
 
 
 def arithmetic_seconds(trials: pd.DataFrame, images: int) -> float:
-    """Seconds of one core for all epochs' matrix products and Adam updates, by a line measured over units."""
+    """Return the seconds that the matrix products and Adam updates of all epochs take on one core.
+
+    They are measured for `MEASURED_WIDTHS`, and linear in the number of units in between.
+    """
     medians = [statistics.median(seconds("arithmetic", units)) for units in MEASURED_WIDTHS]
     slope, intercept = np.polyfit(MEASURED_WIDTHS, medians, 1)
     trained = trials.groupby("units")["epochs"].max()
@@ -82,7 +85,7 @@ def main() -> None:
         this_project(),
         tutorial(),
         this_project(),
-    )  # a machine's speed drifts meanwhile
+    )  # before and after, since a machine's speed drifts
     ours = statistics.mean([before["seconds"], after["seconds"]])
     cores = len(os.sched_getaffinity(0))
     floor = arithmetic_seconds(trials, images) / cores

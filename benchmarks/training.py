@@ -1,4 +1,4 @@
-"""Seconds for one epoch of the tutorial's network, at several widths, in several ways, taken in turns.
+"""Time one epoch of the tutorial's network, for several widths and several ways to train it, in turns.
 
 Run as `python -m benchmarks.training`. Prints the median over the rounds and the ratio to `by_hand`.
 """
@@ -15,7 +15,7 @@ WIDTHS = (48, 128, 512)
 
 
 def seconds(way: str, units: int) -> list[float]:
-    """Run one way in a process of its own and return its epochs, the first left out."""
+    """Run one way in a process of its own; return the seconds of its epochs, without the first one."""
     command = [sys.executable, "-m", "benchmarks.loops", way, str(units)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     return json.loads(done.stdout)[1:]

@@ -1,4 +1,4 @@
-"""The tutorial's search as its author writes it: KerasTuner's `Hyperband`, `model.fit`, none of this project.
+"""Run the tutorial's search as it is written there: KerasTuner's `Hyperband`, `model.fit`, no code from here.
 
 Run as `python -m benchmarks.tutorial FOLDER`: reads the prepared data below FOLDER, prints one line of JSON.
 """

@@ -108,7 +108,7 @@ def metrics(name: str, data: catalog.Dataset, n: int) -> dict:
 
 
 def described(data: Split) -> str:
-    """Return in words what an example of `data` is."""
+    """Return in words the shape of an example's inputs and what its labels are."""
     shapes = data.shapes if isinstance(data.shapes, dict) else {"": data.shapes}
     sizes = {name: " x ".join(map(str, shape)) or "one number" for name, shape in shapes.items()}
     inputs = " and ".join(f"{size} {name}".strip() for name, size in sizes.items())

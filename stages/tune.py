@@ -21,7 +21,7 @@ def main() -> None:
         Runner(client, settings, scoring.subsets, early_stopping=stopping, max_epochs=epochs) as runner,
     ):
         print("tune: workers and KerasTuner are starting", flush=True)
-        from stages.search.tuning import tune  # imports TensorFlow, while the workers do
+        from stages.search.tuning import tune  # imports TensorFlow while the workers start
 
         tune(settings, scoring, runner)
 

@@ -1,4 +1,4 @@
-"""The comparison: what is counted, what is timed, what is said."""
+"""The comparison: its figures, its times and its sentence."""
 
 import re
 from dataclasses import replace
@@ -25,7 +25,7 @@ from stages.training.score import NAME
 TEST = f"test {NAME.replace('_', ' ')}"
 
 
-def test_seconds_are_compared_in_turn():
+def test_times_are_measured_alternately():
     order = []
 
     def function(name, seconds):
@@ -42,7 +42,7 @@ DEFAULTS = {"parameters": 1.0, "training": (1.0, 0.9, 1.1), "epochs": (5, 5), "m
 
 
 def compared(verdict: str, interval: tuple[float, float, float], settled=None, **changes) -> dict:
-    """What `compare` says of an interval, and of ratios of parameters and of the times of a training."""
+    """What `compare` returns for an interval, a ratio of parameters and ratios of training times."""
     given = {**DEFAULTS, **changes}
     estimate, low, high = interval
     ratios = dict(zip(("ratio", "ratio_low", "ratio_high"), given["training"], strict=True))
@@ -141,7 +141,7 @@ def test_the_sentence(tuned, found, sentence):
 
 
 class Measured:
-    """A runner that was asked for sizes and times."""
+    """A stand-in for a runner that measures sizes and times."""
 
     def ask(self, task, networks):
         times = dict.fromkeys(("baseline", "tuned", "ratio", "ratio_low", "ratio_high"), 1.0)
@@ -150,21 +150,21 @@ class Measured:
 
 
 @pytest.mark.parametrize(
-    ("margin", "examples", "right_or_wrong", "said"),
+    ("margin", "examples", "right_or_wrong", "note"),
     [
         (
             0.003,
             360,
             True,
-            "note: compare.margin 0.003 is 1.08 of 360 test examples; less than 10 settle little",
+            "note: compare.margin 0.003 is 1.08 of 360 test examples; fewer than 10 seldom give a verdict",
         ),
         (0.003, 360, False, ""),
         (0.003, 4000, True, ""),
-        (2**-5, 320, True, ""),  # just 10
+        (2**-5, 320, True, ""),  # exactly 10
     ],
 )
 def test_a_margin_of_a_few_answers_is_noted(
-    tmp_path, monkeypatch, capsys, margin, examples, right_or_wrong, said
+    tmp_path, monkeypatch, capsys, margin, examples, right_or_wrong, note
 ):
     settings = load(ROOT / "params.yaml")
     compare = settings.compare.model_copy(update={"margin": margin})
@@ -182,11 +182,11 @@ def test_a_margin_of_a_few_answers_is_noted(
     np.save(tmp_path / "data/retrain/predictions.npy", labels[None])
     found = comparison.compare(settings, {**settings.baseline, "units": 1}, 5, Measured())
     assert found["verdict"] == "inferior"
-    assert capsys.readouterr().err.rpartition(":")[0] == said
+    assert capsys.readouterr().err.rpartition(":")[0] == note
 
 
 def test_a_margin_is_not_counted_in_groups_or_parts_of_examples(tmp_path, monkeypatch, capsys):
-    """Nor where both networks are the same, of which neither is superior or worse: they differ by 0."""
+    """Nor if both networks are the same: they differ by 0, and neither is superior or worse."""
     settings = load(ROOT / "params.yaml")
     monkeypatch.chdir(tmp_path)
     for folder in (splits.TRAINING, splits.TEST):
@@ -206,7 +206,7 @@ def test_a_margin_is_not_counted_in_groups_or_parts_of_examples(tmp_path, monkey
 
 
 def test_the_answer_has_the_difference_and_shares_of_the_baseline():
-    """A ratio is of the baseline to the tuned one, so that the lower one is the higher share."""
+    """Ratios are baseline to tuned, so that the lower end of a ratio is the upper end of a share."""
     times = {"baseline": 4, "tuned": 2, "ratio": 2, "ratio_low": 1.6, "ratio_high": 2.5}
     compared = {
         "verdict": "inferior",
@@ -236,15 +236,15 @@ def test_the_sentence_has_as_many_digits_as_the_margin_asks_for():
 
 
 @pytest.mark.parametrize(
-    ("ratio", "said"),
+    ("ratio", "words"),
     [
         *((300, "more than 99 % fewer"), (150, "99 % fewer"), (1.231, "19 % fewer"), (1.001, "as many")),
         *((0.8, "25 % more"), (0.5, "100 % more"), (0.25, "4 times as many")),
     ],
 )
-def test_how_many_fewer(ratio, said):
-    """It is never 100 %, which would be none."""
-    assert comparison.fewer(ratio) == said
+def test_how_many_fewer(ratio, words):
+    """A network never has 100 % fewer, as it would have none."""
+    assert comparison.fewer(ratio) == words
 
 
 @pytest.mark.parametrize(
@@ -256,9 +256,9 @@ def test_a_number_is_shown_to_two_digits_of_what_it_is_read_against(scale, form)
 
 
 @pytest.mark.parametrize(
-    ("epochs", "said"), [(1, "6 trainings of 1 epoch,"), (5, "6 trainings of 5 epochs,")]
+    ("epochs", "words"), [(1, "6 trainings of 1 epoch,"), (5, "6 trainings of 5 epochs,")]
 )
-def test_a_result_counts_in_words(epochs, said):
+def test_a_result_counts_in_words(epochs, words):
     test = {"mean": 0.98, "std": 0.002}
     metrics = {
         "hyperparameters": {},
@@ -267,7 +267,7 @@ def test_a_result_counts_in_words(epochs, said):
         "epochs": epochs,
         f"test_{NAME}": test,
     }
-    assert said in result_line("retrain", metrics)
+    assert words in result_line("retrain", metrics)
 
 
 SOFTMAX = np.float32([[0.2, 0.5, 0.3], [0.6, 0.3, 0.1]])
@@ -295,7 +295,7 @@ SOFTMAX = np.float32([[0.2, 0.5, 0.3], [0.6, 0.3, 0.1]])
     ],
 )
 def test_what_a_network_predicts(outputs, labels, expected):
-    """Of two networks, whose second answers the other way round."""
+    """The second network has the outputs of the first in reverse order."""
     found = predicted(np.stack([outputs, outputs[::-1]]), labels)
     assert found.dtype == expected.dtype
     np.testing.assert_array_equal(found, np.stack([expected, expected[::-1]]))
@@ -303,7 +303,7 @@ def test_what_a_network_predicts(outputs, labels, expected):
 
 @pytest.fixture
 def tested(tmp_path, monkeypatch):
-    """A function that leaves labels to test on and their predictions; it returns the table of both."""
+    """A function that writes test labels and their predictions, and returns the table of both."""
     monkeypatch.chdir(tmp_path)
 
     def run(labels: np.ndarray, predictions: np.ndarray, class_names=()) -> list[tuple]:
@@ -328,7 +328,7 @@ def test_the_table_of_classes_has_each_pair_with_its_name(tested):
 def test_names_of_several_labels_are_not_taken_for_those_of_yes_and_no(tested):
     _, found = tested(np.int32([[0, 1], [1, 1]]), np.int32([[0, 1], [0, 1]]), ["cat", "dog"])
     assert found == [(0, 0, 1), (0, 1, 0), (1, 0, 1), (1, 1, 2)]
-    _, found = tested(np.int32([[0, 1, 1]]), np.int32([[0, 1, 0]]), ["no", "yes"])  # of three words
+    _, found = tested(np.int32([[0, 1, 1]]), np.int32([[0, 1, 0]]), ["no", "yes"])  # for three labels
     assert found == [("no", "no", 1), ("no", "yes", 0), ("yes", "no", 1), ("yes", "yes", 1)]
 
 
@@ -346,7 +346,7 @@ def test_labels_that_the_loss_ignores_are_in_no_table(tested):
 
 
 def test_the_table_of_very_many_classes_has_the_most_frequent_mistakes(tested, capsys):
-    """Each pair of 8,000 classes would be 64 million rows. What no training label has is left out."""
+    """All pairs of 8,000 classes would be 64 million rows. A class without training labels is left out."""
     labels = np.arange(8000, dtype=np.int32)
     predicted = labels.copy()
     predicted[:3], labels[:3], predicted[3] = 7999, 5, 9000
@@ -357,12 +357,12 @@ def test_the_table_of_very_many_classes_has_the_most_frequent_mistakes(tested, c
     )
     actual = np.repeat(np.arange(8000, dtype=np.int32), 2)
     _, found = tested(actual, (actual + 1 + np.arange(16_000, dtype=np.int32) % 2) % 8000)
-    assert found[:27] == [(i, i, 0) for i in range(27)]  # both axes of the picture have this order
+    assert found[:27] == [(i, i, 0) for i in range(27)]  # both axes of the plot have this order
     assert found[27:30] == [(0, 1, 1), (0, 2, 1), (1, 2, 1)]
     assert len(found) == 27 + comparison.MOST_CLASSES // 2
 
 
-def test_the_table_of_numbers_has_each_and_of_very_many_some(tested, monkeypatch):
+def test_the_table_of_very_many_numbers_has_some_of_them(tested, monkeypatch):
     labels = np.arange(12, dtype=np.float32).reshape(6, 2)
     monkeypatch.setattr(comparison, "MOST_POINTS", 4)
     columns, found = tested(labels, labels + 0.5)
@@ -392,7 +392,7 @@ def test_a_baseline_has_a_score_for_each_test_example_or_group_or_part_of_these(
 
 
 class Own(keras.layers.Layer):
-    """A layer that a `.keras` file does not hold."""
+    """A layer whose code a `.keras` file does not contain."""
 
     def call(self, inputs):
         return 2 * inputs
@@ -413,7 +413,7 @@ def test_a_model_file_that_keras_cannot_load_is_written_with_the_reason(tmp_path
 
 
 class Unsaved(keras.Model):
-    """Its constructor takes what Keras cannot write down."""
+    """A model that Keras cannot save, because of its constructor's argument."""
 
     def __init__(self, table):
         super().__init__()
@@ -473,7 +473,7 @@ def test_averaged_weights_are_tested_and_saved_as_fit_leaves_them(final, monkeyp
 
 
 def test_a_network_that_draws_random_numbers_is_tested_the_same_whatever_was_before(final, monkeypatch):
-    """As with dropout that is not off when it predicts (Gal and Ghahramani 2016)."""
+    """One example is dropout that stays on in predictions (Gal and Ghahramani 2016)."""
 
     class Always(keras.layers.Dropout):
         def call(self, inputs, training=False):
@@ -495,8 +495,8 @@ def test_a_network_that_draws_random_numbers_is_tested_the_same_whatever_was_bef
     assert not np.array_equal(outputs[0], outputs[1])
 
 
-def test_a_score_of_the_test_examples_that_is_no_number_fails_the_training(final, monkeypatch):
-    """As an AUC may be without positives; what is trained has no such score of its own."""
+def test_a_test_score_that_is_not_finite_fails_the_training(final, monkeypatch):
+    """An AUC without positives, for example, is NaN."""
     session, job = final
     parts = session.data
     tested = measure.test(session, job)["test"]
@@ -511,9 +511,9 @@ def test_a_score_of_the_test_examples_that_is_no_number_fails_the_training(final
 
 
 def test_times_and_sizes_of_both_networks_are_measured(monkeypatch):
-    """Predictions are of 1000 examples, also where the test part has fewer; batches are each network's.
+    """Predictions are for 1000 examples, even if the test part has fewer. Each network has its batch size.
 
-    What is timed of an epoch has 20 batches of the larger size.
+    The part of an epoch that is timed has 20 batches of the larger size.
     """
     parts = dict(zip(("training", "test"), trainings.digits(), strict=True))
     digests = {name: splits.digest(part) for name, part in parts.items()}
@@ -549,7 +549,7 @@ def test_times_and_sizes_of_both_networks_are_measured(monkeypatch):
 
 @pytest.mark.parametrize(("batch_size", "steps"), [(32, 45), (512, 3), (5000, 1)])
 def test_the_seconds_of_an_epoch_are_those_of_its_steps(monkeypatch, batch_size, steps):
-    """Of few examples a fortieth would be a batch, or less: 1,437 digits are no 40 batches of 512."""
+    """A fortieth of few examples may be less than a batch: 1,437 digits are only three batches of 512."""
     parts = dict(zip(("training", "test"), trainings.digits(), strict=True))
     digests = {name: splits.digest(part) for name, part in parts.items()}
     session = Session({name: part.arrays for name, part in parts.items()}, digests, {}, early_stopping=None)

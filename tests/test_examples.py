@@ -1,4 +1,4 @@
-"""The examples: applied as their READMEs say, with a tiny budget or, once a week, with their own."""
+"""The examples, applied as their READMEs say, with a tiny budget or, once a week, with their own budget."""
 
 import json
 import re
@@ -20,7 +20,7 @@ EXPERIMENT = "tune.strategy=sklearn", "tune.sklearn.max_trials=2", "tune.sklearn
 
 
 def command(name: str) -> str:
-    """The example's own, from its README."""
+    """The command in the example's README."""
     readme = (ROOT / f"examples/{name}/README.md").read_text()
     return re.search(r"```sh\n(git apply .*)\n", readme)[1]
 
@@ -55,8 +55,8 @@ OTHERS = [pytest.param(name, marks=pytest.mark.weekly) for name in ("table", "im
 
 @pytest.mark.weekly
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_it_comes_to_the_figures_of_its_readme(make_project, tmp_path, name):
-    """Within the margin: the last digits, and so the choice, depend on the processor."""
+def test_its_figures_are_those_of_its_readme(make_project, tmp_path, name):
+    """They agree within the margin: the last digits, and so the choice, depend on the processor."""
     project = make_project(tmp_path, unchanged=True)
     readme = (ROOT / f"examples/{name}/README.md").read_text()
     output = project.run("sh", "-c", command(name)).stdout
@@ -113,7 +113,7 @@ def test_its_pictures_show_what_was_predicted(example, whole):
 
 @pytest.mark.parametrize("example", OTHERS[:1], indirect=True)
 def test_new_rows_are_classified_as_the_documentation_says(example, whole):
-    """With the model that `retrain` kept: the prepared test examples are classified as it did."""
+    """The model that `retrain` kept predicts the same for the prepared test examples as in `retrain`."""
     code = re.findall(r"```python\n(.*?)```", (ROOT / "docs/sharing.md").read_text(), re.S)[-1]
     code += 'found = model.predict(numpy.load("data/prepared/test/inputs.npy"), verbose=0).argmax(1)\n'
     code += 'print((found == numpy.load("data/retrain/predictions.npy")[0]).all())\n'

@@ -1,4 +1,4 @@
-"""Experiments as a user queues, runs, lists and repeats them: each strategy is one."""
+"""Experiments, one for each strategy, as a user queues, runs, lists and repeats them."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""The statistics: against simulated experiments whose truth is known, and against sums done another way."""
+"""The statistics, tested by simulated experiments with a known truth and by independent calculations."""
 
 import math
 from dataclasses import replace
@@ -19,18 +19,18 @@ def between(low: float, high: float) -> Difference:
 
 
 def answers(rng, difficulty, luck, *, own=0.1, shift=0.0) -> np.ndarray:
-    """Whether each seed's network is right on each image.
+    """Whether each seed's network is right on each image, (seeds, images).
 
-    Its log-odds shift with the seed's luck and a luck of its own.
+    A seed's log-odds are shifted by `luck`, which both networks share, and by luck of this network alone.
     """
     effect = shift + luck + own * rng.standard_normal(luck.shape)
     return rng.random((len(luck), len(difficulty))) < 1 / (1 + np.exp(-(difficulty + effect)))
 
 
 def experiments(*, shift=0.0, luck=0.2, own=0.1, number=EXPERIMENTS):
-    """Pairs of (seeds, images) tables of two networks on images of their own.
+    """Yield the answers of two networks, (seeds, images) each; every experiment has new images.
 
-    They are as hard as MNIST's: 2 to 3 % errors.
+    The images are as hard as MNIST's: 2 to 3 % errors.
     """
     rng = np.random.default_rng(0)
     for _ in range(number):
@@ -86,17 +86,17 @@ NORMAL = 1.959963984540054
 
 @pytest.mark.parametrize("scale", [1, 0.3])
 def test_where_no_score_differs_the_difference_may_be_four_to_the_number_of_examples(scale):
-    """More exactly 3.84, whatever the scores are; (1 - 3.84/50)^50 is less than one in forty."""
+    """More precisely 3.84, whatever the scores are; (1 - 3.84/50)^50 is less than one in forty."""
     half, scores = NORMAL**2 / 50, scale * (np.random.default_rng(0).random((3, 50)) < 0.9)
     assert bounds(inference.difference_of_scores(scores, scores)) == pytest.approx((0, -half, half))
     constant = bounds(inference.difference_of_scores(np.zeros((3, 50)), np.full((3, 50), scale)))
     assert constant == pytest.approx((scale, scale - half, scale + half))
-    rounded = inference.difference_of_scores(np.zeros((5, 999)), np.full((5, 999), 0.7))  # whose sum is
+    rounded = inference.difference_of_scores(np.zeros((5, 999)), np.full((5, 999), 0.7))  # rounding
     assert rounded.low == pytest.approx(0.7 - NORMAL**2 / 999)
 
 
 def few(seeds: int, losses: int, wins: int, examples: int = 1000) -> Difference:
-    """Of five seeds, so many have wrong answers where the baseline's are right, and the other way round."""
+    """The difference if, with `seeds` of 5 seeds, `losses` right answers get wrong and `wins` get right."""
     baseline = np.full((5, examples), np.arange(examples) % 2)
     tuned = baseline.copy()
     tuned[:seeds, 1 : 2 * losses : 2] = 0
@@ -113,14 +113,14 @@ def test_an_answer_that_differs_makes_the_interval_no_narrower():
 
 
 def test_the_interval_is_at_least_wilsons_for_right_or_wrong_answers():
-    """Of four answers that are lost with every seed; SciPy has Wilson's interval of a share."""
+    """With every seed, the same four answers are lost. SciPy has Wilson's interval of a share."""
     found, share = few(5, 4, 0), stats.binomtest(4, 1000).proportion_ci(method="wilson")
     error = 5 * [[-1] * 4 + [0] * 996]
     assert found.low == pytest.approx(-share.high, rel=1e-9)
     assert found.high == pytest.approx(limits(-0.004, mean_squares(error), 5, 1000)[2], rel=1e-9)
     opposite = few(5, 0, 4)
     assert (opposite.low, opposite.high) == pytest.approx((-found.high, -found.low), rel=1e-12)
-    for factor in (0.5, 3):  # numbers, of which nobody knows how much the others would differ
+    for factor in (0.5, 3):  # scores that are not of right or wrong answers have no such bound
         table = factor * np.array(error)
         assert difference(table) == pytest.approx(
             limits(-0.004 * factor, mean_squares(table.tolist()), 5, 1000), rel=1e-9
@@ -128,7 +128,7 @@ def test_the_interval_is_at_least_wilsons_for_right_or_wrong_answers():
 
 
 def test_a_network_that_is_worse_by_a_margin_of_three_answers_seldom_passes():
-    """One that has them wrong with every seed; by their variance alone, in one of seven experiments."""
+    """They are wrong with every seed. By their variance alone, it would pass in one of seven experiments."""
     rng = np.random.default_rng(0)
     tables = (np.broadcast_to(rng.random(300) < 0.01, (5, 300)) for _ in range(1000))
     found = [inference.difference_of_scores(table, np.zeros((5, 300))) for table in tables]
@@ -148,7 +148,7 @@ def test_the_interval_is_the_one_sample_t_interval_where_only_seeds_differ():
 
 
 def mean_squares(table: list[list[float]]) -> tuple[float, float, float]:
-    """Of seeds (rows), examples (columns) and the residual: the textbook's two-way analysis of variance."""
+    """Mean squares of seeds (rows), examples (columns) and the residual, as textbooks define them."""
     seeds, examples = len(table), len(table[0])
     grand = math.fsum(cell for row in table for cell in row) / (seeds * examples)
     rows = [math.fsum(row) / examples for row in table]
@@ -179,7 +179,7 @@ def limits(mean: float, squares: tuple[float, float, float], seeds: int, example
 
 
 def difference(table) -> list[float]:
-    """What the module makes of a table of differences."""
+    """Estimate, low and high of a table of differences, by the module."""
     interval = inference.difference_of_scores(np.zeros(np.shape(table)), np.array(table))
     return [interval.estimate, interval.low, interval.high]
 
@@ -272,7 +272,7 @@ def test_an_interval_that_ends_at_the_margin_is_inconclusive(low, high, verdict)
 
 
 def measured(rng, seeds: int, *, effect=0.0, luck=1.0, own=1.0) -> np.ndarray:
-    """A table of differences of 200 examples around `effect`."""
+    """Differences around `effect`, (seeds, 200)."""
     noise, of_examples = rng.standard_normal((seeds, 200)), rng.standard_normal(200)
     return effect + luck * rng.standard_normal((seeds, 1)) + own * of_examples + noise
 
@@ -300,7 +300,7 @@ def test_no_training_settles_what_few_answers_leave_open():
 
 @pytest.mark.parametrize("effect", [-0.7, -0.2])
 def test_with_the_replicates_that_would_settle_it_the_margin_is_far_enough_and_with_one_less_not(effect):
-    """By an interval that is worked out anew from the same variances."""
+    """The interval is calculated here, from the same variances."""
     table = measured(np.random.default_rng(1), 5, own=0.2)
     table += effect - table.mean()
     found = inference.difference_of_scores(np.zeros(table.shape), table)
@@ -319,7 +319,7 @@ def test_with_the_replicates_that_would_settle_it_the_margin_is_far_enough_and_w
 
 
 def test_so_many_new_trainings_give_a_verdict_in_four_of_five_cases():
-    """If the estimates are true; only seeds differ."""
+    """The estimates are taken as true; only seeds differ."""
     table = np.repeat([[-0.9], [-0.2], [0.2], [0.5]], 9, axis=1)
     found = inference.difference_of_scores(np.zeros(table.shape), table)
     seeds = inference.replicates_to_settle(found, 0.5)
@@ -337,11 +337,12 @@ def test_more_trainings_do_not_settle_what_the_examples_leave_open():
     assert inference.replicates_to_settle(found, 0.1) is None
 
 
-def test_a_published_study_of_readers_by_cases_comes_to_the_same():
-    """Of five radiologists, who read 114 cases by two methods: Van Dyke et al. (1993).
+def test_a_published_multi_reader_study_gives_the_same():
+    """Five radiologists read 114 cases by two methods: Van Dyke et al. (1993).
 
-    As the documentation of the R package MRMCaov 0.2 has it: mean square of treatment by reader, covariances
-    of Obuchowski and Rockette, standard error; Hillis's degrees of freedom leave out those of the cases.
+    The mean square of treatment by reader, the covariances of Obuchowski and Rockette and the standard error
+    are those in the documentation of the R package MRMCaov 0.2. Hillis's degrees of freedom leave out those
+    of the cases.
     """
     mean_square, cov2, cov3 = 0.0005510306, 0.0003440748, 0.0002390284
     study = Difference(-0.04380032, 0, 0, 2 * mean_square, 2 * (cov2 - cov3), 5, 114)

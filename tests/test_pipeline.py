@@ -179,7 +179,7 @@ def test_a_change_of_a_param_runs_the_stages_that_it_affects(project):
         assert set(json.loads(project.dvc("status", "--json"))) == stages
 
 
-def test_each_selection_is_what_it_says_and_another_tolerance_trains_nothing(here, project):
+def test_each_selection_takes_its_own_and_another_tolerance_trains_nothing(here, project):
     rules = ("tolerance", "one_standard_error", "best")
     for selection in rules:
         output = here("tune", {"tune": {"selection": selection}})
@@ -196,7 +196,7 @@ def test_each_selection_is_what_it_says_and_another_tolerance_trains_nothing(her
 
 
 def test_another_budget_of_epochs_is_trained_to_exactly(here, project):
-    """The store has two epochs; one epoch starts again, three go on from two."""
+    """The store has two epochs: a training of one epoch starts anew, one of three epochs goes on from two."""
     baseline = project.metrics("baseline")
     for epochs in (1, 3):
         here("baseline", {"train": {"epochs": epochs}})
@@ -211,7 +211,7 @@ def test_another_budget_of_epochs_is_trained_to_exactly(here, project):
 
 @pytest.mark.weekly
 def test_the_benchmarks_search_is_the_pipelines(project, elsewhere, monkeypatch):
-    """And it starts from nothing, whatever is in the store."""
+    """It starts with an empty store, whatever is in the project's."""
     monkeypatch.setattr(benchmarks.search, "ROOT", project.folder)
     monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", elsewhere["DASK_SCHEDULER_ADDRESS"])
     result, trials = benchmarks.search.this_project()
@@ -222,7 +222,7 @@ def test_the_benchmarks_search_is_the_pipelines(project, elsewhere, monkeypatch)
 
 
 def test_the_store_changes_no_result_and_saves_epochs(here, project):
-    """Another strategy, a larger budget and a smaller one reuse what is there."""
+    """Another strategy, with larger and smaller budgets, reuses stored trainings."""
     expected = project.outputs()
     assert re.search(r", (\d+) epochs, \1 of them from data/trials", here("tune"))
     assert project.outputs() == expected
@@ -236,7 +236,7 @@ def test_the_store_changes_no_result_and_saves_epochs(here, project):
 
 
 def test_early_stopping_and_val_loss_decide_from_end_to_end(here, project):
-    """A trial ends when its loss was not lower for two epochs, and is scored at that where it was lowest."""
+    """A trial ends when its loss has not improved for two epochs; it is scored at the lowest loss."""
     rates = {"type": "choice", "values": [0.001, 0.3]}
     changes = {
         "strategy": "grid",
@@ -248,7 +248,7 @@ def test_early_stopping_and_val_loss_decide_from_end_to_end(here, project):
     changes |= {"early_stopping": {"monitor": "val_loss", "patience": 2}, "space": {"learning_rate": rates}}
     here("tune", {"tune": changes})
     trials = pd.read_csv(project.folder / "metrics/plots/trials.csv").drop_duplicates("learning_rate")
-    trials = trials.set_index("learning_rate")  # the baseline's trial is one of the two
+    trials = trials.set_index("learning_rate")  # one of the two is the baseline's trial
     assert trials.loc[0.001, "epochs"] == 12 < trials.loc[0.001, "best_epoch"] + 2
     assert trials.loc[0.3, "epochs"] == trials.loc[0.3, "best_epoch"] + 2 < 12
     assert project.metrics("tune")["hyperparameters"]["learning_rate"] == trials["val_loss"].idxmin()
@@ -256,7 +256,7 @@ def test_early_stopping_and_val_loss_decide_from_end_to_end(here, project):
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "line"),
     [
         ({"objective": "val_f1"}, r"tune.objective in params.yaml is val_f1, but NAME in .+"),
         (
@@ -270,13 +270,13 @@ def test_early_stopping_and_val_loss_decide_from_end_to_end(here, project):
         ),
     ],
 )
-def test_what_the_search_cannot_go_by_is_named(here, changes, said):
-    with pytest.raises(UserError, match=f"^{said}$"):
+def test_settings_that_allow_no_search_are_refused(here, changes, line):
+    with pytest.raises(UserError, match=f"^{line}$"):
         here("tune", {"tune": changes})
 
 
 def test_retrain_trains_as_long_as_it_is_told(here, project):
-    """`best` is the epoch at which the search scored what it chose."""
+    """`best` is the epoch at which the search scored the chosen trial."""
     best = project.metrics("tune")["epoch"]
     for epochs, trained in (("best", best), (1, 1), (None, 2)):
         here("retrain", {"retrain": {"epochs": epochs}})
@@ -287,7 +287,7 @@ def test_retrain_trains_as_long_as_it_is_told(here, project):
 
 
 def test_a_store_that_fails_during_a_search_is_one_line(here, project, monkeypatch):
-    """As a bucket may; the file system's own errors are in test_network.py."""
+    """A bucket may fail. Errors of the file system are tested in test_store.py."""
     before = project.outputs()
 
     def load(*_, **__):
@@ -302,7 +302,7 @@ def test_a_store_that_fails_during_a_search_is_one_line(here, project, monkeypat
 
 
 def test_the_stores_key_depends_on_all_that_decides_and_on_nothing_else(project, client, monkeypatch):
-    """And what is stored is asked for by that key: each change in one of them finds nothing."""
+    """The store is read by this key, so after any such change it has no training."""
     monkeypatch.chdir(project.folder)
     settings, whole = params.load(), splits.load(Path("data/prepared/training"))
     split = Split(np.array(whole.inputs), np.array(whole.labels))
@@ -368,7 +368,7 @@ def test_an_editors_files_are_not_in_the_stores_key(project):
 
 @pytest.mark.parametrize("imports", ["model", "score", "trainer", "network", "evaluation"])
 def test_what_decides_a_training_is_in_the_key_and_a_dependency_of_the_stages(project, imports):
-    """Where it is not, one line says so."""
+    """If dvc.yaml lacks it, or the code cannot be read, one line says so."""
     file = project.folder / f"stages/training/{imports}.py"
     file.write_text(file.read_text() + "\ndef later():\n    from stages.base import gain\n")
     gain = project.folder / "stages/base/gain.py"
@@ -428,7 +428,7 @@ def test_an_upgrade_makes_stale_what_uses_the_package_and_other_versions_are_ref
     ), done.stdout
 
 
-def test_control_puts_the_baseline_beside_the_tuned(here, project):
+def test_the_control_compares_the_baseline_with_itself(here, project):
     here("retrain", {"retrain": {"from": "baseline"}})
     diff = json.loads(project.dvc("metrics", "diff", "--json"))
     tuned, baseline = project.metrics("tune"), project.metrics("baseline")
@@ -439,11 +439,11 @@ def test_control_puts_the_baseline_beside_the_tuned(here, project):
     assert changes["test_accuracy.mean"]["new"] == pytest.approx(baseline["test_accuracy"]["mean"])
     compared = diff["metrics/comparison.json"]
     assert compared["test_accuracy.low"]["new"] == compared["test_accuracy.high"]["new"] == 0
-    assert "summary" not in compared  # which would make the table as wide as it is
+    assert "summary" not in compared  # it would make the table very wide
 
 
 def test_what_is_pushed_need_not_be_trained_again(project, tmp_path):
-    """A folder as remote: push here, clone elsewhere, pull, and nothing is left to run."""
+    """With a folder as remote: push here, clone elsewhere, pull, and nothing is left to run."""
     project.dvc("remote", "add", "--default", "--force", "shared", str(tmp_path / "remote"))
     project.commit()
     project.dvc("push")

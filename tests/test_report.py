@@ -30,12 +30,12 @@ def html(markdown: str) -> str:
 
 
 def text(markdown: str) -> str:
-    """What a reader sees of it, in one line."""
+    """The text that a reader of `markdown` sees, in one line."""
     return unescape(" ".join(re.sub("<.*?>", " ", html(markdown)).split()))
 
 
 def run_report(project, *arguments: str, check: bool = True) -> str:
-    """What the report prints, run in this process; the workflow's shell, in `run_step`, starts one for it."""
+    """What the report prints when it runs in this process; `run_step` runs it in a new one."""
     with pytest.MonkeyPatch.context() as patch, io.StringIO() as printed:
         patch.chdir(project.folder)
         patch.setattr(sys, "argv", ["report", *arguments])
@@ -81,7 +81,7 @@ def merged(pull_request):
 
 
 def run_step(project, tmp_path) -> str:
-    """Run the shell of the workflow's report step as GitHub does; what it wrote into the job summary."""
+    """Run the shell commands of the workflow's report step as GitHub does; return the job summary."""
     steps = yaml.safe_load((WORKFLOWS / "report.yml").read_text())["jobs"]["report"]["steps"]
     step = next(step for step in steps if step.get("name") == "Write the report")
     summary = tmp_path / "summary.md"
@@ -145,8 +145,8 @@ def test_params_without_their_metrics_are_reproduced_and_marked(merged, elsewher
     merged.commit()
     stale = run_report(merged, "--check", check=False)
     assert stale == "error: metrics of retrain are out of date; run `dvc repro`\n"
-    told = run_report(merged, "HEAD^1")
-    assert "The metrics of retrain are out of date" in html(told)
+    printed = run_report(merged, "HEAD^1")
+    assert "The metrics of retrain are out of date" in html(printed)
     written = run_step(merged, tmp_path)
     assert "out of date" not in written
     assert "These metrics are not committed" in written
@@ -154,7 +154,7 @@ def test_params_without_their_metrics_are_reproduced_and_marked(merged, elsewher
     assert "the same hyperparameters" in written
 
 
-def test_another_branchs_data_says_nothing_and_dvc_lock_has_to_agree_with_itself(merged):
+def test_another_branchs_data_is_ignored_and_dvc_lock_has_to_agree_with_itself(merged):
     merged.run("git", "switch", "--quiet", "main")
     assert "data/tune/network.json" in merged.dvc("status")
     assert run_report(merged, "--check") == ""
@@ -174,19 +174,19 @@ def test_another_branchs_data_says_nothing_and_dvc_lock_has_to_agree_with_itself
     lock = yaml.safe_load((merged.folder / "dvc.lock").read_text())
     space = lock["stages"]["tune"]["params"]["params.yaml"]["tune.space"] | {"dropout": dropout}
     merged.update_params({"tune": {"space": space}})
-    for order, said in (
+    for order, reason in (
         (space, ""),
         (reversed(space), "tune.space was reordered, which changes the values drawn"),
     ):
         lock["stages"]["tune"]["params"]["params.yaml"]["tune.space"] = {name: space[name] for name in order}
         (merged.folder / "dvc.lock").write_text(yaml.safe_dump(lock, sort_keys=False))
         stale = run_report(merged, "--check", check=False)
-        assert said in stale
-        assert bool(said) == ("tune" in stale)
+        assert reason in stale
+        assert bool(reason) == ("tune" in stale)
 
 
-def test_a_space_in_another_order_is_told_with_the_one_command_that_helps(tmp_path, monkeypatch):
-    """To DVC nothing changed, so that it must be forced; if it runs tune anyway, it need not."""
+def test_a_space_in_another_order_is_out_of_date_and_has_to_be_forced(tmp_path, monkeypatch):
+    """DVC sees no change, so `tune` has to be forced, unless DVC runs it for another reason."""
     space = {name: {"type": "float", "min": 0.0, "max": 0.5} for name in ("dropout", "learning_rate")}
     settings = yaml.safe_load((ROOT / "params.yaml").read_text())
     settings["baseline"] = {"dropout": 0.2, "learning_rate": 0.001, "batch_size": 32}
@@ -205,19 +205,19 @@ def test_a_space_in_another_order_is_told_with_the_one_command_that_helps(tmp_pa
     assert commands.out_of_date() == "metrics of tune are out of date; run `dvc repro`"
 
 
-def test_a_branch_means_where_this_one_left_it_and_main_is_the_default(merged):
+def test_a_branch_means_its_merge_base_and_main_is_the_default(merged):
     merged.run("git", "switch", "--quiet", "random")
     merged.dvc("checkout", "--force", "--quiet")
-    told = run_report(merged)
-    assert "Compared with `the merge base with origin/main`:" in told
-    assert "<td><code>hyperband</code></td>\n<td><code>random</code></td>" in html(told)
+    printed = run_report(merged)
+    assert "Compared with `the merge base with origin/main`:" in printed
+    assert "<td><code>hyperband</code></td>\n<td><code>random</code></td>" in html(printed)
     merged.run("git", "switch", "--quiet", "main")
     merged.update_params({"compare": {"margin": 0.5}})
-    merged.commit()  # a later change of main, which the branch lacks
+    merged.commit()  # a later change of main that the branch lacks
     merged.run("git", "switch", "--quiet", "random")
-    told = run_report(merged, "main")
-    assert "Compared with `the merge base with main`:" in told
-    assert "compare.margin" not in told
+    printed = run_report(merged, "main")
+    assert "Compared with `the merge base with main`:" in printed
+    assert "compare.margin" not in printed
     assert "compare.margin" in run_report(merged, "main~0")
     merged.run("git", "tag", "--force", "exact", "main")
     assert "compare.margin" in run_report(merged, "exact")
@@ -225,46 +225,46 @@ def test_a_branch_means_where_this_one_left_it_and_main_is_the_default(merged):
     merged.run("git", "branch", "--quiet", "--force", "main", "main~1")
 
 
-def test_the_scores_are_said_where_nothing_changed(merged):
-    told = run_report(merged, "HEAD")
+def test_the_scores_are_shown_where_nothing_changed(merged):
+    printed = run_report(merged, "HEAD")
     compared, tune = merged.metrics("comparison"), merged.metrics("tune")
-    said = told.strip().splitlines()
-    assert said[0].startswith("**")
+    lines = printed.strip().splitlines()
+    assert lines[0].startswith("**")
     test = compared["test_accuracy"]
     for name, sign in (("baseline", ""), ("tuned", ""), ("difference", "+"), ("low", "+"), ("high", "+")):
-        assert report.shown(test[name], sign) in said[2]
-    assert said[2].endswith(f"margin {compared['margin']}: {compared['verdict']}")
+        assert report.shown(test[name], sign) in lines[2]
+    assert lines[2].endswith(f"margin {compared['margin']}: {compared['verdict']}")
     for score in (tune["score"], tune["best"]["score"], tune["best"]["standard_error"]):
-        assert report.shown(score) in said[3]
+        assert report.shown(score) in lines[3]
     more = abs(tune["best"]["score"] - tune["score"]) > tune["best"]["standard_error"]
-    assert f", {'more than' if more else 'within'} one standard error; baseline " in said[3]
-    assert said[5:] == ["No param and no metric changed against `HEAD`."]
+    assert f", {'more than' if more else 'within'} one standard error; baseline " in lines[3]
+    assert lines[5:] == ["No param and no metric changed against `HEAD`."]
 
 
 @pytest.mark.parametrize("base", ["no-such-branch", "--help=x"])
-def test_an_unknown_base_is_a_clear_line_and_the_sentence_is_said(merged, base):
-    told = run_report(merged, "--", base)
-    assert told.count("trained in") == 1
-    assert f"nothing to compare with: {base} is not known here; git fetch" in text(told)
-    assert "changed against" not in told
+def test_an_unknown_base_is_noted_and_the_summary_is_shown(merged, base):
+    printed = run_report(merged, "--", base)
+    assert printed.count("trained in") == 1
+    assert f"nothing to compare with: {base} is not known here; git fetch" in text(printed)
+    assert "changed against" not in printed
 
 
 def test_an_experiment_can_be_compared_with(experimented):
-    told = run_report(experimented, "bayesian")
-    assert "Compared with `bayesian`:" in told
-    assert "<td><code>bayesian</code></td>\n<td><code>hyperband</code></td>" in html(told)
+    printed = run_report(experimented, "bayesian")
+    assert "Compared with `bayesian`:" in printed
+    assert "<td><code>bayesian</code></td>\n<td><code>hyperband</code></td>" in html(printed)
 
 
-def test_a_name_of_two_experiments_is_said(merged):
+def test_a_name_of_two_experiments_is_refused(merged):
     commits = [merged.run("git", "rev-parse", name).stdout.strip() for name in ("HEAD", "HEAD^1")]
     refs = [f"refs/exps/{commit[:2]}/{commit[2:]}/twice" for commit in commits]
     for ref, commit in zip(refs, commits, strict=True):
         merged.run("git", "update-ref", ref, commit)
-    told = " ".join(text(run_report(merged, "twice")).split())
+    printed = " ".join(text(run_report(merged, "twice")).split())
     for ref in refs:
         merged.run("git", "update-ref", "-d", ref)
-    assert "twice names 2 experiments; name a commit: " in told
-    assert all(commit in told for commit in commits)
+    assert "twice names 2 experiments; name a commit: " in printed
+    assert all(commit in printed for commit in commits)
 
 
 def test_a_base_without_pipeline_or_metrics(merged):
@@ -274,11 +274,11 @@ def test_a_base_without_pipeline_or_metrics(merged):
     merged.run("git", "rm", "--quiet", "--cached", "dvc.yaml")
     merged.run("git", "commit", "--quiet", "--message", "no pipeline")
     merged.run("git", "switch", "--quiet", "--force", "merged")
-    told = run_report(merged, "empty~0")
-    assert "empty~0 has no dvc.yaml: what would be there is new." in text(told)
-    told = run_report(merged, "empty^")
-    assert "empty^ has no metrics: what would be there is new." in text(told)
-    assert "retrain.json hyperparameters.units - " in text(told)
+    printed = run_report(merged, "empty~0")
+    assert "empty~0 has no dvc.yaml: what would be there is new." in text(printed)
+    printed = run_report(merged, "empty^")
+    assert "empty^ has no metrics: what would be there is new." in text(printed)
+    assert "retrain.json hyperparameters.units - " in text(printed)
     merged.run("git", "branch", "--quiet", "--delete", "--force", "empty")
 
 
@@ -290,11 +290,11 @@ def test_a_shallow_clone_says_what_to_do(merged, tmp_path):
         ["git", "clone", "--quiet", "--depth", "1", "--branch", "merged", url, str(shallow.folder)],
         check=True,
     )
-    told = run_report(shallow, base)
-    assert f"{base} is not known here; git fetch , in a shallow clone with --unshallow" in text(told)
-    told = run_report(shallow)
-    assert "nothing to compare with: main is not known here" in text(told)
-    assert "trained in" in told
+    printed = run_report(shallow, base)
+    assert f"{base} is not known here; git fetch , in a shallow clone with --unshallow" in text(printed)
+    printed = run_report(shallow)
+    assert "nothing to compare with: main is not known here" in text(printed)
+    assert "trained in" in printed
 
 
 HOSTILE = [
@@ -340,8 +340,8 @@ def test_which_direction_is_better():
     assert meaning("tune", "best.score", directions=lower) == "worse"
 
 
-def test_each_figure_is_said_once():
-    """As where the search chose another network: it is in two files, and in the block of its rule too."""
+def test_each_figure_is_shown_once():
+    """The network that the search chose is in two files, and in the block of its rule too."""
     units = [("retrain", "hyperparameters.units"), ("tune", "hyperparameters.units")]
     units += [("tune", "tolerance.hyperparameters.units")]
     sizes = [("comparison", "parameters.tuned"), ("retrain", "parameters"), ("tune", "tolerance.parameters")]
@@ -354,19 +354,19 @@ def test_each_figure_is_said_once():
     rows += [Change("metrics/comparison.json", "epochs.tuned", 6, 10)]
     rows += [Change("metrics/tune.json", "epoch", 6, 10)]
     params = [Change("params.yaml", "tune.strategy", "random", "grid")]
-    told = "\n\n".join(report.tables("main", params, rows))
+    printed = "\n\n".join(report.tables("main", params, rows))
     for figure in ("`144`", "`114490`", "`0.9776`", "`grid`", "`10`"):
-        assert told.count(figure) == 1
-    assert "Other metrics (3)" in told  # the candidates, which are two counts, and the epochs
+        assert printed.count(figure) == 1
+    assert "Other metrics (3)" in printed  # two counts of candidates, and the epochs
 
 
 def test_figures_of_another_data_set_are_neither_better_nor_worse():
     rows = [Change("metrics/retrain.json", "test_accuracy.mean", 0.5, 0.9)]
     assert "| better |" in "".join(report.tables("main", [], rows))
     rows.append(Change("metrics/prepare.json", "dataset", "mnist", "own"))
-    told = "".join(report.tables("main", [], rows))
-    assert "| better |" not in told
-    assert "| of another data set |" in told
+    printed = "".join(report.tables("main", [], rows))
+    assert "| better |" not in printed
+    assert "| of another data set |" in printed
 
 
 @pytest.mark.parametrize(
@@ -382,27 +382,27 @@ def test_scores_of_searches_that_cannot_be_compared_are_neither_better_nor_worse
     assert "| better |" in "".join(report.tables("main", [], rows))
     tune = {"objective": "val_accuracy", "best": {"standard_error": 0.16}}
     assert "| better, by 2.5 standard errors |" in "".join(report.tables("main", [], rows, tune))
-    told = "".join(report.tables("main", [Change("params.yaml", key, 1, 2)], rows))
-    assert "| better |" not in told
-    assert f"| {reason} |" in told
+    printed = "".join(report.tables("main", [Change("params.yaml", key, 1, 2)], rows))
+    assert "| better |" not in printed
+    assert f"| {reason} |" in printed
 
 
-def test_of_several_reasons_the_last_of_the_list_is_said():
-    """Not that which a set happens to have last in this process."""
+def test_of_several_reasons_the_last_in_the_list_is_shown():
+    """The order does not depend on that of a set, which differs between processes."""
     rows = [Change("metrics/tune.json", "best.score", 0.5, 0.9)]
     params = [Change("params.yaml", key, 1, 2) for key in ("seed", "tune.max_epochs")]
     assert "| of other validation examples |" in "".join(report.tables("main", params, rows))
 
 
-def test_a_verdict_on_another_score_is_no_better_one():
+def test_verdicts_on_different_scores_are_not_compared():
     rows = [Change("metrics/comparison.json", "verdict", "inferior", "non_inferior")]
     rows += [Change("metrics/comparison.json", "test_auc.difference", None, 0.1)]
     assert "| better |" in "".join(report.tables("main", [], rows))
     rows += [Change("metrics/comparison.json", "test_accuracy.difference", 0.1, None)]
-    told = "".join(report.tables("main", [], rows))
-    assert "| better |" not in told
-    assert "| of another score |" in told
-    assert "| not in both |" in told
+    printed = "".join(report.tables("main", [], rows))
+    assert "| better |" not in printed
+    assert "| of another score |" in printed
+    assert "| not in both |" in printed
 
 
 def test_numbers_are_short_and_small_ones_have_digits_too():
@@ -413,7 +413,7 @@ def test_numbers_are_short_and_small_ones_have_digits_too():
     assert report.shown(0.00009363, "+") == "+9.36e-05"
 
 
-def test_a_verdict_of_another_margin_is_no_better_one(merged):
+def test_verdicts_of_different_margins_are_not_compared(merged):
     path = merged.folder / "metrics/comparison.json"
     content = json.loads(path.read_text())
     content["margin"], content["verdict"] = 0.5, "non_inferior"
@@ -422,7 +422,7 @@ def test_a_verdict_of_another_margin_is_no_better_one(merged):
     assert "| of another margin |" in run_report(merged, "HEAD")
 
 
-def test_conflicts_of_a_merge_are_one_line(merged):
+def test_conflicts_of_a_merge_are_refused_in_one_line(merged):
     for name in ("params.yaml", "dvc.lock", "metrics/tune.json"):
         path = merged.folder / name
         path.write_text(f"<<<<<<< HEAD\n{path.read_text()}=======\n>>>>>>> other\n")
@@ -434,9 +434,9 @@ def test_conflicts_of_a_merge_are_one_line(merged):
 
 
 def test_what_is_printed_is_plain(merged):
-    told = run_report(merged, "HEAD^1")
-    assert not re.search("&#|<code>|<!--", told)
-    assert "`tune.strategy`" in told
+    printed = run_report(merged, "HEAD^1")
+    assert not re.search("&#|<code>|<!--", printed)
+    assert "`tune.strategy`" in printed
 
 
 @pytest.mark.weekly
@@ -448,21 +448,21 @@ def test_a_project_in_a_sub_folder_and_python_without_docstrings(merged, tmp_pat
     top.commit()
     project.update_params({"compare": {"margin": 0.5}})
     command = ["env", "PYTHONOPTIMIZE=2", "python", "-m", "stages.review.report"]
-    told = project.run(*command).stdout
-    assert "has no" not in told
-    assert "The metrics of retrain are out of date" in told
-    assert "| `params.yaml` | `compare.margin` |" in told
+    printed = project.run(*command).stdout
+    assert "has no" not in printed
+    assert "The metrics of retrain are out of date" in printed
+    assert "| `params.yaml` | `compare.margin` |" in printed
     assert "usage" in project.run(*command, "--help").stdout
 
 
-def test_the_scores_direction_is_that_of_the_objective(merged):
+def test_the_direction_of_the_score_is_that_of_the_objective(merged):
     def row(objective: str, score: float) -> str:
         path = merged.folder / "metrics/tune.json"
         content = json.loads(path.read_text())
         content["objective"], content["best"]["score"] = objective, score
         path.write_text(json.dumps(content))
-        told = run_report(merged, "HEAD")
-        return next(line for line in told.splitlines() if line.startswith("| `tune.json` | `best.score` |"))
+        lines = run_report(merged, "HEAD").splitlines()
+        return next(line for line in lines if line.startswith("| `tune.json` | `best.score` |"))
 
     assert re.search(r"\| worse, by [\d.]+ standard errors \|$", row("val_accuracy", 0.1))
     assert row("val_loss", 0.1).endswith("| of another objective |")
@@ -470,22 +470,22 @@ def test_the_scores_direction_is_that_of_the_objective(merged):
     assert re.search(r"\| worse, by [\d.]+ standard errors \|$", row("val_loss", 0.2))
 
 
-def test_what_cannot_be_read_is_noted_and_the_rest_is_said(merged):
+def test_what_cannot_be_read_is_noted_and_the_rest_is_shown(merged):
     (merged.folder / "params.yaml").write_text("seed: [1")
-    told = run_report(merged, "HEAD^1")
+    printed = run_report(merged, "HEAD^1")
     assert " ".join(json.loads((merged.folder / "metrics/comparison.json").read_text())["summary"]) in text(
-        told
+        printed
     )
-    assert "params.yaml" in told
-    assert "retrain.json" in told
-    assert "Traceback" not in told
+    assert "params.yaml" in printed
+    assert "retrain.json" in printed
+    assert "Traceback" not in printed
 
 
 def test_a_missing_file_of_metrics_is_noted_once(merged):
     (merged.folder / "metrics/tune.json").unlink()
-    told = run_report(merged, "HEAD")
-    assert told.count("metrics/tune.json is missing") == 1
-    row = next(line for line in told.splitlines() if line.startswith("| `tune.json` | `best.score` |"))
+    printed = run_report(merged, "HEAD")
+    assert printed.count("metrics/tune.json is missing") == 1
+    row = next(line for line in printed.splitlines() if line.startswith("| `tune.json` | `best.score` |"))
     assert row.endswith("| not in both |")
 
 
@@ -503,7 +503,7 @@ def test_the_job_that_may_write_runs_no_code_of_the_repository():
 
 
 def test_pull_requests_restore_what_main_saves_and_save_nothing_themselves():
-    """And what main saves does not grow with each commit."""
+    """What main saves does not grow with each commit."""
     jobs = [
         yaml.safe_load((WORKFLOWS / f"{name}.yml").read_text())["jobs"][name] for name in ("cache", "report")
     ]
@@ -523,7 +523,7 @@ def test_file_names_of_pictures():
 
 
 def page_content(page: str) -> dict:
-    """What a page of plots shows; it must load nothing."""
+    """The content of a page of plots, which must load nothing."""
     assert not re.search(
         r"""(src|href)\s*=\s*["']?(https?:)?//|@import|\bimport\s*[("'{*]|\bfrom\s*["']http""", page
     )
@@ -532,11 +532,11 @@ def page_content(page: str) -> dict:
 
 
 def test_the_page_has_all_plots_and_loads_nothing(merged):
-    """And pictures are the same bytes when they are drawn again."""
+    """Pictures that are drawn again are the same bytes."""
     drawn = []
     for _ in range(2):
-        told = merged.run("python", "-m", "stages.review.pictures").stdout
-        assert told == f"pictures: {pictures.PAGE} shows all plots, in any browser, without a network\n"
+        printed = merged.run("python", "-m", "stages.review.pictures").stdout
+        assert printed == f"pictures: {pictures.PAGE} shows all plots in any browser, also offline\n"
         drawn.append(merged.files("docs", "dvc_plots"))
     assert drawn[0] == drawn[1]
     assert all(content.startswith(PNG) for name, content in drawn[0].items() if name.endswith(".png"))
@@ -551,8 +551,8 @@ def test_the_page_has_all_plots_and_loads_nothing(merged):
     combined = {name for plot in pipeline["plots"] for name in plot}
     assert set(content["plots"]) == {*of_stages, *combined} - pictures.IN_ONE
     assert all(plot["data"]["values"] for plot in content["plots"].values())
-    said = run_report(merged, "HEAD^1", "--output", "report")
-    assert said == "report: wrote report/report.md and 7 files of pictures beside it\n"
+    printed = run_report(merged, "HEAD^1", "--output", "report")
+    assert printed == "report: wrote report/report.md and 7 files of pictures beside it\n"
     changed = page_content((merged.folder / "report/plots.html").read_text())
     assert {row["rev"] for plot in changed["plots"].values() for row in plot["data"]["values"]} == {
         "before",

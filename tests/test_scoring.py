@@ -1,4 +1,4 @@
-"""What a trial consists of and what it comes to, by exact sums; tests/test_search.py has it in a search."""
+"""The trainings of a trial and its scores, by exact sums; tests/test_search.py tests them in a search."""
 
 import math
 from pathlib import Path
@@ -155,7 +155,7 @@ def test_the_standard_error_of_folds_is_of_each_folds_mean_over_the_seeds():
     assert folds(count=2).standard_error(scores[:2]) == pytest.approx(of_two, rel=1e-12)
 
 
-def test_a_trial_comes_to_the_means_at_its_trainings_best_epochs():
+def test_a_trials_scores_are_means_at_its_trainings_best_epochs():
     first = checkpoint([0.5, 0.7, 0.6], losses=[3.0, 2.0, 1.0], error=0.04, seconds=[1.0, 2.0, 3.0])
     second = checkpoint(
         [0.8, 0.4, 0.3, 0.9], losses=[4.0, 1.0, 1.0, 1.0], error=0.02, seconds=[4.0, 5.0, 7.0, 900.0]
@@ -168,7 +168,7 @@ def test_a_trial_comes_to_the_means_at_its_trainings_best_epochs():
     assert scoring.evaluate(holdout(seeds=[5, 6]), [first, second], epochs=4).epochs == 4
 
 
-def test_a_trial_of_folds_comes_to_the_means_at_the_last_of_its_epochs():
+def test_a_trials_scores_on_folds_are_means_at_its_last_epoch():
     states = [checkpoint([0.9, score, 0.9], losses=[0.0, 1 - score, 0.0]) for score in (0.7, 0.8, 0.9)]
     found = scoring.evaluate(folds(), states, epochs=2)
     assert found.scores == pytest.approx({SCORE: 0.8, LOSS: 0.2}, rel=1e-12)
@@ -187,7 +187,7 @@ def test_a_training_that_fails_after_the_trials_epochs_does_not_fail_the_trial()
     assert (earlier.failure, earlier.scores[SCORE]) == (None, 0.6)
 
 
-def test_a_trial_that_came_to_nothing_has_no_scores():
+def test_a_failed_trial_has_no_scores():
     nothing = scoring.Evaluation(failure="ValueError: no")
     assert set(nothing.scores) == {SCORE, LOSS}
     assert all(math.isnan(score) for score in nothing.scores.values())
@@ -199,7 +199,7 @@ def test_a_trial_that_came_to_nothing_has_no_scores():
 
 @pytest.fixture
 def scoring_of(tmp_path, monkeypatch):
-    """A function that returns how trials are scored on a data set, with changes to `tune` in params.yaml."""
+    """A function that prepares a data set, changes `tune` in params.yaml, and returns the scoring."""
     settings = load(PARAMS)
     monkeypatch.chdir(tmp_path)
 
@@ -217,7 +217,7 @@ def scoring_of(tmp_path, monkeypatch):
 def test_a_search_is_scored_on_the_validation_part_and_with_sklearn_on_folds(scoring_of):
     one = scoring_of(own_validation=True, executions_per_trial=3)
     assert list(one.subsets) == ["holdout"]
-    assert rows(one.subsets.values()) == [(list(range(16)), list(range(16, 21)))]  # first, and all others
+    assert rows(one.subsets.values()) == [(list(range(16)), list(range(16, 21)))]  # train, validation
     assert len(set(one.seeds)) == 3
     many = scoring_of(strategy="sklearn", groups=GROUPS, cv=3, executions_per_trial=2)
     drawn = StratifiedGroupKFold(3, shuffle=True, random_state=load(PARAMS).seed)
@@ -235,13 +235,13 @@ def test_there_may_be_as_many_folds_as_the_data_allows(scoring_of, cv, settings)
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "problem"),
     [
         (
             {"own_validation": True},
             "tune.strategy is sklearn, but its folds would mix the data set's own valid",
         ),
-        ({"objective": LOSS}, f"tune.objective is {LOSS}, but with tune.strategy sklearn should be {SCORE}"),
+        ({"objective": LOSS}, f"tune.objective is {LOSS}, but should be {SCORE} with tune.strategy sklearn"),
         ({"cv": 4}, "tune.sklearn.cv is 4, but the data allows 3 folds at most"),
         ({"labels": NUMBERS, "cv": 22}, "tune.sklearn.cv is 22, but the data allows 21 folds at most"),
         (
@@ -251,14 +251,14 @@ def test_there_may_be_as_many_folds_as_the_data_allows(scoring_of, cv, settings)
         ({"groups": GROUPS, "cv": 12}, "tune.sklearn.cv is 12, but the data allows 11 folds at most"),
     ],
 )
-def test_what_folds_cannot_be_made_of_is_one_line(scoring_of, settings, said):
+def test_settings_that_allow_no_folds_are_refused_in_one_line(scoring_of, settings, problem):
     with pytest.raises(UserError) as error:
         scoring_of(**{"strategy": "sklearn", **settings})
-    assert str(error.value).startswith(f"params.yaml: {said}")
+    assert str(error.value).startswith(f"params.yaml: {problem}")
     assert "\n" not in str(error.value)
 
 
-def test_an_objective_that_there_is_not_is_refused_with_every_strategy(scoring_of):
+def test_an_unknown_objective_is_refused_with_every_strategy(scoring_of):
     for strategy in ("random", "sklearn"):
         with pytest.raises(UserError, match=r"^tune.objective in params.yaml is val_no, but NAME in "):
             scoring_of(strategy=strategy, objective="val_no")

@@ -1,4 +1,4 @@
-"""Oracles, ask-evaluate-tell, and the two ways to score a trial."""
+"""The search: oracles, the loop that asks, evaluates and reports, the choice of a trial."""
 
 from dataclasses import replace
 
@@ -53,7 +53,7 @@ def tune(**changes) -> Tune:
 
 
 def formula(asked):
-    """In place of trainings: histories best at 200 units, better with more epochs; ended in reverse order."""
+    """A stand-in for trainings, ended in reverse order: scores are best at 200 units and rise with epochs."""
     for training, epochs in reversed(asked.items()):
         distance = abs(training.hyperparameters["units"] - 200) / 100
         accuracy = [1 / (1 + distance + 1 / epoch) for epoch in range(1, epochs + 1)]
@@ -71,7 +71,7 @@ def holdout(objective=SCORE, **changes) -> Holdout:
 
 
 def run(settings: Tune, seed=0, function=formula, baseline=None, **changes):
-    """The trials that an oracle asks for, and the oracle."""
+    """Return the oracle's trials, without the baseline's, and the oracle."""
     oracle, own = oracles.create(settings, seed), {"units": 512, "fixed": 1, **(baseline or {})}
     trials = search(oracle, function, holdout(settings.objective, **changes), settings, own)
     assert (trials[0].number, trials[0].hyperparameters, trials[0].budget) == (0, own, settings.max_epochs)
@@ -79,7 +79,7 @@ def run(settings: Tune, seed=0, function=formula, baseline=None, **changes):
 
 
 @pytest.mark.parametrize("strategy", ["hyperband", "random", "bayesian", "grid", "sklearn"])
-def test_two_searches_with_one_seed_are_one(strategy):
+def test_two_searches_with_the_same_seed_are_equal(strategy):
     blocks = {name: {**tune().model_dump()[name], "max_trials": 8} for name in ("bayesian", "sklearn")}
     settings = tune(strategy=strategy, **blocks)
     first, _ = run(settings)
@@ -106,7 +106,7 @@ def test_two_searches_with_one_seed_are_one(strategy):
 
 @pytest.mark.parametrize("strategy", ["hyperband", "bayesian", "grid"])
 def test_the_baseline_is_trial_0_and_the_oracle_does_not_know_of_it(strategy):
-    """Also where it is in no space; it is trained once where the oracle asks for it too."""
+    """This holds outside the space too. If the oracle asks for the baseline, it is trained only once."""
     block = {**TUNE[strategy], "max_trials": 4} if strategy == "bayesian" else TUNE[strategy]
     settings = tune(strategy=strategy, **{strategy: block})
     asked = []
@@ -126,7 +126,7 @@ def test_the_baseline_is_trial_0_and_the_oracle_does_not_know_of_it(strategy):
 
 
 def test_hyperband_is_kerastuners():
-    """30 trials for max_epochs 10, factor 3; a promoted trial has its hyperparameters and a larger budget."""
+    """30 trials for max_epochs 10, factor 3; a promoted trial has equal hyperparameters, but more epochs."""
     trials, oracle = run(tune())
     assert [trial.budget for trial in trials] == [2] * 12 + [4] * 6 + [10] * 4 + [4] * 4 + [10] * 4
     assert len(oracle.trials) == 30
@@ -148,7 +148,7 @@ def test_integers_on_a_log_scale_are_integers_within_their_bounds(strategy, step
 
 
 def test_each_step_of_a_float_has_its_place():
-    """KerasTuner's own arithmetic takes 0.2 and 0.3 for one step of 0.1."""
+    """In KerasTuner's own arithmetic, 0.2 and 0.3 would be the same step of 0.1."""
     settings = tune(strategy="grid", space={"units": {"type": "float", "min": 0.0, "max": 0.5, "step": 0.1}})
     trials, oracle = run(settings)
     assert sorted(trial.hyperparameters["units"] for trial in trials) == [0.0, 0.1, 0.2, 0.3, 0.4, 0.5]
@@ -158,7 +158,7 @@ def test_each_step_of_a_float_has_its_place():
     )
 
 
-def test_the_best_is_of_the_objective():
+def test_the_best_trial_has_the_best_objective():
     trials, oracle = run(tune(strategy="grid", objective=LOSS))
     assert oracle.objective.direction == "min"
     assert len(trials) == 32
@@ -184,21 +184,21 @@ def test_a_small_space_ends_the_search():
         assert {trial.hyperparameters["units"] for trial in trials} == {16, 32}
 
 
-@pytest.mark.parametrize(("trials", "initial", "said"), [(6, None, True), (7, None, False), (7, 7, True)])
-def test_a_bayesian_search_that_is_only_random_is_said(trials, initial, said):
-    """KerasTuner draws three trials for each hyperparameter at random, if it is not told how many."""
+@pytest.mark.parametrize(("trials", "initial", "noted"), [(6, None, True), (7, None, False), (7, 7, True)])
+def test_a_bayesian_search_that_is_only_random_is_noted(trials, initial, noted):
+    """By default, KerasTuner draws three trials for each hyperparameter at random."""
     block = {**TUNE["bayesian"], "max_trials": trials, "num_initial_points": initial}
     space = {**TUNE["space"], "layers": {"type": "int", "min": 1, "max": 3}}
     settings = tune(strategy="bayesian", bayesian=block, space=space)
     note = oracles.only_random(oracles.create(settings, 0), settings)
-    assert (note is not None) == said
+    assert (note is not None) == noted
     if note:
         assert f"first {initial or 6} trials at random, and tune.bayesian.max_trials is {trials};" in note
     assert oracles.only_random(oracles.create(tune(), 0), tune()) is None
 
 
 def test_all_kinds_of_hyperparameters():
-    """Bounds are included, also if 0.1 steps do not add up; floats are short; log samples stay in bounds."""
+    """Bounds are included, even if steps of 0.1 do not add up; floats are short, log samples in bounds."""
     space = params.Tune.model_validate(
         {
             **tune().model_dump(),
@@ -232,7 +232,7 @@ def layers(strategy: str, *, depth: dict | None = None, **block) -> Tune:
 
 
 def by_width(asked):
-    """In place of trainings: a better score for more layers, and for wider ones."""
+    """A stand-in for trainings: scores rise with the number of layers and with their widths."""
     for training, epochs in asked.items():
         widths = [value for name, value in training.hyperparameters.items() if name.startswith("width")]
         score = [sum(widths) / 48 - 1 / epoch for epoch in range(1, epochs + 1)]
@@ -250,7 +250,7 @@ BLOCKS = {"grid": {}, "random": {"max_trials": 40}, "bayesian": {"max_trials": 1
 
 @pytest.mark.parametrize("strategy", BLOCKS)
 def test_a_trial_has_the_widths_of_the_layers_that_it_has_and_no_others(strategy):
-    """Whatever the baseline has of them; a grid has 2 + 4 + 8 points."""
+    """The baseline's widths do not matter. A grid has 2 + 4 + 8 points."""
     baseline = {"layers": 3, "width_1": 9, "width_2": 9, "width_3": 9}
     settings = layers(strategy, **BLOCKS[strategy])
     trials, _ = run(settings, function=by_width, baseline=baseline)
@@ -268,8 +268,8 @@ def test_a_trial_has_the_widths_of_the_layers_that_it_has_and_no_others(strategy
 
 
 @pytest.mark.parametrize("strategy", BLOCKS)
-def test_a_condition_on_what_has_a_condition_holds_with_both(strategy):
-    """A grid has adam, sgd without nesterov, and sgd with it and its two strengths."""
+def test_a_condition_on_a_hyperparameter_with_a_condition_needs_both(strategy):
+    """A grid has four points: adam, sgd without nesterov, and sgd with nesterov of two strengths."""
     optimizer = {"type": "choice", "values": ["adam", "sgd"]}
     nesterov = {"type": "boolean", "when": {"optimizer": ["sgd"]}}
     strength = {"type": "choice", "values": [0.5, 0.9], "when": {"nesterov": [True]}}
@@ -294,7 +294,7 @@ def test_a_condition_on_what_has_a_condition_holds_with_both(strategy):
 
 
 def test_a_hyperparameter_that_decides_is_important():
-    """By trials of the full budget; not told of few, nor where there is one hyperparameter."""
+    """Only trials of the full budget count. There is no importance with few trials or one hyperparameter."""
     rng = np.random.default_rng(0)
     rows = [
         {"trial": trial, "hyperparameter": name, "position": position, "budget": 10, "score": units**2}
@@ -379,7 +379,7 @@ def test_a_failed_trial_is_recorded_and_never_the_best():
 
 @pytest.mark.parametrize("objective", [SCORE, LOSS])
 def test_failed_trials_take_no_promotions_from_hyperband(objective):
-    """KerasTuner would run 22 of 30 trials, and promote none."""
+    """With failed trials, KerasTuner itself would run only 22 of 30 trials and promote none."""
 
     def fails(asked):
         for training, checkpoint, _ in formula(asked):
@@ -397,7 +397,7 @@ def test_failed_trials_take_no_promotions_from_hyperband(objective):
     assert abs(top.hyperparameters["units"] - 200) < 64
 
 
-def test_a_choice_that_scores_far_worse_than_a_trial_of_a_smaller_budget_is_said():
+def test_a_choice_that_scores_far_worse_than_a_trial_of_a_smaller_budget_gives_a_warning():
     for low, warned in ((0.13, True), (0.95, False)):
         trials = [trial(1, 2, 0.97, 10), trial(2, 10, low, 30)]
         warning = tuning.doubt(tuning.choose(trials, tune()), tune())
@@ -406,16 +406,16 @@ def test_a_choice_that_scores_far_worse_than_a_trial_of_a_smaller_budget_is_said
     for epochs, after in ((2, "2 epochs"), (1, "1 epoch")):
         trials = [trial(1, epochs, 0.97, 10), trial(2, 10, 0.13, 30)]
         assert tuning.doubt(tuning.choose(trials, tune()), tune()).startswith(
-            f"warning: trial 1, after {after}, has {SCORE} 0.970, far better than the one that is chosen"
+            f"warning: trial 1, after {after}, has {SCORE} 0.970, far better than the chosen trial"
         )
 
 
 def test_the_tolerance_excuses_no_difference_in_loss():
-    """It is of the score."""
+    """The tolerance is in units of the score."""
     trials = [trial(1, 2, 0.97, 10), trial(2, 10, 0.8, 30)]
     of_loss, of_score = tune(objective=LOSS, tolerance=0.5), tune(tolerance=0.5)
     assert "raise tune.max_epochs" in tuning.doubt(tuning.choose(trials, of_loss), of_loss)
-    full = [trial(1, 10, 0.97, 30), trial(2, 10, 0.8, 10)]  # the second is taken, which is smaller
+    full = [trial(1, 10, 0.97, 30), trial(2, 10, 0.8, 10)]  # the second is chosen, as it is smaller
     assert "take another tune.selection" in tuning.doubt(tuning.choose(full, of_loss), of_loss)
     of_best = tune(objective=LOSS, selection="best")
     assert tuning.doubt(tuning.choose(full, of_best), of_best) is None
@@ -436,14 +436,14 @@ def test_all_trials_failed():
 
 
 def checkpoint(*accuracies):
-    """A state with these validation accuracies of 100 examples, which took 1, 2, 3, ... seconds."""
+    """A checkpoint with these validation accuracies of 100 examples; epochs took 1, 2, 3, ... seconds."""
     errors = [np.sqrt(accuracy * (1 - accuracy) / 100) for accuracy in accuracies]
     values = accuracies, errors, accuracies, [0.03] * len(accuracies)
     history = {"loss": [0.0] * len(accuracies), **dict(zip(EVALUATED, values, strict=True))}
     return Checkpoint(len(accuracies), [], [], history, list(range(1, len(accuracies) + 1)), 7)
 
 
-def test_the_standard_error_is_of_the_images_and_of_the_executions():
+def test_the_standard_error_is_due_to_examples_and_to_executions():
     assert evaluate(holdout(), [checkpoint(0.5, 0.9)], epochs=2).standard_error == pytest.approx(
         np.sqrt(0.9 * 0.1 / 100)
     )
@@ -479,7 +479,7 @@ def test_the_smallest_within_one_standard_error(objective):
         trial(6, 10, 0.99, 1, failure="ValueError: no"),
         trial(7, 10, 0.976, 10),
     ]
-    trials.append(replace(trials[2], number=8))  # asked for again, it is still one
+    trials.append(replace(trials[2], number=8))  # the same hyperparameters count once
     assert [t.number for t in as_good(trials, objective)] == [7, 1, 2, 3]
     assert best(trials, objective).number == 5
     assert as_good(trials[5:6], objective) == []
@@ -521,7 +521,7 @@ def test_no_hyperparameter_can_be_named_as_a_column_of_the_trials():
 @pytest.mark.parametrize(
     ("best", "noted"), [((512, 2), "units 512"), ((496, 1), "units 496, layers 1"), ((480, 2), None)]
 )
-def test_a_best_trial_at_an_end_of_the_space_is_said(best, noted):
+def test_a_best_trial_at_an_end_of_the_space_is_noted(best, noted):
     space = {**TUNE["space"], "layers": {"type": "int", "min": 1, "max": 3}}
     settings = tune(space=space)
     top = Trial(1, dict(zip(space, best, strict=True)), 1, Evaluation())
@@ -529,15 +529,15 @@ def test_a_best_trial_at_an_end_of_the_space_is_said(best, noted):
     assert (note and note[note.index("(") + 1 : note.index(")")]) == noted
 
 
-def test_a_baseline_outside_the_space_that_is_best_is_said():
-    """Also if its value has no place on a log scale."""
+def test_a_baseline_outside_the_space_that_is_best_is_noted():
+    """Its value, 0, has no position on a log scale."""
     space = {"l2": {"type": "float", "min": 1e-5, "max": 1e-2, "sampling": "log"}}
     note = tuning.edge(Trial(0, {"l2": 0.0}, 1, Evaluation()), tune(space=space))
     assert "(l2 0)" in note
 
 
-def test_conditions_of_a_parent_and_of_its_parent_hold_both():
-    """Else KerasTuner would have a hyperparameter active that its network never reads."""
+def test_conditions_of_a_parent_and_of_its_parent_both_hold():
+    """Otherwise KerasTuner would vary a hyperparameter that the network never reads."""
     integers = {"type": "int", "min": 1, "max": 3}
     space = {
         "layers": integers,
@@ -552,7 +552,7 @@ def test_conditions_of_a_parent_and_of_its_parent_hold_both():
         assert asked.is_active("skip") == active == ((layers, width) == (3, 1))
 
 
-def test_a_condition_that_can_never_hold_is_one_line():
+def test_a_condition_that_can_never_hold_is_refused_in_one_line():
     integers = {"type": "int", "min": 1, "max": 3}
     space = {
         "layers": integers,

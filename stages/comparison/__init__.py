@@ -1,1 +1,1 @@
-"""Baseline and tuned network compared: how much smaller and faster, whether as accurate, how certainly."""
+"""The comparison of the baseline and the tuned network: score, with its uncertainty, size and speed."""

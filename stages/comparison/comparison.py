@@ -75,7 +75,7 @@ def compare(settings: Params, tuned: dict[str, object], epochs: int, runner: Run
     if of_each and difference.examples == examples and (answers := margin * examples) < FEW:
         share = f"{answers:.3g} of {examples:,} test examples"
         advice = "test on more examples, or set a larger margin if you can"
-        say(f"note: compare.margin {margin} is {share}; less than {FEW} settle little: {advice}")
+        say(f"note: compare.margin {margin} is {share}; fewer than {FEW} seldom give a verdict: {advice}")
     verdict = inference.verdict(difference, margin)
     compared: dict = {
         "verdict": verdict,
@@ -132,7 +132,7 @@ def predictions() -> pd.DataFrame:
     predicted = np.load("data/retrain/predictions.npy", allow_pickle=False)[0]
     if "f" not in (labels.dtype.kind, predicted.dtype.kind):
         names = splits.about()["class_names"]
-        if not names or (training.several_labels and len(names) == labels.shape[1]):  # the labels' names
+        if not names or (training.several_labels and len(names) == labels.shape[1]):  # names of labels
             names = range(int(training.labels.max()) + 1)
         return confusion(labels.ravel(), predicted.ravel(), np.array(names))
     chosen = np.unique(np.linspace(0, labels.size - 1, MOST_POINTS).astype(int))
@@ -150,17 +150,17 @@ def confusion(actual: np.ndarray, predicted: np.ndarray, names: np.ndarray) -> p
     named = (predicted < classes) & (actual >= 0)  # there may be more outputs than classes, and masked labels
     pairs = actual[named].astype(np.int64) * classes + predicted[named]
     if classes <= MOST_CLASSES:
-        kinds, examples = np.arange(classes**2), np.bincount(pairs, minlength=classes**2)
+        cells, examples = np.arange(classes**2), np.bincount(pairs, minlength=classes**2)
     else:
         found, counts = np.unique(pairs, return_counts=True)
         wrong = found // classes != found % classes
         mistakes = found[wrong][np.argsort(-counts[wrong], kind="stable")[:most]]
         mixed = np.unique([mistakes // classes, mistakes % classes]) if mistakes.size else np.arange(most)
-        kinds = np.concatenate([mixed * (classes + 1), mistakes])
-        examples = np.where(np.isin(kinds, found), counts[np.searchsorted(found, kinds) % len(found)], 0)
+        cells = np.concatenate([mixed * (classes + 1), mistakes])
+        examples = np.where(np.isin(cells, found), counts[np.searchsorted(found, cells) % len(found)], 0)
         what = f"the {len(mistakes)} most frequent mistakes among {classes:,} classes"
         say(f"note: metrics/plots/confusion.csv has {what}")
-    rows, columns = names[kinds // classes], names[kinds % classes]
+    rows, columns = names[cells // classes], names[cells % classes]
     return pd.DataFrame({"actual": rows, "predicted": columns, "examples": examples})
 
 

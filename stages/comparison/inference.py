@@ -67,14 +67,14 @@ def difference_of_scores(baseline: np.ndarray, tuned: np.ndarray, *, same: bool 
     """Return how much better `tuned` is, with a 95 % interval for other seeds and other test examples.
 
     Seeds and test examples are both samples, and each network of each seed answers each example. So the
-    differences form a table with two crossed random effects, as in fully crossed studies of readers by cases
-    (Obuchowski & Rockette 1995; Hillis 2007, "A comparison of denominator degrees of freedom methods for
-    multiple observer ROC analysis"). The variance of their mean is the variance of the seeds' means plus that
-    of the examples' means, minus the residual, which is in both (Cornfield & Tukey 1956, "Average values of
-    mean squares in factorials"). Student's t has the degrees of freedom of Satterthwaite (1946, "An
-    approximate distribution of estimates of variance components"). The networks are paired by their seed,
-    which draws the order of the examples for both, so that luck which both share cancels. How often the
-    interval covers the truth: `python -m benchmarks.coverage`.
+    differences form a table with two crossed random effects, as in fully crossed multi-reader multi-case
+    studies (Obuchowski & Rockette 1995; Hillis 2007, "A comparison of denominator degrees of freedom methods
+    for multiple observer ROC analysis"). The variance of their mean is the variance of the seeds' means plus
+    that of the examples' means, minus the residual, which is in both (Cornfield & Tukey 1956, "Average values
+    of mean squares in factorials"). The interval is that of Student's t with Satterthwaite's degrees of
+    freedom (1946, "An approximate distribution of estimates of variance components"). The networks are paired
+    by seed: it draws the same order of the examples for both, so that the luck that both share cancels.
+    `python -m benchmarks.coverage` measures how often the interval covers the true difference.
 
     If few answers, right or wrong, differ, their variance is hardly known. So the interval is at least as
     wide as Wilson's for a share of answers that differ (see `Difference.spreads`).
@@ -82,7 +82,7 @@ def difference_of_scores(baseline: np.ndarray, tuned: np.ndarray, *, same: bool 
     Args:
         baseline: (seeds, examples), the score of each seed's baseline on each example; at least 2 of each.
         tuned: the same for the tuned network, with the same seeds and examples in the same order.
-        same: whether both are the same network, whose scores cannot differ.
+        same: whether both have the same hyperparameters and epochs, so that their scores cannot differ.
     """
     differences = np.subtract(tuned, baseline, dtype=np.float64)
     seeds, examples = differences.shape
@@ -122,7 +122,7 @@ def verdict(difference: Difference, margin: float) -> str:
 def probability_within(difference: Difference, margin: float) -> float:
     """Return the confidence that the true difference is above -margin.
 
-    That is the confidence distribution (Schweder & Hjort 2016, "Confidence, Likelihood, Probability").
+    It is that of the confidence distribution (Schweder & Hjort 2016, "Confidence, Likelihood, Probability").
     """
     above = difference.estimate + margin
     confidences = [float(stdtr(freedom, above / error)) for error, freedom in difference.spreads(-margin)]
@@ -130,10 +130,11 @@ def probability_within(difference: Difference, margin: float) -> float:
 
 
 def replicates_to_settle(difference: Difference, margin: float) -> int | None:
-    """Return how many new seeds would give a verdict with probability `POWER` if these estimates were true.
+    """Return how many new seeds would give a verdict with probability `POWER`, if the estimates are true.
 
-    None if more than `MOST_REPLICATES`. The usual formula for a sample size: the sum of two quantiles, of the
-    interval and of the new estimate (Julious 2004, "Sample sizes for clinical trials with normal data").
+    None if more than `MOST_REPLICATES`. This is the usual calculation of a sample size: the estimate has to
+    be farther from -margin than the sum of two quantiles, for the interval and for the power (Julious 2004,
+    "Sample sizes for clinical trials with normal data").
     """
     for seeds in range(difference.seeds, MOST_REPLICATES + 1):
         spreads = difference.spreads(-margin, seeds)

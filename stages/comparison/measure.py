@@ -62,19 +62,19 @@ def _test(session: Session, job: dict, reached: Checkpoint) -> dict:
 def compare(session: Session, job: dict) -> dict:
     """Return the `parameters` of both networks of `job`, and times of epochs, trainings and predictions."""
     training, test = session.data["training"], session.data["test"]
-    batches = {name: asked["hyperparameters"]["batch_size"] for name, asked in job["networks"].items()}
+    batches = {name: network["hyperparameters"]["batch_size"] for name, network in job["networks"].items()}
     size = min(len(training.labels), max(len(training.labels) // EPOCH_PART, STEPS * max(batches.values())))
     part, rows = session.tensors["training"].at(np.arange(size)), np.arange(BATCH) % len(test.labels)
     inputs = tf.nest.map_structure(lambda array: array[rows], test.inputs)
     networks, epochs = {}, {}
-    for name, asked in job["networks"].items():
-        networks[name] = session.build(**asked, seed=0, examples=len(training.labels))
+    for name, network in job["networks"].items():
+        networks[name] = session.build(**network, seed=0, examples=len(training.labels))
         trainer = Trainer(networks[name], part, batch_size=batches[name])
         epochs[name] = partial(trainer.train_epoch, 0, 0, {})
     predictors = {name: partial(predictor(network), inputs) for name, network in networks.items()}
     predictions = {name: partial(timeit.timeit, predict, number=1) for name, predict in predictors.items()}
     epoch = compare_seconds(epochs, len(training.labels) / size)
-    lengths = {name: asked["epochs"] for name, asked in job["networks"].items()}
+    lengths = {name: network["epochs"] for name, network in job["networks"].items()}
     factors = {name: lengths.get(name, lengths["baseline"] / lengths["tuned"]) for name in epoch}
     return {
         "parameters": {name: network.count_params() for name, network in networks.items()},

@@ -1,1 +1,1 @@
-"""For people who read a change: its report, its pictures, params.yaml's schema. No stage depends on this."""
+"""Tools for those who review a change: report, pictures, schema of params.yaml. No stage depends on them."""

@@ -1,4 +1,4 @@
-"""What Git and DVC know of the repository, by the commands that a user types."""
+"""What Git and DVC report about the repository, by their command-line tools."""
 
 import json
 import subprocess
@@ -13,12 +13,12 @@ from stages.base.console import UserError
 
 
 def dvc(*arguments: str) -> str:
-    """Return what the `dvc` of this Python prints; UserError if it fails."""
+    """Run the `dvc` of this Python environment; return what it prints. UserError if it fails."""
     return run(sys.executable, "-m", "dvc", *arguments)
 
 
 def run(*command: str, check: bool = True) -> str:
-    """Return what `command` prints; if it fails, UserError or, without `check`, an empty text."""
+    """Run `command`; return what it prints. If it fails: UserError or, without `check`, an empty string."""
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode and check:
         raise UserError(f"`{' '.join(command[-4:])}` failed: {' '.join(done.stderr.split())[-300:]}")
@@ -42,8 +42,8 @@ def resolve(base: str | None) -> tuple[str, str]:
     if len(commits) > 1:
         raise UserError(f"{name} names {len(commits)} experiments; name a commit: {', '.join(commits)}")
     if not commits:
-        way_out = "`git fetch`, in a shallow clone with --unshallow, or name another revision"
-        raise UserError(f"nothing to compare with: {name} is not known here; {way_out}")
+        advice = "`git fetch`, in a shallow clone with --unshallow, or name another revision"
+        raise UserError(f"nothing to compare with: {name} is not known here; {advice}")
     return name, commits[0]
 
 
@@ -53,9 +53,9 @@ def out_of_date() -> str:
     The folder data/ is ignored, since it may be missing or another branch's. Instead, the outputs of each
     stage in dvc.lock are compared with the dependencies of later ones.
     """
-    stale, way_out = [], "dvc repro"
+    stale, command = [], "dvc repro"
     for stage, entries in json.loads(dvc("status", "--json")).items():
-        for entry in entries:  # a text such as "changed command", or the files of one kind
+        for entry in entries:  # a string such as "changed command", or a dictionary with files
             files = next(iter(entry.values())) if isinstance(entry, dict) else [entry]
             if not all(file.startswith("data/") for file in files):
                 stale.append(stage)
@@ -67,7 +67,7 @@ def out_of_date() -> str:
             stale.append(stage)
     locked_params = stages.get("tune", {}).get("params", {}).get("params.yaml", {})
     before, now = list(locked_params.get("tune.space", {})), list(params.load().tune.space)
-    if before != now and sorted(before) == sorted(now) and "tune" not in stale:  # to DVC, they are the same
+    if before != now and sorted(before) == sorted(now) and "tune" not in stale:  # DVC ignores the order
         stale.append("tune (tune.space was reordered, which changes the values drawn)")
-        way_out = "dvc repro --force tune && dvc repro"
-    return f"metrics of {', '.join(dict.fromkeys(stale))} are out of date; run `{way_out}`" if stale else ""
+        command = "dvc repro --force tune && dvc repro"
+    return f"metrics of {', '.join(dict.fromkeys(stale))} are out of date; run `{command}`" if stale else ""

@@ -31,18 +31,18 @@ def main() -> None:
     specifications = plots(dvc("plots", "show", "--json"))
     drawn = draw(specifications)
     if missing := sorted(set(PICTURES) - set(drawn)):
-        way_out = "`dvc repro` makes it, in the repository's top folder"
-        raise console.UserError(f"there is no plot of {missing[0]}; {way_out}")
+        advice = "run `dvc repro` in the repository's top folder"
+        raise console.UserError(f"there is no plot of {missing[0]}; {advice}")
     for plot, path in PICTURES.items():
         with replacing(path) as temporary:
             temporary.write_bytes(drawn[plot])
     with replacing(PAGE) as temporary:
         temporary.write_text(page(specifications, conclusion()), encoding="utf-8")
-    print(f"pictures: {PAGE} shows all plots, in any browser, without a network")
+    print(f"pictures: {PAGE} shows all plots in any browser, also offline")
 
 
 def plots(printed: str) -> dict[str, dict]:
-    """Return the Vega-Lite specification of each plot but `IN_ONE` by its name, those of `PICTURES` first.
+    """Return the Vega-Lite specification of each plot by name, without `IN_ONE`; `PICTURES` come first.
 
     `printed` is what `dvc plots show --json` or `dvc plots diff --json` prints.
     """
@@ -52,7 +52,7 @@ def plots(printed: str) -> dict[str, dict]:
         specifications.update((name, content) for content in vega if name not in IN_ONE)
     for specification in specifications.values():
         if len({row.get("rev") for row in specification.get("data", {}).get("values", [])}) == 1:
-            _without_names_of_revisions(specification)
+            _hide_revisions(specification)
     return {name: specifications[name] for name in PICTURES if name in specifications} | specifications
 
 
@@ -75,7 +75,7 @@ def page(specifications: dict[str, dict], summary: str) -> str:
     """Return one self-contained HTML page with each specification as an interactive plot."""
     template = Path(".dvc/plots/page.html").read_text(encoding="utf-8")
     content = json.dumps({"summary": summary, "plots": specifications})
-    content = content.replace("<", "\\u003c")  # no end of the script
+    content = content.replace("<", "\\u003c")  # else "</script>" in a text would end the script
     libraries = vl_convert.javascript_bundle(vl_version=_VEGA_LITE)  # type: ignore[call-arg] # its stub lacks a default
     return Template(template).substitute(libraries=libraries, content=content)
 
@@ -89,17 +89,17 @@ def draw(specifications: dict[str, dict]) -> dict[str, bytes]:
     }
 
 
-def _without_names_of_revisions(part: object) -> None:
-    """Remove the legend or header of `rev` anywhere in a specification, which has one revision only."""
+def _hide_revisions(part: object) -> None:
+    """Hide, in place, all legends and headers of `rev` in the specification of a single revision."""
     items = part.items() if isinstance(part, dict) else enumerate(part) if isinstance(part, list) else ()
     for key, value in items:
         if key in ("strokeDash", "facet") and isinstance(value, dict) and value.get("field") == "rev":
             value |= {"legend": None} if key == "strokeDash" else {"header": {"labelExpr": "''"}}
-        _without_names_of_revisions(value)
+        _hide_revisions(value)
 
 
 def file_name(plot: str) -> str:
-    """Return a name for the picture of `plot`: letters, digits and hyphens."""
+    """Return the file name for the picture of `plot`, made of letters, digits and hyphens."""
     return re.sub("[^a-z0-9]+", "-", Path(plot).with_suffix("").as_posix().lower()).strip("-") + ".png"
 
 

@@ -98,9 +98,9 @@ class Change:
 def main() -> None:
     parser = argparse.ArgumentParser("python -m stages.review.report", description="What a change did")
     parser.add_argument("base", nargs="?", help="a revision, an experiment or a branch; default: main")
-    parser.add_argument("--output", type=Path, metavar="FOLDER", help="write report.md and pictures there")
-    parser.add_argument("--pictures-url", metavar="URL", help="link to URL in place of showing the pictures")
-    parser.add_argument("--check", action="store_true", help="only say which metrics are out of date")
+    parser.add_argument("--output", type=Path, metavar="FOLDER", help="write report.md and pictures into it")
+    parser.add_argument("--pictures-url", metavar="URL", help="link to URL instead of showing the pictures")
+    parser.add_argument("--check", action="store_true", help="only check whether metrics are out of date")
     arguments = parser.parse_args()
     if not Path("dvc.yaml").is_file():
         raise console.UserError("dvc.yaml is missing; run from the folder that it is in")
@@ -110,12 +110,12 @@ def main() -> None:
             raise console.UserError(stale)
         return
     folder = arguments.output
-    text, files = written(arguments.base, draw=folder is not None, pictures_url=arguments.pictures_url)
+    text, files = compose(arguments.base, draw=folder is not None, pictures_url=arguments.pictures_url)
     if folder is None:
         print(text, end="")
         return
     path = folder / "report.md"
-    if path.is_file() and path.read_bytes().startswith(MARKER.encode()):  # an older report, whose pictures go
+    if path.is_file() and path.read_bytes().startswith(MARKER.encode()):  # remove an older report's pictures
         for old in [*folder.glob("*.png"), folder / "plots.html"]:
             old.unlink(missing_ok=True)
     for name, content in {**files, path.name: f"{MARKER}\n\n{text}".encode()}.items():
@@ -124,7 +124,7 @@ def main() -> None:
     print(f"report: wrote {path} and {len(files)} files of pictures beside it")
 
 
-def written(base: str | None, *, draw: bool, pictures_url: str | None) -> tuple[str, dict[str, bytes]]:
+def compose(base: str | None, *, draw: bool, pictures_url: str | None) -> tuple[str, dict[str, bytes]]:
     """Return the report against `base` as Markdown and, if `draw` is set, its pictures by file name.
 
     It shows the pictures, or links to `pictures_url`. Parts that fail are replaced by a note.
@@ -176,11 +176,12 @@ def refuse_conflicts() -> None:
     """Raise UserError if files have conflict markers of a merge."""
     names = ("params.yaml", "dvc.yaml", "pyproject.toml", "dvc.lock")
     files = [*map(Path, names), *sorted(Path("metrics").rglob("*.*"))]
-    torn = [str(file) for file in files if file.is_file() and b"\n<<<<<<< " in b"\n" + file.read_bytes()]
-    if torn:
-        edit = f"edit {torn[0]}, then " if torn[0] in names[:3] else ""
-        way_out = f"{edit}`git checkout HEAD -- dvc.lock metrics` and `dvc repro`"
-        raise console.UserError(f"a merge left conflicts in {', '.join(torn)}; {way_out}")
+    present = [file for file in files if file.is_file()]
+    conflicted = [str(file) for file in present if b"\n<<<<<<< " in b"\n" + file.read_bytes()]
+    if conflicted:
+        edit = f"edit {conflicted[0]}, then " if conflicted[0] in names[:3] else ""
+        advice = f"{edit}`git checkout HEAD -- dvc.lock metrics` and `dvc repro`"
+        raise console.UserError(f"a merge left conflicts in {', '.join(conflicted)}; {advice}")
 
 
 def scores(compared: dict, tune: dict) -> Iterator[str]:

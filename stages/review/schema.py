@@ -1,4 +1,7 @@
-"""JSON Schema of params.yaml, for editors to complete and check it, by `python -m stages.review.schema`."""
+"""Write params.schema.json, by which editors complete and check params.yaml.
+
+Run as `python -m stages.review.schema`.
+"""
 
 from stages.base import console
 from stages.base.files import write_json
@@ -6,7 +9,7 @@ from stages.base.params import Params
 
 
 def schema() -> dict:
-    """Return stages/base/params.py as a schema: types, bounds and choices; `params.load` checks the rest."""
+    """Return the JSON Schema of params.yaml: types, bounds and choices; `params.load` checks the rest."""
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Params.model_json_schema()}
 
 

@@ -1,1 +1,1 @@
-"""Search: KerasTuner's oracles (oracles.py) ask for trials, scoring.py scores them, search.py joins both."""
+"""Search: oracles.py proposes trials, scoring.py scores them, search.py is the loop, tuning.py chooses."""

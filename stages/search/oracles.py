@@ -10,12 +10,12 @@ from stages.base.console import UserError
 from stages.base.params import Dimension, FloatRange, Range, Tune
 from stages.training.quiet import quiet
 
-with quiet():  # it imports TensorFlow
+with quiet():  # KerasTuner imports TensorFlow
     import keras_tuner
 
 
 def create(tune: Tune, seed: int) -> keras_tuner.Oracle:
-    """Return the oracle of `tune.strategy` over `tune.space`, with the arguments of the strategy's block."""
+    """Return the oracle for `tune.strategy` and `tune.space`, with the arguments in the strategy's block."""
     settings = getattr(tune, tune.strategy).model_dump(exclude={"cv", "trials_at_once"})
     if tune.strategy == "hyperband":
         settings["max_epochs"] = tune.max_epochs
@@ -29,7 +29,7 @@ def create(tune: Tune, seed: int) -> keras_tuner.Oracle:
         objective=keras_tuner.Objective(tune.objective, "min" if tune.objective == "val_loss" else "max"),
         hyperparameters=search_space(tune.space),
         tune_new_entries=False,
-        seed=seed + 1,  # KerasTuner takes 0 for no seed
+        seed=seed + 1,  # KerasTuner takes 0 as no seed
         max_consecutive_failed_trials=math.inf,
         **settings,
     )
@@ -42,7 +42,7 @@ def only_random(oracle: keras_tuner.Oracle, tune: Tune) -> str | None:
     """Return a note if all trials of a Bayesian search are drawn at random; else None."""
     if not isinstance(oracle, keras_tuner.oracles.BayesianOptimizationOracle):
         return None
-    initial = oracle.num_initial_points or 3 * len(oracle.hyperparameters.space)  # as KerasTuner counts
+    initial = oracle.num_initial_points or 3 * len(oracle.hyperparameters.space)  # KerasTuner's default
     if oracle.max_trials > initial:
         return None
     block = f"tune.{tune.strategy}"

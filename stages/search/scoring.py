@@ -60,7 +60,7 @@ class Holdout:
     early_stopping: Mapping[str, object] | None
 
     def best_epoch(self, history: Mapping[str, list[float]]) -> int:
-        """Return the epoch, from 1, that a training is scored at."""
+        """Return the epoch, counted from 1, at which a training is scored."""
         return 1 + int((np.argmin if self.objective == LOSS else np.argmax)(history[self.objective]))
 
     def standard_error(self, scores: list[dict[str, float]]) -> float:
@@ -75,11 +75,11 @@ class Holdout:
 
 @dataclass(frozen=True)
 class CrossValidation:
-    """Score on each of several folds, after the last epoch of a training on the others.
+    """Score on each of several folds, after the last epoch of a training on the other folds.
 
-    This is KerasTuner's `SklearnTuner`. A trial has a training for each of `seeds` and of `subsets`, which
-    has (rows to train on, rows to score on) by the fold's name. A fold has no validation examples of its own,
-    so there is no early stopping.
+    KerasTuner's `SklearnTuner` does the same. A trial has one training for each pair of a seed and a fold.
+    `subsets` has (rows to train on, rows to score on) by the fold's name. There is no early stopping, since
+    it would need validation examples besides the fold.
     """
 
     subsets: Mapping[str, Rows]
@@ -87,13 +87,14 @@ class CrossValidation:
     early_stopping: None = None
 
     def best_epoch(self, history: Mapping[str, list[float]]) -> int:
-        """Return the epoch, from 1, that a training is scored at."""
+        """Return the epoch, counted from 1, at which a training is scored."""
         return len(history[SCORE])
 
     def standard_error(self, scores: list[dict[str, float]]) -> float:
-        """Return the standard error of the mean score, from the folds, whose trainings share most examples.
+        """Return the standard error of the mean score, from the variance between folds.
 
-        With the correction of Nadeau and Bengio (2003), "Inference for the generalization error".
+        It is corrected for the examples that the folds' trainings share, after Nadeau and Bengio (2003),
+        "Inference for the generalization error".
         """
         folds = len(self.subsets)
         by_fold = np.reshape([score[SCORE] for score in scores], (len(self.seeds), folds)).mean(0)
@@ -104,7 +105,7 @@ Scoring = Holdout | CrossValidation
 
 
 def trainings(scoring: Scoring, hyperparameters: Mapping[str, object]) -> list[Training]:
-    """Return the trainings of a trial."""
+    """Return the trainings of a trial, one for each seed and subset."""
     return [Training(hyperparameters, seed, name) for seed in scoring.seeds for name in scoring.subsets]
 
 
@@ -156,11 +157,11 @@ def scoring_of(settings: Params) -> Scoring:
         early_stopping = tune.early_stopping.model_dump() if tune.early_stopping else None
         return Holdout({"holdout": (train, validation)}, seeds, tune.objective, early_stopping)
     if tune.objective != SCORE:
-        problem = f"tune.objective is {tune.objective}, but with tune.strategy sklearn should be {SCORE}"
+        problem = f"tune.objective is {tune.objective}, but should be {SCORE} with tune.strategy sklearn"
     elif about["own_validation"]:
         problem = (
-            "tune.strategy is sklearn, but its folds would mix the data set's own validation part in; take "
-            "another strategy, or leave `validation` out of the Dataset"
+            "tune.strategy is sklearn, but its folds would mix the data set's own validation part with the "
+            "training part; use another strategy, or leave `validation` out of the Dataset"
         )
     elif tune.sklearn.cv > (most := _most_folds(data)):
         problem = f"tune.sklearn.cv is {tune.sklearn.cv}, but the data allows {most} folds at most"
@@ -175,11 +176,11 @@ def folds(data: Split, count: int, seed: int) -> dict[str, Rows]:
     Folds are stratified by class; a group is never divided between folds.
 
     Raises:
-        UserError: a fold would have no examples, or the others none of a class.
+        UserError: a fold would be empty, or the other folds would lack a class.
     """
-    kinds = (StratifiedKFold, StratifiedGroupKFold) if data.classes else (KFold, GroupKFold)
-    drawn = kinds[data.groups is not None](count, shuffle=True, random_state=seed)
-    rows = list(drawn.split(np.empty(len(data.labels)), data.labels, data.groups))
+    splitters = (StratifiedKFold, StratifiedGroupKFold) if data.classes else (KFold, GroupKFold)
+    splitter = splitters[data.groups is not None](count, shuffle=True, random_state=seed)
+    rows = list(splitter.split(np.empty(len(data.labels)), data.labels, data.groups))
     for train, scored in rows:
         missing = set(range(data.classes)) - set(data.labels[train].tolist()) if data.classes else set()
         if missing or not len(scored):

@@ -77,14 +77,15 @@ def goodness(trial: Trial, objective: str) -> float:
 
 
 def as_good(trials: list[Trial], objective: str, tolerance: float | None = None) -> list[Trial]:
-    """Return the trials that are as good as the best, smallest first; of the same hyperparameters, the first.
+    """Return the trials that count as equally good as the best one, smallest network first.
 
     Without `tolerance`: those whose objective is within one standard error of the best, the 1 SE rule
     (Breiman, Friedman, Olshen & Stone 1984, "Classification and Regression Trees", section 3.4.3). With it:
     those whose validation score is at most `tolerance` below the best, whatever the objective (as `tolerance`
     of caret, Kuhn 2008, "Building predictive models in R using the caret package", but absolute).
 
-    Only trials of the largest budget take part: scores after two and after ten epochs cannot be compared.
+    Only trials of the largest budget take part: scores after two and after ten epochs cannot be compared. Of
+    trials with the same hyperparameters, only the first takes part.
     """
     scored = [trial for trial in trials if not trial.evaluation.failure]
     largest = max((trial.budget for trial in scored), default=0)
@@ -99,22 +100,22 @@ def as_good(trials: list[Trial], objective: str, tolerance: float | None = None)
         tolerance = top.evaluation.standard_error or 0.0
     else:
         objective = SCORE
-    least = goodness(top, objective) - tolerance - 1e-12  # 0.98 - 0.003 is more than 0.977
+    least = goodness(top, objective) - tolerance - 1e-12  # in floating point, 0.98 - 0.003 > 0.977
     good = [trial for trial in full.values() if goodness(trial, objective) >= least]
     return sorted(good, key=lambda trial: (trial.evaluation.parameters, -goodness(trial, objective)))
 
 
 def _evaluate(planned: list[Trial], run: Run, scoring: Scoring, report: Report) -> list[Trial]:
-    """Return the `planned` trials with their evaluations, in their order."""
+    """Return the `planned` trials, in the same order, with their evaluations; each training runs once."""
     needed = [trainings(scoring, trial.hyperparameters) for trial in planned]
     trials_of: defaultdict[Training, list[int]] = defaultdict(list)
     for i, of_trial in enumerate(needed):
         for training in of_trial:
             trials_of[training].append(i)
-    asked = {training: max(planned[i].budget for i in shared) for training, shared in trials_of.items()}
+    epochs = {training: max(planned[i].budget for i in shared) for training, shared in trials_of.items()}
     results: dict[Training, Checkpoint | str] = {}
     done = list(planned)
-    for training, result, _ in run(asked):
+    for training, result, _ in run(epochs):
         results[training] = result
         for i in trials_of[training]:
             if results.keys() >= set(needed[i]):
@@ -140,7 +141,7 @@ def _tell(oracle: keras_tuner.Oracle, asked: keras_tuner.engine.trial.Trial, eva
     if evaluation.failure and not isinstance(oracle, keras_tuner.oracles.HyperbandOracle):
         asked.status, asked.message = "FAILED", evaluation.failure
     else:
-        if evaluation.failure:  # for each trial told as failed, Hyperband would promote a good one less
+        if evaluation.failure:  # Hyperband would promote one good trial fewer for each that is FAILED
             score = -math.inf if objective.direction == "max" else math.inf
         oracle.update_trial(asked.trial_id, {objective.name: score})
         asked.status = "COMPLETED"

@@ -1,4 +1,4 @@
-"""The body of the stage `tune`: from params.yaml and the prepared data to the search's outputs."""
+"""The body of the stage `tune`: run the search, choose a trial, write the outputs."""
 
 import time
 from bisect import insort
@@ -30,11 +30,11 @@ class Choice:
     """The trial that the search chooses, and why.
 
     Attributes:
-        trial: the chosen one.
-        reference: the best of those that `tune.selection` considers as good.
-        top: the best of all.
-        by_rule: for each rule of selection, the trials that it considers as good, smallest first.
-        limit: the worst `tune.objective` that the rule considers as good as the reference; None if the rule
+        trial: the chosen one, the smallest of those that `tune.selection` considers equally good.
+        reference: the best of these.
+        top: the best of all, whatever their budget.
+        by_rule: for each rule of selection, the trials that it considers equally good, smallest first.
+        limit: the worst `tune.objective` that the rule considers as good as the reference's; None if the rule
             compares another score.
     """
 
@@ -96,9 +96,10 @@ def row(trial: Trial, objective: str, choice: Choice | None = None) -> dict[str,
 
 
 def space_rows(trials: list[Trial], chosen: Trial, tune: Tune) -> pd.DataFrame:
-    """Return a row for each trial and searched hyperparameter: value and position in the space, 0 to 1.
+    """Return the table space.csv: a row for each trial and searched hyperparameter.
 
-    `least` and `greatest` are the values at the ends of the space, `score` is that of `objective`.
+    `position` is where the value is in its range, from 0 to 1. `least` and `greatest` are the ends of that
+    range. `score` is the value of `objective`.
     """
     space = oracles.search_space(tune.space).space
     rows = [
@@ -264,7 +265,7 @@ def edge(top: Trial, tune: Tune) -> str | None:
             if value in (range_.min, range_.max) or min(position, 1 - position) < EDGE:
                 at_end.append(f"{dimension.name} {value:.4g}")
     where = f"the edge of the space ({', '.join(at_end)})"
-    return f"note: the best trial is at {where}; a wider one may hold better" if at_end else None
+    return f"note: the best trial is at {where}; a wider space may have a better one" if at_end else None
 
 
 def doubt(choice: Choice, tune: Tune) -> str | None:
@@ -283,5 +284,5 @@ def doubt(choice: Choice, tune: Tune) -> str | None:
     trained, score = console.count(top.epochs, "epoch"), shown_score(choice.top, tune)
     return (
         f"warning: trial {choice.top.number}, after {trained}, has {tune.objective} {score}, far better than "
-        f"the one that is chosen; see metrics/plots/trials.csv, and {advice}"
+        f"the chosen trial; see metrics/plots/trials.csv, and {advice}"
     )
