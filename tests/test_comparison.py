@@ -156,7 +156,7 @@ class Measured:
             0.003,
             360,
             True,
-            "note: compare.margin 0.003 is 1.08 of 360 test examples; fewer than 10 seldom give a verdict",
+            "note: compare.margin 0.003 is 1.08 of 360 test examples; fewer than 10 decide little",
         ),
         (0.003, 360, False, ""),
         (0.003, 4000, True, ""),

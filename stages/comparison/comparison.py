@@ -75,7 +75,7 @@ def compare(settings: Params, tuned: dict[str, object], epochs: int, runner: Run
     if of_each and difference.examples == examples and (answers := margin * examples) < FEW:
         share = f"{answers:.3g} of {examples:,} test examples"
         advice = "test on more examples, or set a larger margin if you can"
-        say(f"note: compare.margin {margin} is {share}; fewer than {FEW} seldom give a verdict: {advice}")
+        say(f"note: compare.margin {margin} is {share}; fewer than {FEW} decide little: {advice}")
     verdict = inference.verdict(difference, margin)
     compared: dict = {
         "verdict": verdict,
