@@ -65,7 +65,7 @@ def main() -> None:
     content = metrics(name, data, len(train_rows))
     write_json("metrics/prepare.json", content)
     labels = train.labels[:1000]
-    if labels.ndim > 1 and np.isin(labels, (0, 1)).all() and (labels.sum(-1) == 1).all():
+    if labels.ndim == 2 and np.isin(labels, (0, 1)).all() and (labels.sum(-1) == 1).all():
         console.say("note: labels look one-hot; with labels.argmax(-1), the split is stratified by class")
     counts = ", ".join(f"{content[f'{part}_examples']:,} {part}" for part in ("train", "validation", "test"))
     weighted = "" if train.weights is None else ", weighted"

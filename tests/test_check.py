@@ -228,6 +228,20 @@ BOTH = "outputs of shape (256, {}) and labels of shape (256{})"
             f"the loss is the same whatever the network returns: {BOTH.format(1, ',')}",
         ),
         (lambda: dense(1, BCE, "softmax"), BINARY, "a softmax of one output is 1 for each example"),
+        (lambda: dense(3, CCE), CLASSES, f"{CCE} takes probabilities; let .*softmax.*{BOTH.format(3, ',')}"),
+        (lambda: dense(3, CCE, "relu"), CLASSES, "takes probabilities"),
+        (lambda: dense(1, BCE), BINARY, f"{BCE} takes probabilities; let the network end in a sigmoid"),
+        (
+            lambda: dense(3, keras.losses.SparseCategoricalCrossentropy(from_logits=True), "softmax"),
+            CLASSES,
+            f"{CCE} has from_logits, but the network ends in a softmax",
+        ),
+        (
+            lambda: dense(12, keras.losses.BinaryCrossentropy(from_logits=True), "sigmoid"),
+            LABELS,
+            f"{BCE} has from_logits, but the network ends in a sigmoid",
+        ),
+        (lambda: dense(12, BCE, "sigmoid"), 255 * LABELS, f"{BCE} takes labels from 0 to 1, but .*0 to 255"),
         (
             lambda: dense(1, keras.losses.MeanSquaredError(reduction="sum")),
             NUMBERS,
@@ -243,6 +257,25 @@ def test_what_does_not_fit_is_one_line(make, labels, said):
     assert message.startswith("stages/training/model.py: ")
     assert all(part in message for part in said.split(".*")), message
     assert "\n" not in message
+
+
+@pytest.mark.usefixtures("any_score")
+@pytest.mark.parametrize(
+    ("outputs", "loss", "labels"),
+    [
+        (3, keras.losses.SparseCategoricalCrossentropy(from_logits=True), CLASSES),
+        (12, keras.losses.BinaryFocalCrossentropy(from_logits=True), LABELS),
+        (3, Smoothed(), CLASSES),
+    ],
+    ids=["softmax", "sigmoids", "a loss of its own"],
+)
+@pytest.mark.parametrize("weights", [None, 0, np.nan])
+def test_logits_are_right_where_the_loss_takes_them(outputs, loss, labels, weights):
+    """Also zeros, which could be probabilities, and a network that fails as soon as it is trained."""
+    made = dense(outputs, loss)
+    if weights is not None:
+        made.set_weights([np.full(array.shape, weights) for array in made.get_weights()])
+    network.check(made, Subset.of(Split(INPUTS, labels)))
 
 
 @pytest.mark.usefixtures("any_score")

@@ -297,6 +297,13 @@ def test_a_shallow_clone_says_what_to_do(merged, tmp_path):
     assert "trained in" in printed
 
 
+def test_a_branch_that_only_the_remote_has_is_found(merged, tmp_path):
+    clone = type(merged)(tmp_path / "clone")
+    command = ["git", "clone", "--quiet", "--branch", "merged", str(merged.folder), str(clone.folder)]
+    subprocess.run(command, check=True)
+    assert "the merge base with origin/main" in run_report(clone, "main")
+
+
 HOSTILE = [
     "a|b",
     "`rm`",

@@ -35,6 +35,7 @@ def run(main: Callable[[], None]) -> None:
         sys.stdout.flush()
     except (Exception, KeyboardInterrupt) as error:
         if _interrupted(error):
+            sys.unraisablehook = lambda _: None  # for objects of Dask that Ctrl-C left half made
             print("interrupted; `dvc repro` goes on from here", file=sys.stderr)
             sys.exit(130)
         if isinstance(error, BrokenPipeError) and _reader_closed(sys.stdout):  # such as `head`

@@ -33,7 +33,8 @@ def resolve(base: str | None) -> tuple[str, str]:
     """
     git = partial(run, "git", check=False)
     verified = partial(git, "rev-parse", "--verify", "--quiet", "--end-of-options")
-    name = base or next(filter(verified, ("origin/main", "main")), "main")
+    candidates = (base, f"origin/{base}") if base else ("origin/main", "main")
+    name = next(filter(verified, candidates), base or "main")
     commit, full = verified(f"{name}^{{commit}}"), git("rev-parse", "--symbolic-full-name", name)
     if full.startswith(("refs/heads/", "refs/remotes/")) and name != "HEAD":
         # Later commits of that branch would look as if they were reverted here

@@ -83,7 +83,8 @@ class _Hyperparameters:
         if name not in self._values:
             names = ", ".join(self._values)
             raise UserError(
-                f"{_FILE} asks for the hyperparameter {name}, but there are {names}; add it in params.yaml"
+                f"{_FILE} asks for the hyperparameter {name}, but there are {names}; add it in params.yaml "
+                "or, if it has a `when` there, read it only for those values"
             )
         self._read.add(name)
         return self._values[name]
@@ -179,6 +180,8 @@ def check(network: keras.Model, subset: Subset) -> None:
     if highest >= (outputs.shape[-1] if several else 2):
         raise UserError(f"{_FILE}: labels are classes up to {highest}, too many for {both}")
     outputs = tf.cast(outputs, tf.float32).numpy()
+    if mistake := _crossentropy_mistake(network, subset.split.labels, outputs):
+        raise UserError(f"{_FILE}: {mistake}: {both}")
     for tried in (labels, subset.labels):  # a score such as an AUC may need an example of each class
         try:
             evaluation.mean(tried, np.resize(outputs, (len(tried), *outputs.shape[1:])))
@@ -202,6 +205,38 @@ def _silent_mistake(network: keras.Model, outputs: tf.Tensor) -> str | None:
     return None
 
 
+def _crossentropy_mistake(network: keras.Model, labels: np.ndarray, outputs: np.ndarray) -> str | None:
+    """Return what a crossentropy of Keras would take for probabilities, though it is not; None if nothing."""
+    loss, compiled = _loss_of_keras(network), keras.losses.get(network.loss)
+    if not loss.endswith("crossentropy") or not np.isfinite(outputs).all():
+        return None
+    if loss.startswith("binary") and (labels.min() < 0 or labels.max() > 1):
+        return f"{loss} takes labels from 0 to 1, but there are labels from {labels.min()} to {labels.max()}"
+    probabilities = outputs.min() >= 0 and outputs.max() <= 1
+    if not loss.startswith("binary"):
+        probabilities = probabilities and np.allclose(outputs.sum(-1), 1, atol=0.05)
+    ending = "a sigmoid" if loss.startswith("binary") else "a softmax"
+    if isinstance(compiled, keras.losses.Loss) and compiled.get_config().get("from_logits"):
+        last = network.layers[-1] if network.layers else network
+        activated = getattr(last, "activation", None) in (
+            keras.activations.sigmoid,
+            keras.activations.softmax,
+        )
+        if probabilities and activated:
+            return f"{loss} has from_logits, but the network ends in {ending}; remove one of them"
+    elif not probabilities:
+        return f"{loss} takes probabilities; let the network end in {ending}, or pass from_logits=True"
+    return None
+
+
+def _loss_of_keras(network: keras.Model) -> str:
+    """Return the name of Keras's function that computes the loss, such as "mean_squared_error", or ""."""
+    compiled = keras.losses.get(network.loss)
+    function = getattr(compiled, "fn", compiled)  # Keras may wrap a function in a class
+    module = getattr(function, "__module__", None) or type(function).__module__
+    return getattr(function, "__name__", type(function).__name__) if module.startswith("keras.") else ""
+
+
 def _sample(subset: Subset) -> np.ndarray:
     """Return at most `_CHECKED` rows of `subset`, evenly spaced."""
     return subset.rows[np.linspace(0, len(subset.rows) - 1, min(_CHECKED, len(subset.rows))).astype(int)]
@@ -213,10 +248,7 @@ def _broadcasts(network: keras.Model, labels: tf.Tensor, outputs: tf.Tensor, los
     A loss defined in model.py may add an axis to the labels, such as one for quantiles: that is intended.
     """
     one_more, per_example = labels.shape.rank == outputs.shape.rank - 1, loss_of_each(network)
-    compiled = keras.losses.get(network.loss)
-    defined = getattr(compiled, "fn", compiled)  # Keras may wrap a function in a class
-    module = getattr(defined, "__module__", None) or type(defined).__module__
-    own = not module.startswith("keras.")
+    own = not _loss_of_keras(network)
     if outputs.shape == labels.shape or (one_more and (own or outputs.shape[-1] == 1)):
         return False
     labels = labels[..., None] if one_more else labels
